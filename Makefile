@@ -1,0 +1,59 @@
+# make serve and make test are all that a newcomer needs; everything else they call for.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: install serve check test prove bench lock format clean
+
+install: $(VENV)/.runtime
+
+# Locked by hash, so that an install is the same everywhere; the project itself is linked in.
+$(VENV)/.runtime: requirements/runtime.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --require-hashes -r requirements/runtime.lock
+	$(PIP) install --quiet --no-deps -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
+	$(PIP) install --quiet --require-hashes -r requirements/dev.lock
+	touch $@
+
+$(VENV)/.torch: $(VENV)/.dev
+	$(PIP) install --quiet "torch==2.13.0" "transformers>=5,<6"
+	touch $@
+
+serve: install
+	$(BIN)/gateway model pull smollm2
+	$(BIN)/gateway serve --config config.example.yaml
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/gateway model pull smollm2
+	$(BIN)/python -m pytest -m "not prove"
+
+prove: test $(VENV)/.torch
+	$(BIN)/python -m pytest -m prove
+
+bench: $(VENV)/.dev
+	$(BIN)/gateway model pull smollm2
+	$(BIN)/python -m benchmarks
+
+# Needs uv on the PATH; its output is committed.
+lock:
+	uv pip compile pyproject.toml --extra replica --universal --python-version 3.11 \
+	  --generate-hashes --no-annotate --no-header --quiet -o requirements/runtime.lock
+	uv pip compile pyproject.toml --extra replica --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-annotate --no-header --quiet -c requirements/runtime.lock -o requirements/dev.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,110 @@
+"""The nouns of one exchange. Frozen once built; `Outcome` alone fills up as the exchange goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+class Operation(StrEnum):
+    """What the client asks an endpoint to do; the value is the path below `/v1`."""
+
+    CHAT = "chat/completions"
+    COMPLETION = "completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. Caches, limits and ledgers never cross `tenant`."""
+
+    tenant: str
+    key_name: str
+    models: frozenset[str] | None = None  # None: every model
+
+    def may_use(self, model: str) -> bool:
+        return self.models is None or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixKey:
+    """Names the first `size` canonical bytes of a request, for one tenant."""
+
+    digest: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """A client's request, parsed once at the door.
+
+    `forwarded` holds every field that goes upstream as the client sent it; `model` and the
+    fields that the gateway owns are not in it.
+    """
+
+    operation: Operation
+    model: str
+    forwarded: Json
+    stream: bool
+    include_usage: bool  # the client asked for usage in its stream
+    max_tokens: int | None
+    prompt_size: int  # canonical bytes of model, tools and messages
+    prefix: tuple[PrefixKey, ...]  # shortest first
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer as its endpoint counted them; `cached_tokens` None means not told."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What a replica tells of itself with each answer and in `/stats` (docs/replica-protocol.md)."""
+
+    epoch: str
+    running: int
+    queued_tokens: int
+    horizon_age_s: float | None  # None: nothing has been evicted yet
+
+
+class Ended(StrEnum):
+    FINISHED = "finished"
+    FAILED = "failed"
+    HUNG_UP = "hung_up"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of an exchange on one endpoint. Times are the event loop's, in seconds."""
+
+    endpoint: str
+    started: float
+    first_event: float | None = None
+    error: str | None = None  # the error's code, when the endpoint refused or broke
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How an exchange went. Filled in as it goes, settled once, whatever ended it."""
+
+    request_id: str
+    principal: Principal
+    started: float
+    operation: Operation | None = None
+    model: str | None = None
+    policy: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    events: int = 0
+    usage: Usage | None = None
+    report: ReplicaReport | None = None
+    status: int | None = None
+    ended: Ended | None = None
+    finished: float | None = None
+    request: InferenceRequest | None = None

@@ -1,0 +1,117 @@
+"""
+Every failure a caller can see, with the status and code that make the OpenAI SDKs raise the
+right exception. The gateway and its replica both answer from this tree.
+
+GatewayError                    500 server_error
+├── InvalidRequest              400 invalid_request_error
+│   └── ContextLengthExceeded   400 context_length_exceeded
+├── InvalidKey                  401 invalid_api_key
+├── Forbidden                   403 permission_denied
+├── NotFound                    404 not_found
+│   └── ModelNotFound           404 model_not_found
+├── RequestTimeout              408 request_timeout
+├── BodyTooLarge                413 request_too_large
+├── RateLimited                 429 rate_limit_exceeded
+├── NoCandidate                 503 no_endpoint_available
+├── Unavailable                 503 unavailable              (draining, loading)
+└── UpstreamError               502 upstream_error
+    ├── UpstreamUnreachable     502 upstream_unreachable     nothing was sent
+    ├── UpstreamTimeout         504 upstream_timeout
+    ├── UpstreamRefused         502 upstream_refused         an answer, but not a good one
+    └── UpstreamBroken          502 upstream_broken          the answer stopped or made no sense
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """`message` is for the caller: it holds no key, no prompt and no upstream address."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = "server_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The OpenAI error object: all four keys, always."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class InvalidRequest(GatewayError):
+    status, type, code = 400, "invalid_request_error", "invalid_request_error"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class InvalidKey(GatewayError):
+    status, type, code = 401, "invalid_request_error", "invalid_api_key"
+
+
+class Forbidden(GatewayError):
+    status, type, code = 403, "invalid_request_error", "permission_denied"
+
+
+class NotFound(GatewayError):
+    status, type, code = 404, "invalid_request_error", "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class RequestTimeout(GatewayError):
+    status, type, code = 408, "invalid_request_error", "request_timeout"
+
+
+class BodyTooLarge(GatewayError):
+    status, type, code = 413, "invalid_request_error", "request_too_large"
+
+
+class RateLimited(GatewayError):
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class NoCandidate(GatewayError):
+    status, code = 503, "no_endpoint_available"
+
+
+class Unavailable(GatewayError):
+    status, code = 503, "unavailable"
+
+
+class UpstreamError(GatewayError):
+    status, type, code = 502, "upstream_error", "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    status, code = 504, "upstream_timeout"
+
+
+class UpstreamRefused(UpstreamError):
+    code = "upstream_refused"
+
+
+class UpstreamBroken(UpstreamError):
+    code = "upstream_broken"

@@ -1,0 +1,60 @@
+"""
+The seam between scheduling and arithmetic.
+
+A backend owns the weights and the pool of KV blocks. It knows no hashes, no requests and no
+tenants; the scheduler that fills in a `Batch` knows no tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.replica.spec import ModelSpec
+
+BLOCK_SIZE = 16
+"""Tokens of KV in one block. 16 lanes of float32 fill an AVX-512 register, and vLLM uses 16 too."""
+
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's work: T tokens of R sequences, in any mix of prefill chunks and single tokens.
+
+    Tokens of one sequence stand together and in order; token t belongs to row `rows[t]`, stands at
+    `positions[t]` in its sequence and writes its KV to block `tables[rows[t], positions[t] // 16]`.
+    Every earlier position of that sequence is already in the pool or earlier in this batch.
+    """
+
+    tokens: Int32  # [T]
+    positions: Int32  # [T]
+    rows: Int32  # [T], index into tables
+    tables: Int32  # [R, most blocks of any row], block ids; unused entries are 0
+    logits_at: Int32  # [S], indices into tokens whose logits are wanted
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class Backend(Protocol):
+    """Loaded once, then called from one thread."""
+
+    spec: ModelSpec
+    blocks: int
+    """Blocks in the KV pool; ids are 0 .. blocks-1."""
+
+    max_tokens: int
+    """Most tokens that one `forward` takes (its scratch memory is sized for them)."""
+
+    def forward(self, batch: Batch) -> Float32:
+        """Write the batch's KV and return logits [S, vocabulary], one row per `logits_at`.
+
+        The array is the caller's until the next call. The result for a token must not depend on
+        what else is in the batch, on how its prompt was cut into chunks, nor on block ids.
+        """
+        ...
