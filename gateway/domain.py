@@ -53,6 +53,8 @@ class InferenceRequest:
     max_tokens: int | None
     prompt_size: int  # canonical bytes of model, tools and messages
     prefix: tuple[PrefixKey, ...]  # shortest first
+    cache_salt: str  # names tenant and caller's own salt to a replica; tells neither
+    session_id: str | None = None  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,38 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """What a replica tells of itself with each answer and in `/stats` (docs/replica-protocol.md)."""
+    """What a replica tells of itself with each answer and in `/stats`: docs/replica-protocol.md."""
 
     epoch: str
     running: int
     queued_tokens: int
     horizon_age_s: float | None  # None: nothing has been evicted yet
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """What `/stats` adds to the report."""
+
+    report: ReplicaReport
+    context_length: int | None  # tokens
+
+
+@dataclass(slots=True)
+class Event:
+    """One piece of an answer, parsed once: a streamed chunk, or the whole of a plain answer.
+
+    `payload` is ours to change until it is sent on.
+    """
+
+    payload: dict[str, Any]
+    usage: Usage | None
+    report: ReplicaReport | None
+    finishes: bool  # some choice has its finish_reason
+
+    @property
+    def is_usage_only(self) -> bool:
+        """The extra last chunk that `stream_options.include_usage` asks for."""
+        return not self.payload.get("choices") and self.usage is not None
 
 
 class Ended(StrEnum):
@@ -82,10 +110,15 @@ class Ended(StrEnum):
 
 @dataclass(slots=True)
 class Attempt:
-    """One try of an exchange on one endpoint. Times are the event loop's, in seconds."""
+    """One try of an exchange on one endpoint. Times are monotonic, in seconds."""
 
     endpoint: str
     started: float
+    expected_cached_tokens: int = 0
+    # The placement behind that expectation; tokens are None when no answer has confirmed it.
+    matched_size: int = 0
+    matched_tokens: int | None = None
+    matched_touched: float = 0.0
     first_event: float | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
 
@@ -105,6 +138,7 @@ class Outcome:
     usage: Usage | None = None
     report: ReplicaReport | None = None
     status: int | None = None
+    error: str | None = None  # the code of what the client was told
     ended: Ended | None = None
     finished: float | None = None
     request: InferenceRequest | None = None

@@ -18,6 +18,7 @@ GatewayError                    500 server_error
     ├── UpstreamUnreachable     502 upstream_unreachable     nothing was sent
     ├── UpstreamTimeout         504 upstream_timeout
     ├── UpstreamRefused         502 upstream_refused         an answer, but not a good one
+    ├── UpstreamBusy            429 rate_limit_exceeded      its limit, not the caller's
     └── UpstreamBroken          502 upstream_broken          the answer stopped or made no sense
 """
 
@@ -59,6 +60,8 @@ class InvalidRequest(GatewayError):
 
 class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
+    limit: int | None = None
+    """Tokens that the endpoint takes, where that is known."""
 
 
 class InvalidKey(GatewayError):
@@ -111,6 +114,10 @@ class UpstreamTimeout(UpstreamError):
 
 class UpstreamRefused(UpstreamError):
     code = "upstream_refused"
+
+
+class UpstreamBusy(UpstreamError):
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
 
 class UpstreamBroken(UpstreamError):

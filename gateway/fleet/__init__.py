@@ -1,0 +1,1 @@
+"""The endpoints and what we know of them: load, health, caches."""

@@ -1,0 +1,1 @@
+"""HTTP in. Knows requests and responses, no endpoint."""

@@ -1,0 +1,1 @@
+"""How to speak to an endpoint. Knows dialects and sockets, no policy."""

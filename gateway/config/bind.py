@@ -1,0 +1,242 @@
+"""YAML to frozen dataclasses, with the line and the key path of whatever is wrong.
+
+A dataclass is a mapping, its fields are the keys, its annotations the types. A type with a
+`from_yaml` reads its own notation. Strings may hold `${NAME}`, taken from the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+T = TypeVar("T")
+Environ = Mapping[str, str]
+KeyPath = tuple[str | int, ...]
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class ConfigError(Exception):
+    """Names the file, the line, the key path, what is wrong and what would be right."""
+
+    def __init__(self, file: Path, line: int | None, path: KeyPath, message: str) -> None:
+        where = f"{file}:{line}" if line is not None else str(file)
+        key = dotted(path)
+        super().__init__(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+
+def dotted(path: KeyPath) -> str:
+    """`endpoints.together.keys[0]`"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+class Seconds(float):
+    """`10s`, `60ms`, `5m`, `1h`, or a number of seconds."""
+
+    UNITS: Mapping[str, float] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+    @classmethod
+    def from_yaml(cls, value: object) -> Self:
+        seconds = _with_unit(value, cls.UNITS, "a time like 10s, 60ms or 5m")
+        if seconds <= 0:
+            raise ValueError(f"{value!r} is not longer than nothing")
+        return cls(seconds)
+
+
+class Bytes(int):
+    """`32MB`, `64KB`, or a number of bytes; 1 KB is 1,024 bytes."""
+
+    UNITS: Mapping[str, float] = {"KB": 1024, "MB": 1024**2, "GB": 1024**3, "B": 1}
+
+    @classmethod
+    def from_yaml(cls, value: object) -> Self:
+        size = _with_unit(value, cls.UNITS, "a size like 32MB or 64KB")
+        if size < 1:
+            raise ValueError(f"{value!r} is not a size")
+        return cls(size)
+
+
+def _with_unit(value: object, units: Mapping[str, float], wanted: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    match = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", value) if isinstance(value, str) else None
+    if match is None or match[2] not in units:
+        raise ValueError(f"{value!r} is not {wanted}")
+    try:
+        return float(match[1]) * units[match[2]]
+    except ValueError:
+        raise ValueError(f"{value!r} is not {wanted}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A string that never prints. `missing` names the variable that was to hold it."""
+
+    value: str = field(default="", repr=False)
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed YAML file that still knows its lines."""
+
+    file: Path
+    root: yaml.Node
+
+    @classmethod
+    def read(cls, file: Path) -> Document:
+        try:
+            root = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
+        except OSError as exc:
+            raise ConfigError(file, None, (), exc.strerror or "cannot be read") from None
+        except UnicodeDecodeError:
+            raise ConfigError(file, None, (), "is not UTF-8 text") from None
+        except yaml.MarkedYAMLError as exc:
+            line = exc.problem_mark.line + 1 if exc.problem_mark else None
+            raise ConfigError(file, line, (), f"is not YAML: {exc.problem}") from None
+        except yaml.YAMLError as exc:
+            raise ConfigError(file, None, (), f"is not YAML: {exc}") from None
+        return cls(file, root or yaml.MappingNode("tag:yaml.org,2002:map", []))
+
+    def error(self, path: KeyPath, message: str) -> ConfigError:
+        return ConfigError(self.file, self.line(path), path, message)
+
+    def line(self, path: KeyPath) -> int | None:
+        """The line where `path` stands, or the innermost part of it that is there."""
+        node, mark = self.root, self.root.start_mark
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                found = [(k, v) for k, v in node.value if k.value == part]
+                if not found:
+                    break
+                mark, node = found[0][0].start_mark, found[0][1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+                node = node.value[part]
+                mark = node.start_mark
+        return mark.line + 1 if mark else None
+
+    def plain(self) -> Any:
+        """The whole as dicts and lists."""
+        return _plain(self.root)
+
+
+def bind(document: Document, expected: type[T], environ: Environ) -> T:
+    """The document as an instance of a dataclass. Raises ConfigError."""
+    bound: T = _Binder(document, environ).value(document.root, expected, ())
+    return bound
+
+
+@dataclass(frozen=True, slots=True)
+class _Binder:
+    document: Document
+    environ: Environ
+
+    def value(self, node: yaml.Node, expected: Any, path: KeyPath) -> Any:
+        origin, args = get_origin(expected), get_args(expected)
+        if origin in (Union, types.UnionType):
+            return self._optional(node, args, path)
+        if isinstance(expected, type) and is_dataclass(expected) and expected is not Secret:
+            return self._dataclass(node, expected, path)
+        if origin is dict:
+            pairs = self._pairs(node, path)
+            return {k: self.value(v, args[1], (*path, k)) for k, v in pairs.items()}
+        if origin is tuple:
+            if not isinstance(node, yaml.SequenceNode):
+                raise self.document.error(path, "must be a list")
+            items = enumerate(node.value)
+            return tuple(self.value(item, args[0], (*path, i)) for i, item in items)
+        return self._scalar(node, expected, path)
+
+    def _optional(self, node: yaml.Node, args: tuple[Any, ...], path: KeyPath) -> Any:
+        (inner,) = (arg for arg in args if arg is not types.NoneType)
+        return None if _plain(node) is None else self.value(node, inner, path)
+
+    def _dataclass(self, node: yaml.Node, expected: type[Any], path: KeyPath) -> Any:
+        pairs = self._pairs(node, path)
+        known = {f.name: f for f in fields(expected)}
+        hints = get_type_hints(expected)
+        for key in pairs:
+            if key not in known:
+                raise self.document.error((*path, key), _unknown(key, known))
+        for name, known_field in known.items():
+            required = known_field.default is known_field.default_factory is MISSING
+            if required and name not in pairs:
+                raise self.document.error(path, f"needs {name!r}")
+        given = {k: self.value(v, hints[k], (*path, k)) for k, v in pairs.items()}
+        try:
+            return expected(**given)
+        except ValueError as exc:
+            raise self.document.error(path, str(exc)) from None
+
+    def _pairs(self, node: yaml.Node, path: KeyPath) -> dict[str, yaml.Node]:
+        if _plain(node) is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            raise self.document.error(path, "must be a mapping of keys to values")
+        pairs: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if key.value in pairs:
+                raise self.document.error((*path, key.value), "stands here twice")
+            pairs[key.value] = value
+        return pairs
+
+    def _scalar(self, node: yaml.Node, expected: Any, path: KeyPath) -> Any:
+        value = _plain(node)
+        if isinstance(value, str):
+            value, missing = self._expanded(value)
+            if expected is Secret:
+                return Secret("" if missing else value, missing)
+            if missing:
+                raise self.document.error(path, f"the environment has no {missing}")
+        if hasattr(expected, "from_yaml"):
+            try:
+                return expected.from_yaml(value)
+            except ValueError as exc:
+                raise self.document.error(path, str(exc)) from None
+        if expected is Path and isinstance(value, str):
+            # As in most tools' files: relative to the file that says it.
+            return self.document.file.parent / Path(value).expanduser()
+        if expected is float and type(value) is int:
+            return float(value)
+        if type(value) is not expected:
+            wanted = "a string" if expected is Secret else _NAMES[expected]
+            raise self.document.error(path, f"must be {wanted}, not {_shown(value)}")
+        return value
+
+    def _expanded(self, text: str) -> tuple[str, str | None]:
+        names = VARIABLE.findall(text)
+        missing = next((name for name in names if name not in self.environ), None)
+        return VARIABLE.sub(lambda m: self.environ.get(m[1], ""), text), missing
+
+
+_NAMES = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    Path: "a path",
+}
+
+
+def _shown(value: object) -> str:
+    # A value may be a secret in the wrong place: its kind is enough to find it.
+    return {"dict": "a mapping", "list": "a list"}.get(kind := type(value).__name__, kind)
+
+
+def _unknown(key: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"there is no such key{hint}; known here: {', '.join(known)}"
+
+
+def _plain(node: yaml.Node) -> Any:
+    constructor = yaml.constructor.SafeConstructor()
+    return constructor.construct_document(node)

@@ -1,0 +1,149 @@
+"""What an operator can say. Each dataclass is a mapping in the YAML, each field a key."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from gateway.config.bind import Bytes, Seconds, Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_body: Bytes = Bytes(32 * 1024 * 1024)
+    head_timeout: Seconds = Seconds(10)
+    body_timeout: Seconds = Seconds(60)
+    stalled_reader_timeout: Seconds = Seconds(60)
+    keep_alive: Seconds = Seconds(75)
+    drain: Seconds = Seconds(30)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port {self.port} is not between 0 and 65535")
+
+    @property
+    def loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class ModelMap(dict[str, str]):
+    """Client's name -> the endpoint's name. In YAML also a list, where the two are the same."""
+
+    @classmethod
+    def from_yaml(cls, value: object) -> Self:
+        if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
+            return cls({name: name for name in value})
+        pairs = value.items() if isinstance(value, Mapping) else ()
+        if pairs and all(isinstance(text, str) and text for pair in pairs for text in pair):
+            return cls(pairs)
+        raise ValueError("must list models, or map each model to the endpoint's name of it")
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """Replicas of our own that the gateway starts and keeps running."""
+
+    model: str  # a name that `gateway model list` knows, or a path
+    serves: str | None = None  # as clients call it; without it, the key of this mapping
+    count: int = 1
+    kv_tokens: int = 16_384
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError("count must be at least 1")
+        if self.kv_tokens < 256:
+            raise ValueError("kv_tokens must be at least 256")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError("threads must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTimeouts:
+    connect: Seconds = Seconds(5)
+    first_event: Seconds = Seconds(600)
+    between_events: Seconds = Seconds(60)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    base_url: str
+    models: ModelMap
+    dialect: str = "openai"
+    api_key: Secret | None = None
+    secret: Secret | None = None  # a replica's, started by somebody else
+    context_length: int | None = None
+    timeouts: EndpointTimeouts = EndpointTimeouts()
+
+    def __post_init__(self) -> None:
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ValueError("base_url must start with http:// or https://")
+        if self.dialect not in DIALECTS:
+            raise ValueError(f"dialect must be one of: {', '.join(DIALECTS)}")
+
+    @property
+    def missing(self) -> str | None:
+        """The environment variable without which this endpoint cannot be used."""
+        secrets = (self.api_key, self.secret)
+        return next((s.missing for s in secrets if s is not None and s.missing), None)
+
+
+DIALECTS = ("openai", "replica")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    name: str
+    key: Secret
+    tenant: str = "default"
+    models: tuple[str, ...] | None = None  # None: all
+
+    def __post_init__(self) -> None:
+        if self.key.missing:
+            raise ValueError(f"the environment has no {self.key.missing}")
+        if len(self.key.value) < 8:
+            raise ValueError("a key has at least 8 characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    server: Server = Server()
+    policy: str = "cache_aware"
+    policies: Path | None = None  # a folder of the operator's own
+    replicas: dict[str, Replicas] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    keys: tuple[Key, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.replicas and not self.endpoints:
+            raise ValueError("needs at least one of: replicas, endpoints")
+        if not self.keys and not self.server.loopback:
+            raise ValueError(
+                f"without keys the gateway listens on loopback only, not on {self.server.host}: "
+                "add keys, or set server.host to 127.0.0.1"
+            )
+        for name in self.replica_names():
+            if name in self.endpoints:
+                raise ValueError(f"{name!r} names a replica and an endpoint")
+        for what, values in (
+            ("name", [key.name for key in self.keys]),
+            ("key", [key.key.value for key in self.keys]),
+        ):
+            if len(set(values)) < len(values):
+                raise ValueError(f"two of the keys have the same {what}")
+
+    def replica_names(self) -> dict[str, Replicas]:
+        """Each replica process by its endpoint's name: `smollm2-0`, `smollm2-1`, …"""
+        return {
+            f"{name}-{index}": replicas
+            for name, replicas in self.replicas.items()
+            for index in range(replicas.count)
+        }

@@ -1,0 +1,158 @@
+"""The middle of the line, to be read top to bottom: where, open, fail over, hand on, settle."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.domain import Attempt, Event, InferenceRequest, Outcome, Principal
+from gateway.errors import (
+    ContextLengthExceeded,
+    GatewayError,
+    ModelNotFound,
+    NoCandidate,
+    UpstreamBroken,
+    UpstreamBusy,
+    UpstreamError,
+)
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.placement import Match
+from routing_policies.base import Candidate, Context, Ranked
+from routing_policies.policy import Decision, Policy
+
+NO_MATCH = Match(size=0, tokens=None, touched=0.0)
+
+
+class Observer(Protocol):
+    def settled(self, outcome: Outcome) -> None:
+        """An exchange is over. Called once for each, whatever ended it; never waits."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    fleet: Fleet
+    policy: Policy
+    observers: Sequence[Observer]
+    clock: Callable[[], float]
+    random: random.Random
+
+    @asynccontextmanager
+    async def open(
+        self, request: InferenceRequest, outcome: Outcome
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """The answer's events, from the first endpoint in the policy's order that gives one.
+
+        Until then nothing has gone to the client, so a refusal only costs the next try. Raises
+        ModelNotFound, NoCandidate, the most telling UpstreamError, or what an endpoint found wrong
+        with the request itself.
+        """
+        outcome.request, outcome.policy = request, self.policy.name
+        self._check_model(request.model, outcome.principal)
+        asked, candidates, matches = self.fleet.snapshot(request)
+        context = Context(now=self.clock(), draw=self.random.random())
+        decision = self.policy.decide(asked, candidates, context)
+        failure = _nobody(request, candidates, decision)
+
+        async with AsyncExitStack() as held:
+            for choice in decision.ranked[: self.policy.fallback.attempts]:
+                name = choice.candidate.endpoint
+                if not self.fleet.endpoints[name].healthy or _too_short(choice.candidate, failure):
+                    continue  # it went away, or proved too small, since the decision
+                attempt = self._attempt(request, outcome, choice, matches.get(name, NO_MATCH))
+                try:
+                    events = await held.enter_async_context(attempt)
+                    break
+                except UpstreamError as exc:
+                    failure = _more_telling(failure, exc)
+                except ContextLengthExceeded as exc:
+                    failure = exc
+                    failure.limit = choice.candidate.context_length
+            else:
+                raise failure
+            yield events
+
+    @asynccontextmanager
+    async def _attempt(
+        self, request: InferenceRequest, outcome: Outcome, choice: Ranked, match: Match
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """One try on one endpoint: leased, opened, and past its first event."""
+        endpoint = self.fleet.endpoints[choice.candidate.endpoint]
+        attempt = Attempt(
+            endpoint.name,
+            self.clock(),
+            expected_cached_tokens=choice.estimate.cached_tokens,
+            matched_size=match.size,
+            matched_tokens=match.tokens,
+            matched_touched=match.touched,
+        )
+        outcome.attempts.append(attempt)
+        self.fleet.sent(request, endpoint.name)
+        try:
+            with endpoint.lease(choice.estimate.uncached_tokens) as lease:
+                async with lease.provider.open(request, outcome.request_id) as events:
+                    first = await anext(events, None)
+                    if first is None:
+                        raise UpstreamBroken("the endpoint answered with nothing")
+                    attempt.first_event = self.clock()
+                    lease.first_event()
+                    yield _chained(first, events)
+        except GatewayError as exc:
+            attempt.error = exc.code
+            raise
+        finally:
+            if attempt.first_event is None:
+                self.fleet.failed(request, attempt)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
+        for observer in self.observers:
+            observer.settled(outcome)
+
+    def _check_model(self, model: str, principal: Principal) -> None:
+        usable = [name for name in self.fleet.models() if principal.may_use(name)]
+        if model not in usable:
+            raise ModelNotFound(
+                f"there is no model {model!r} for this key; it may use: {', '.join(usable)}",
+                param="model",
+            )
+
+
+async def _chained(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    yield first
+    async for event in rest:
+        yield event
+
+
+def _nobody(
+    request: InferenceRequest, candidates: Sequence[Candidate], decision: Decision
+) -> GatewayError:
+    """What to say if no try succeeds before any was made; why is for the trace, not for callers."""
+    serving = [c.endpoint for c in candidates if request.model in c.models]
+    if serving and all(decision.dropped.get(name) == "fits_context" for name in serving):
+        return ContextLengthExceeded(
+            f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
+        )
+    return NoCandidate(f"no endpoint of {request.model!r} is available", retry_after_s=1.0)
+
+
+def _too_short(candidate: Candidate, failure: GatewayError) -> bool:
+    """Another endpoint found the prompt too long, and this one takes no more."""
+    return (
+        isinstance(failure, ContextLengthExceeded)
+        and failure.limit is not None
+        and candidate.context_length is not None
+        and candidate.context_length <= failure.limit
+    )
+
+
+def _more_telling(known: GatewayError, new: UpstreamError) -> GatewayError:
+    """When several refused: being at a limit says when to come back, the soonest counts."""
+    if not isinstance(known, UpstreamBusy):
+        return new
+    if not isinstance(new, UpstreamBusy):
+        return known
+    return min(known, new, key=lambda busy: busy.retry_after_s or 0.0)

@@ -1,0 +1,71 @@
+"""One configured place that serves models, and how busy it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gateway.providers.base import Provider
+from routing_policies.base import Candidate
+
+
+@dataclass(eq=False)
+class Lease:
+    """One use of an endpoint, held from the choice to the last byte."""
+
+    provider: Provider
+    _endpoint: Endpoint
+    _queued_tokens: int
+
+    def first_event(self) -> None:
+        """The prompt is computed: its tokens no longer stand in the endpoint's queue."""
+        self._endpoint.queued_tokens -= self._queued_tokens
+        self._queued_tokens = 0
+
+
+@dataclass(eq=False)
+class Endpoint:
+    name: str
+    models: frozenset[str]  # as clients call them
+    context_length: int | None = None
+    provider: Provider | None = None  # None while there is nobody to talk to
+    down_because: str | None = None
+    epoch: str | None = None  # a replica's; see docs/replica-protocol.md
+    in_flight: int = field(default=0, init=False)
+    queued_tokens: int = field(default=0, init=False)
+
+    @property
+    def healthy(self) -> bool:
+        return self.provider is not None and self.down_because is None
+
+    def up(self, provider: Provider) -> None:
+        self.provider = provider
+        self.down_because = None
+
+    def down(self, reason: str) -> None:
+        self.down_because = reason
+
+    @contextmanager
+    def lease(self, uncached_tokens: int) -> Iterator[Lease]:
+        """Hold the endpoint for one request; its counters move here and nowhere else."""
+        assert self.provider is not None, "a policy chose an endpoint that is not there"
+        lease = Lease(self.provider, self, uncached_tokens)
+        self.in_flight += 1
+        self.queued_tokens += uncached_tokens
+        try:
+            yield lease
+        finally:
+            lease.first_event()
+            self.in_flight -= 1
+
+    def snapshot(self, cached_tokens: int) -> Candidate:
+        return Candidate(
+            endpoint=self.name,
+            models=self.models,
+            healthy=self.healthy,
+            context_length=self.context_length,
+            in_flight=self.in_flight,
+            queued_tokens=self.queued_tokens,
+            cached_tokens=cached_tokens,
+        )

@@ -1,0 +1,88 @@
+"""All endpoints: snapshots for a decision, and what each exchange teaches us."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from gateway.domain import Attempt, InferenceRequest, Outcome, ReplicaReport, Usage
+from gateway.fleet.endpoint import Endpoint
+from gateway.fleet.placement import Match, PlacementIndex
+from gateway.fleet.tokens import TokenRatio
+from routing_policies.base import Candidate, RouteRequest
+
+Clock = Callable[[], float]
+
+
+class Fleet:
+    def __init__(self, endpoints: Iterable[Endpoint], index: PlacementIndex, clock: Clock) -> None:
+        self.endpoints: Mapping[str, Endpoint] = {e.name: e for e in endpoints}
+        self._index = index
+        self._tokens = TokenRatio()
+        self._clock = clock
+
+    def models(self) -> list[str]:
+        """Every model that clients may ask for, in the order of the config."""
+        names = [name for e in self.endpoints.values() for name in sorted(e.models)]
+        return list(dict.fromkeys(names))
+
+    def ready(self) -> bool:
+        return any(endpoint.healthy for endpoint in self.endpoints.values())
+
+    def snapshot(
+        self, request: InferenceRequest
+    ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
+        """What a policy decides on, and the placements behind each candidate's cached tokens."""
+        matches = self._index.match(request.prefix, self._clock())
+        candidates = [
+            endpoint.snapshot(self._cached_tokens(request, matches.get(name)))
+            for name, endpoint in self.endpoints.items()
+        ]
+        prompt_tokens = self._tokens.estimate(request.model, request.prompt_size)
+        return RouteRequest(request.model, prompt_tokens, request.max_tokens), candidates, matches
+
+    def _cached_tokens(self, request: InferenceRequest, match: Match | None) -> int:
+        if match is None:
+            return 0
+        if match.tokens is not None:
+            return match.tokens
+        return self._tokens.estimate(request.model, match.size)
+
+    def sent(self, request: InferenceRequest, endpoint: str) -> None:
+        """A request is on its way: the next one that begins like it should find it there."""
+        self._index.place(endpoint, request.prefix, self._clock())
+
+    def failed(self, request: InferenceRequest, attempt: Attempt) -> None:
+        """An attempt ended before its first event: whatever it was to leave in a cache is void."""
+        self._index.forget(attempt.endpoint, request.prefix, beyond=attempt.matched_size)
+
+    def settled(self, outcome: Outcome) -> None:
+        if not outcome.attempts or outcome.request is None:
+            return
+        attempt, request = outcome.attempts[-1], outcome.request
+        if outcome.report is not None:
+            self.reported(attempt.endpoint, outcome.report, attempt.started)
+        if outcome.usage is not None:
+            self._learn(request, attempt, outcome.usage, lru=outcome.report is not None)
+
+    def reported(self, name: str, report: ReplicaReport, asked: float) -> None:
+        """A replica told of itself, with an answer to something sent at the time `asked`."""
+        endpoint = self.endpoints[name]
+        if endpoint.epoch not in (None, report.epoch):
+            # It may have started at any time before it was asked.
+            self._index.expire(name, before=asked)
+        endpoint.epoch = report.epoch
+        if report.horizon_age_s is not None:
+            self._index.expire(name, before=self._clock() - report.horizon_age_s)
+
+    def _learn(
+        self, request: InferenceRequest, attempt: Attempt, usage: Usage, *, lru: bool
+    ) -> None:
+        self._tokens.learn(request.model, request.prompt_size, usage.prompt_tokens)
+        believed = attempt.matched_tokens
+        told = usage.cached_tokens
+        if lru and believed is not None and told is not None and told < believed // 2:
+            # An answer had told that these tokens were there, and most of them are not. Under LRU
+            # everything that was touched earlier is gone as well. Half leaves room for keys that
+            # fall between blocks.
+            self._index.expire(attempt.endpoint, before=attempt.matched_touched)
+        self._index.place(attempt.endpoint, request.prefix, self._clock(), usage.prompt_tokens)

@@ -1,0 +1,141 @@
+"""
+One exchange, start to finish, in one task.
+
+The client may hang up at any moment: while it sends, before an endpoint has answered, in the
+middle of a stream. So we listen from the first line on, and whatever ends the exchange, it is
+settled once, after everything it held has been given back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.dispatch import Dispatcher
+from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
+from gateway.errors import GatewayError, Unavailable
+from gateway.front.body import BodyLimits, HungUp, read_body
+from gateway.front.rescue import error_event, error_response
+from gateway.wire.openai import Presenter, TenantKeys, parse_request
+from gateway.wire.sse import DONE, encode_event
+
+logger = logging.getLogger(__name__)
+
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx in front of us would gather events otherwise
+}
+
+
+@dataclass(slots=True)
+class Exchange:
+    scope: Scope
+    receive: Receive
+    send: Send
+    operation: Operation
+    outcome: Outcome
+    keys: TenantKeys
+    dispatcher: Dispatcher
+    limits: BodyLimits
+    clock: Callable[[], float]
+    _started: bool = False  # the point of no return: the response's head is out
+
+    async def run(self) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                await self._answer(tasks)
+                tasks.cancel_scope.cancel()
+        finally:
+            self.outcome.ended = self.outcome.ended or Ended.FAILED
+            self.outcome.finished = self.clock()
+            self.dispatcher.settle(self.outcome)
+
+    async def _answer(self, tasks: TaskGroup) -> None:
+        try:
+            raw = await read_body(self.scope, self.receive, self.limits)
+            tasks.start_soon(self._listen, tasks.cancel_scope)
+            await self._serve(parse_request(self.operation, raw, self.keys))
+        except HungUp:
+            self.outcome.ended = Ended.HUNG_UP
+        except GatewayError as error:
+            await self._fail(error)
+        except anyio.get_cancelled_exc_class():
+            if self.outcome.ended is None:  # not the client: this server is going down
+                with anyio.CancelScope(shield=True):
+                    await self._fail(Unavailable("the gateway is shutting down"))
+            raise
+        except Exception:  # the rim: a defect of ours must end in an answer
+            logger.exception("exchange %s failed", self.outcome.request_id)
+            await self._fail(GatewayError("the gateway failed; its log says why"))
+
+    async def _listen(self, exchange: anyio.CancelScope) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
+        if self.outcome.ended is None:
+            self.outcome.ended = Ended.HUNG_UP
+            exchange.cancel()
+
+    async def _serve(self, request: InferenceRequest) -> None:
+        self.outcome.model = request.model
+        presenter = Presenter(request.model, self.outcome.request_id)
+        async with self.dispatcher.open(request, self.outcome) as events:
+            if request.stream:
+                await self._start(STREAM_HEADERS | self._headers())
+                async for event in events:
+                    self._note(event)
+                    if event.is_usage_only and not request.include_usage:
+                        continue  # we asked for it, the client did not
+                    await self._send(encode_event(presenter.present(event)))
+            else:
+                event = await anext(events)
+                self._note(event)
+        # Only now, with the lease given back: a client that reads our last byte and asks again
+        # must find the endpoint free. And before that byte: see _listen.
+        self.outcome.ended = Ended.FINISHED
+        if request.stream:
+            await self._send(encode_event(DONE), more=False)
+        else:
+            await self._respond(
+                Response(presenter.present(event), 200, self._headers(), "application/json")
+            )
+
+    async def _fail(self, error: GatewayError) -> None:
+        self.outcome.ended = Ended.FAILED
+        self.outcome.error = error.code
+        if self._started:
+            await self._send(error_event(error), more=False)
+        else:
+            await self._respond(error_response(error))
+
+    async def _respond(self, response: Response) -> None:
+        self._started = True
+        self.outcome.status = response.status_code
+        await response(self.scope, self.receive, self.send)
+
+    async def _start(self, headers: dict[str, str]) -> None:
+        self._started = True
+        self.outcome.status = 200
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": 200, "headers": raw})
+
+    async def _send(self, data: bytes, *, more: bool = True) -> None:
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "x-gateway-endpoint": self.outcome.attempts[-1].endpoint,
+            "x-gateway-policy": self.outcome.policy or "",
+        }
+
+    def _note(self, event: Event) -> None:
+        self.outcome.events += 1
+        self.outcome.usage = event.usage or self.outcome.usage
+        self.outcome.report = event.report or self.outcome.report

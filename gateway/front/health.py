@@ -1,0 +1,23 @@
+"""`GET /health`: this process is alive. `GET /ready`: an endpoint answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.fleet.fleet import Fleet
+
+
+@dataclass(frozen=True)
+class Health:
+    fleet: Fleet
+
+    async def alive(self, request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        if self.fleet.ready():
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "no endpoint answers"}, status_code=503)

@@ -1,0 +1,46 @@
+"""Errors to answers: the one table. JSON before the first byte, an event after it."""
+
+from __future__ import annotations
+
+import math
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.errors import GatewayError, NotFound
+from gateway.wire.openai import encode_json
+from gateway.wire.sse import encode_event
+
+MAX_RETRY_AFTER_S = 60
+"""The Node SDK ignores longer waits, the Python SDK gives up at them."""
+
+
+def error_response(error: GatewayError) -> Response:
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s))))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(encode_json(error.body()), error.status, headers, "application/json")
+
+
+def error_event(error: GatewayError) -> bytes:
+    """What both SDKs raise from in the middle of a stream. No [DONE] follows it."""
+    return encode_event(encode_json(error.body()))
+
+
+async def rescue(request: Request, error: Exception) -> Response:
+    """Starlette's handler for errors outside an exchange."""
+    assert isinstance(error, GatewayError)
+    return error_response(error)
+
+
+async def no_such_route(request: Request, error: Exception) -> Response:
+    """404 and 405 in the API's shape."""
+    assert isinstance(error, HTTPException)
+    answer = NotFound(f"there is no {request.method} {request.url.path} here")
+    response = error_response(answer)
+    response.status_code = error.status_code
+    response.headers.update(error.headers or {})
+    return response

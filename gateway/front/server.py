@@ -1,0 +1,143 @@
+"""
+uvicorn, with the deadlines that it has not.
+
+uvicorn on httptools refuses requests that smuggle, but waits without end for a head that trickles
+in, for a client that does not read, and for a body that was refused. Each is one timer, armed only
+while such a wait lasts. (The body's deadline is `body.read_body`'s; how long an endpoint may be silent is its
+provider's.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.errors import InvalidRequest
+from gateway.wire.openai import encode_json
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    head_bytes: int = 64 * 1024
+    head_s: float = 10.0
+    stalled_reader_s: float = 60.0
+    keep_alive_s: float = 75.0  # longer than the SDKs keep a connection, so that they close first
+    linger_s: float = 5.0  # a body that nobody wants any more may still come in for so long
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    limits: ConnectionLimits
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._reading = Deadline(self.loop)
+        self._writing = Deadline(self.loop)
+        self._too_large = False
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._reading.disarm()
+        self._writing.disarm()
+        super().connection_lost(exc)
+
+    # The head: request line and headers.
+
+    def _await_head(self) -> None:
+        self._head_bytes: int | None = 0  # received of a head; None: it is complete
+        self._reading.arm(self.limits.head_s, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head_bytes is None:  # a further request on this connection
+            self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_bytes is not None and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.head_bytes:
+                self._too_large = True
+                self.send_400_response("")
+
+    def on_headers_complete(self) -> None:
+        self._reading.disarm()
+        self._head_bytes = None
+        if sum(len(name) + len(value) for name, value in self.headers) > self.limits.head_bytes:
+            self._too_large = True
+            raise ValueError("head too large")  # httptools makes it a parser error: answered below
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets an answer in the API's shape, and no second chance."""
+        status, reason = (431, "the headers are too large") if self._too_large else (400, msg)
+        body = encode_json(InvalidRequest(reason).body())
+        self.transport.write(
+            b"HTTP/1.1 %d Bad Request\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (status, len(body), body)
+        )
+        self.transport.close()
+
+    # A body that comes in after its request was answered: a refusal need not read it.
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._reading.arm(self.limits.linger_s, self.transport.close)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._reading.disarm()
+
+    # The reader.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing.arm(self.limits.stalled_reader_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._writing.disarm()
+
+
+class Deadline:
+    """One timer, armed and disarmed at will."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def arm(self, seconds: float, act: Callable[[], None]) -> None:
+        self.disarm()
+        self._timer = self._loop.call_later(seconds, act)
+
+    def disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def server(
+    app: ASGIApp, *, host: str, port: int, limits: ConnectionLimits, drain_s: float
+) -> uvicorn.Server:
+    """A server that lets running exchanges finish for `drain_s` seconds when it is told to stop."""
+    protocol = type("Protocol", (GuardedProtocol,), {"limits": limits})
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=protocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(limits.keep_alive_s),
+            timeout_graceful_shutdown=int(drain_s),
+            backlog=2048,
+        )
+    )

@@ -1,0 +1,129 @@
+"""The one table of request fields: who owns each, and what type it has.
+
+Three classes. *Owned* by the gateway: what would let a caller choose its tenant, its place in a
+queue, its upstream or the template; each is overwritten or refused, below. *Forwarded*: OpenAI's
+fields, checked for their type here so that a mistake gets the same answer from every endpoint, and
+everything we do not know, for the endpoint to judge. *Refused* by a dialect that cannot honour a
+field: that is the provider's to say. Nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from types import NoneType
+from typing import Any
+
+from gateway.domain import Json, Operation
+from gateway.errors import InvalidRequest
+
+
+class Owned(Enum):
+    OVERWRITTEN = "overwritten"  # the caller's value is folded into the tenant's
+    REFUSED = "refused"
+
+
+OWNED: Mapping[str, Owned] = {
+    "cache_salt": Owned.OVERWRITTEN,
+    "session_id": Owned.OVERWRITTEN,
+    # Its class comes with the caller's key, not with the request.
+    "priority": Owned.REFUSED,
+    # A template from a caller runs on the engine's machine.
+    "chat_template": Owned.REFUSED,
+    # Where a request goes is the policy's decision; what it costs is on the operator's bill.
+    "provider": Owned.REFUSED,
+    "route": Owned.REFUSED,
+    "models": Owned.REFUSED,
+    "plugins": Owned.REFUSED,
+    "transforms": Owned.REFUSED,
+    "api_base": Owned.REFUSED,
+    "api_key": Owned.REFUSED,
+    "base_url": Owned.REFUSED,
+    "extra_headers": Owned.REFUSED,
+    # Engines' inner fields: transfer of KV between machines, ranks, hosts to connect to.
+    "bootstrap_host": Owned.REFUSED,
+    "bootstrap_port": Owned.REFUSED,
+    "bootstrap_room": Owned.REFUSED,
+    "data_parallel_rank": Owned.REFUSED,
+    "kv_transfer_params": Owned.REFUSED,
+    "continue_token_ids": Owned.REFUSED,
+    "return_token_ids": Owned.REFUSED,
+}
+
+_NUMBER = (int, float)
+_COMMON: Mapping[str, tuple[type, ...]] = {
+    "model": (str,),
+    "stream": (bool, NoneType),
+    "stream_options": (dict, NoneType),
+    "max_tokens": (int, NoneType),
+    "temperature": (*_NUMBER, NoneType),
+    "top_p": (*_NUMBER, NoneType),
+    "n": (int, NoneType),
+    "stop": (str, list, NoneType),
+    "seed": (int, NoneType),
+    "frequency_penalty": (*_NUMBER, NoneType),
+    "presence_penalty": (*_NUMBER, NoneType),
+    "logit_bias": (dict, NoneType),
+    "user": (str, NoneType),
+    "cache_salt": (str, NoneType),
+    "session_id": (str, NoneType),
+}
+
+FIELDS: Mapping[Operation, Mapping[str, tuple[type, ...]]] = {
+    Operation.CHAT: {
+        **_COMMON,
+        "messages": (list,),
+        "max_completion_tokens": (int, NoneType),
+        "logprobs": (bool, NoneType),
+        "top_logprobs": (int, NoneType),
+        "tools": (list, NoneType),
+        "tool_choice": (str, dict, NoneType),
+        "parallel_tool_calls": (bool, NoneType),
+        "response_format": (dict, NoneType),
+        "metadata": (dict, NoneType),
+        "prompt_cache_key": (str, NoneType),
+        "reasoning_effort": (str, NoneType),
+        "service_tier": (str, NoneType),
+        "store": (bool, NoneType),
+    },
+    Operation.COMPLETION: {
+        **_COMMON,
+        "prompt": (str, list),
+        "best_of": (int, NoneType),
+        "echo": (bool, NoneType),
+        "logprobs": (int, NoneType),
+        "suffix": (str, NoneType),
+    },
+}
+
+_NAMES: Mapping[type, str] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "a boolean",
+    list: "an array",
+    dict: "an object",
+    NoneType: "null",
+}
+
+
+def check_fields(operation: Operation, body: Json) -> None:
+    """Raise InvalidRequest for an owned field that is refused or a field of the wrong type."""
+    known = FIELDS[operation]
+    for name, value in body.items():
+        if OWNED.get(name) is Owned.REFUSED and value is not None:
+            raise InvalidRequest(f"{name!r} is set by the gateway, not by its callers", param=name)
+        if name in known and not _is_one_of(value, known[name]):
+            raise InvalidRequest(
+                f"{name!r} must be {_described(known[name])}, not {_NAMES[type(value)]}", param=name
+            )
+
+
+def _is_one_of(value: Any, types: tuple[type, ...]) -> bool:
+    # In Python True is an int; in JSON it is not.
+    return type(value) in types
+
+
+def _described(types: tuple[type, ...]) -> str:
+    names = [_NAMES[t] for t in types if not (t is int and float in types)]
+    return " or ".join(names)

@@ -1,0 +1,253 @@
+"""OpenAI's chat and completions API: requests, answers, events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NoReturn
+
+from gateway.domain import (
+    Event,
+    InferenceRequest,
+    Json,
+    Operation,
+    ReplicaReport,
+    ReplicaStats,
+    Usage,
+)
+from gateway.errors import InvalidRequest, UpstreamBroken
+from gateway.wire.fields import OWNED, check_fields
+from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
+
+MAX_NESTING = 100
+"""Levels of arrays and objects; CPython's JSON parser gives up near 1,000, others far earlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantKeys:
+    """What keeps one tenant's caches apart from another's; never leaves the gateway as it is."""
+
+    prefix: bytes
+    salt: bytes
+
+    @classmethod
+    def derive(cls, secret: bytes, tenant: str) -> TenantKeys:
+        name = tenant.encode()
+        return cls(_keyed(secret, b"prefix", name), _keyed(secret, b"salt", name))
+
+
+def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> InferenceRequest:
+    """A request from the client's bytes. Raises InvalidRequest."""
+    body = _object(raw)
+    required = ("model", "messages" if operation is Operation.CHAT else "prompt")
+    for name in required:
+        if name not in body:
+            raise InvalidRequest(f"you must provide {name!r}", param=name)
+    check_fields(operation, body)
+    for name in required:
+        if not body[name]:
+            raise InvalidRequest(f"{name!r} must not be empty", param=name)
+    model = body["model"]
+    if operation is Operation.CHAT:
+        _check_messages(body["messages"])
+        parts = chat_parts(model, body)
+    else:
+        parts = completion_parts(model, body)
+    session = body.get("session_id")
+    return InferenceRequest(
+        operation=operation,
+        model=model,
+        forwarded={k: v for k, v in body.items() if k not in OWNED and k != "model"},
+        stream=bool(body.get("stream")),
+        include_usage=_include_usage(body),
+        max_tokens=_max_tokens(body),
+        prompt_size=sum(map(len, parts)),
+        prefix=prefix_keys(parts, keys.prefix),
+        # A salt of the client's divides its own tenant further; it can never join another's.
+        cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
+        session_id=session and _keyed(keys.salt, b"session", session.encode()).hex(),
+    )
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw, parse_constant=_no_such_number)
+    except RecursionError:
+        raise InvalidRequest(f"the body nests deeper than {MAX_NESTING} levels") from None
+    except ValueError as exc:  # JSONDecodeError, or bytes that are not UTF-8
+        where = f" at byte {exc.pos}" if isinstance(exc, json.JSONDecodeError) else ""
+        raise InvalidRequest(f"the body is not valid JSON{where}") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    if _nesting(body) > MAX_NESTING:
+        raise InvalidRequest(f"the body nests deeper than {MAX_NESTING} levels")
+    return body
+
+
+def _no_such_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _nesting(value: Any) -> int:
+    """Levels of arrays and objects; without recursion, for whoever sends ten thousand."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        children: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                children.extend(v for v in item.values() if isinstance(v, dict | list))
+            else:
+                children.extend(v for v in item if isinstance(v, dict | list))
+        level = children
+    return depth
+
+
+def _check_messages(messages: list[Any]) -> None:
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise InvalidRequest(f"{where} must be an object", param=where)
+        if not isinstance(message.get("role"), str):
+            raise InvalidRequest(f"{where}.role must be a string", param=f"{where}.role")
+        content = message.get("content")
+        if content is not None and not isinstance(content, str | list):
+            raise InvalidRequest(
+                f"{where}.content must be a string or an array of parts", param=f"{where}.content"
+            )
+
+
+def _include_usage(body: Json) -> bool:
+    asked = (body.get("stream_options") or {}).get("include_usage")
+    if asked is not None and not isinstance(asked, bool):
+        raise InvalidRequest(
+            "'stream_options.include_usage' must be a boolean",
+            param="stream_options.include_usage",
+        )
+    return bool(asked)
+
+
+def _max_tokens(body: Json) -> int | None:
+    """`max_completion_tokens` is the newer name of `max_tokens`."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit: int | None = body.get(name)
+        if limit is not None:
+            if limit < 1:
+                raise InvalidRequest(f"{name!r} must be at least 1", param=name)
+            return limit
+    return None
+
+
+def parse_event(raw: bytes) -> Event:
+    """One answer or one piece of a streamed one. Raises UpstreamBroken."""
+    try:
+        payload = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise UpstreamBroken("the endpoint sent something that is not JSON") from None
+    if not isinstance(payload, dict):
+        raise UpstreamBroken("the endpoint sent something that is not an answer")
+    if payload.get("error") is not None:
+        raise UpstreamBroken("the endpoint reported an error in its answer")
+    choices = payload.get("choices")
+    if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
+        raise UpstreamBroken("the endpoint sent an answer without choices")
+    return Event(
+        payload=payload,
+        usage=parse_usage(payload.get("usage")),
+        report=parse_report(payload.pop("replica", None)),
+        finishes=any(choice.get("finish_reason") for choice in choices),
+    )
+
+
+def parse_usage(usage: Any) -> Usage | None:
+    """Absent or odd means not told: a made-up zero would be worse than nothing."""
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Usage(prompt, completion, cached if isinstance(cached, int) else None)
+
+
+def parse_report(report: Any) -> ReplicaReport | None:
+    if not isinstance(report, Mapping):
+        return None
+    try:
+        horizon = report["horizon_age_s"]
+        return ReplicaReport(
+            epoch=str(report["epoch"]),
+            running=int(report["running"]),
+            queued_tokens=int(report["queued_tokens"]),
+            horizon_age_s=None if horizon is None else float(horizon),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def parse_stats(raw: bytes) -> ReplicaStats | None:
+    try:
+        stats = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    report = parse_report(stats)
+    if report is None:
+        return None
+    context_length = stats.get("context_length")
+    return ReplicaStats(report, context_length if isinstance(context_length, int) else None)
+
+
+@dataclass(slots=True)
+class Presenter:
+    """Shows an endpoint's events to the client: its own model name, one id and one time."""
+
+    model: str
+    request_id: str
+    _id: Any = None
+    _created: Any = None
+
+    def present(self, event: Event) -> bytes:
+        payload = event.payload
+        if self._id is None:
+            self._id = payload.get("id") or f"chatcmpl-{self.request_id}"
+            self._created = payload.get("created")
+        payload["id"] = self._id
+        payload["model"] = self.model
+        if self._created is not None:
+            payload["created"] = self._created
+        return encode_json(payload)
+
+
+def encode_json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:
+    """The body that goes upstream. Usage is always asked for: the gateway lives on it."""
+    body = {**request.forwarded, "model": model, **extra}
+    if request.stream:
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return encode_json(body)
+
+
+def error_field(raw: bytes, name: str) -> str | None:
+    """A field of an endpoint's error body: OpenAI's shape, a flat one, or a bare string."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    error = body.get("error", body) if isinstance(body, dict) else None
+    if isinstance(error, str) and name == "message":
+        return error
+    value = error.get(name) if isinstance(error, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _keyed(key: bytes, purpose: bytes, value: bytes) -> bytes:
+    return blake2b(value, key=key, person=purpose, digest_size=16).digest()

@@ -1,0 +1,69 @@
+"""Prefix keys: names for the beginnings of a request's canonical bytes.
+
+The gateway's placement index is over bytes and not over tokens: it needs no tokeniser and no chat
+template, and knows nothing of a replica's blocks. Two requests of one tenant share a key exactly
+when they share all bytes up to it. Keys are keyed by the tenant, so nobody can ask for, or
+recognise, another tenant's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from gateway.domain import Json, PrefixKey
+
+FINE_GRAIN, FINE_UP_TO = 256, 8 * 1024
+COARSE_GRAIN = 2 * 1024
+"""Keys stand at every message's end and at multiples of the grain: about 64 tokens apart at first,
+about 512 apart later, where a prompt is long enough that the rest does not matter."""
+
+KEY_BYTES = 16
+
+
+def chat_parts(model: str, body: Json) -> list[bytes]:
+    """Canonical bytes of what a chat template renders, one part per message."""
+    head = canonical([model, body.get("tools")])
+    messages = [canonical(message) for message in body["messages"]]
+    # Nothing ends with the head: a key that every request of a model shares says nothing.
+    return [head + messages[0], *messages[1:]]
+
+
+def completion_parts(model: str, body: Json) -> list[bytes]:
+    prompt = body["prompt"]
+    text = prompt.encode("utf-8", "surrogatepass") if isinstance(prompt, str) else canonical(prompt)
+    return [canonical(model) + text]
+
+
+def canonical(value: Any) -> bytes:
+    """The same bytes for the same JSON value, whatever the order of keys and the white space."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def prefix_keys(parts: Sequence[bytes], tenant_key: bytes) -> tuple[PrefixKey, ...]:
+    """Keys of every boundary in `parts`, shortest first. `tenant_key`: at most 64 bytes."""
+    digest = blake2b(key=tenant_key, digest_size=KEY_BYTES)
+    keys = []
+    at = 0
+    for part in parts:
+        start = 0
+        for end in _boundaries(at, len(part)):
+            digest.update(part[start:end])
+            start = end
+            keys.append(PrefixKey(digest.digest(), at + end))
+        at += len(part)
+    return tuple(keys)
+
+
+def _boundaries(at: int, length: int) -> Iterable[int]:
+    """Offsets in a part that begins at byte `at`: multiples of the grain, and its end."""
+    position = at
+    while True:
+        grain = FINE_GRAIN if position < FINE_UP_TO else COARSE_GRAIN
+        position += grain - position % grain
+        if position >= at + length:
+            break
+        yield position - at
+    yield length

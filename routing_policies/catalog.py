@@ -1,0 +1,121 @@
+"""Filters, objectives and pickers, found by walking folders and built from what YAML says.
+
+The file's name is the part's name: `filters/fits_context.py` holds the class `FitsContext`, a
+dataclass whose fields are the parameters that YAML may give. A folder of the user's, laid out the
+same way, adds to what the package has.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+KINDS = {"filters": "keep", "objectives": "cost", "pickers": "pick"}
+"""Folder -> the one method that its parts have."""
+
+UNITS = {"%": 0.01, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+"""What may follow a number in YAML; times become seconds."""
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be built. `path` names the key at fault, outermost first."""
+
+    def __init__(self, message: str, *path: str | int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every part that a policy may name: kind -> name -> class."""
+
+    parts: Mapping[str, Mapping[str, type[Any]]]
+
+    @classmethod
+    def load(cls, *folders: Path) -> Catalog:
+        """Walk the package and then `folders`; a name that stands twice is refused."""
+        parts: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}
+        for root in (Path(__file__).parent, *folders):
+            for kind, method in KINDS.items():
+                for file in sorted((root / kind).glob("[!_]*.py")):
+                    if file.stem in parts[kind]:
+                        raise PolicyError(f"{file}: {kind} already has {file.stem!r}")
+                    parts[kind][file.stem] = _part(file, kind, method)
+        return cls(parts)
+
+    def build(self, kind: str, name: str, given: Mapping[str, Any]) -> Any:
+        """An instance of the part, its parameters checked against the class's fields."""
+        if name not in self.parts[kind]:
+            known = ", ".join(sorted(self.parts[kind]))
+            raise PolicyError(f"no {kind[:-1]} is called {name!r}; there are: {known}")
+        part = self.parts[kind][name]
+        hints = get_type_hints(part)
+        known_fields = {f.name: f for f in fields(part)}
+        for key in given:
+            if key not in known_fields:
+                takes = ", ".join(known_fields) or "no parameters"
+                raise PolicyError(f"{name} has no {key!r}; it takes: {takes}", key)
+        for key, field in known_fields.items():
+            if key not in given and field.default is field.default_factory is MISSING:
+                raise PolicyError(f"{name} needs {key!r}")
+        return part(**{key: _value(hints[key], value, key) for key, value in given.items()})
+
+
+def number(value: object) -> float:
+    """A number, or one with a unit: `1%`, `60ms`, `3s`, `10m`, `1h`. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is not a number")
+    if isinstance(value, str):
+        for unit, factor in UNITS.items():
+            if value.endswith(unit) and _is_number(value.removesuffix(unit)):
+                return float(value.removesuffix(unit)) * factor
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a number, nor one of {', '.join(UNITS)}") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(expected: type[Any], value: object, key: str) -> object:
+    if expected is float:
+        try:
+            return number(value)
+        except ValueError as exc:
+            raise PolicyError(str(exc), key) from None
+    if not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool):
+        raise PolicyError(f"{value!r} is not of type {expected.__name__}", key)
+    return value
+
+
+def _part(file: Path, kind: str, method: str) -> type[Any]:
+    class_name = "".join(word.capitalize() for word in file.stem.split("_"))
+    part = getattr(_import(file, kind), class_name, None)
+    if not is_dataclass(part) or not isinstance(part, type) or not hasattr(part, method):
+        raise PolicyError(f"{file} must hold a dataclass {class_name} with a method {method!r}")
+    return part
+
+
+def _import(file: Path, kind: str) -> ModuleType:
+    if file.parent.parent == Path(__file__).parent:
+        return importlib.import_module(f"routing_policies.{kind}.{file.stem}")
+    spec = importlib.util.spec_from_file_location(f"user_policies.{kind}.{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise PolicyError(f"{file} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError, NameError) as exc:
+        raise PolicyError(f"{file} cannot be imported: {exc}") from exc
+    return module
