@@ -1,0 +1,45 @@
+"""The command line: `gateway COMMAND`, or `python -m gateway COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from gateway.cli import check, model, replica, serve
+
+COMMANDS = (serve, check, replica, model)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; `argv` without the program's name. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="gateway",
+        description="One gateway in front of every place that can run an open model.",
+    )
+    parser.add_argument("--version", action="version", version=f"gateway {installed_version()}")
+    parser.set_defaults(func=None)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+
+    args = parser.parse_args(argv)
+    if args.func is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        return int(args.func(args))
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as a shell reports it
+
+
+def installed_version() -> str:
+    try:
+        return version("inference-layer")
+    except PackageNotFoundError:
+        return "(run from a source tree)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
