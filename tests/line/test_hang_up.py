@@ -1,0 +1,78 @@
+"""A client that leaves, in every phase: the endpoint hears of it at once, nothing stays held."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from gateway.domain import Ended
+from tests.support.gateways import gateway
+from tests.support.upstream import Upstream
+
+pytestmark = pytest.mark.anyio
+
+PHASES = {
+    "before upstream headers": ({"hold_headers": asyncio.Event()}, True),
+    "before the first byte": ({"hold_at": 0}, True),
+    "in mid-stream": ({"hold_at": 2}, True),
+    "non-streamed, before upstream headers": ({"hold_headers": asyncio.Event()}, False),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_the_upstream_connection_is_closed_and_the_lease_given_back(phase):
+    options, stream = PHASES[phase]
+    upstream = Upstream(**options)
+    async with gateway(upstream) as g:
+        task = asyncio.create_task(
+            g.sdk.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}], stream=stream
+            )
+        )
+        await asyncio.wait_for(upstream.asked.wait(), 5)
+        assert g.in_flight() == {"u0": 1}
+        if phase == "in mid-stream":
+            answer = await task
+            assert (await anext(aiter(answer))).choices[0].delta.content == "Hel"
+            await answer.close()
+        else:
+            task.cancel()
+        # Far shorter than any timeout: only the hang-up itself can end it.
+        await asyncio.wait_for(upstream.hung_up.wait(), 2)
+        (outcome,) = await g.settled.wait_for(1)
+        assert outcome.ended is Ended.HUNG_UP
+        assert g.in_flight() == {"u0": 0}
+        assert g.gateway.fleet.endpoints["u0"].queued_tokens == 0
+
+
+async def test_leaving_while_sending_the_body_asks_no_endpoint():
+    upstream = Upstream()
+    async with gateway(upstream) as g:
+        host, port = g.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+        )
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        (outcome,) = await g.settled.wait_for(1)
+    assert outcome.ended is Ended.HUNG_UP
+    assert upstream.received == []
+
+
+async def test_a_hang_up_during_a_retry_ends_the_second_attempt_too():
+    broken, slow = Upstream(status=500), Upstream(hold_headers=asyncio.Event())
+    async with gateway(broken, slow) as g, httpx.AsyncClient() as client:
+        task = asyncio.create_task(
+            client.post(
+                f"{g.url}/v1/chat/completions",
+                json={"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+            )
+        )
+        await asyncio.wait_for(slow.asked.wait(), 5)
+        task.cancel()
+        await asyncio.wait_for(slow.hung_up.wait(), 2)
+        (outcome,) = await g.settled.wait_for(1)
+    assert [a.endpoint for a in outcome.attempts] == ["u0", "u1"]
+    assert outcome.ended is Ended.HUNG_UP

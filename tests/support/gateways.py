@@ -1,0 +1,92 @@
+"""A whole gateway over real sockets, in front of upstreams that tests control."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from openai import AsyncOpenAI
+from starlette.types import ASGIApp
+
+from gateway.app import Gateway
+from gateway.config import Config
+from gateway.config.load import PACKAGED, load_policy
+from gateway.config.tree import Endpoint, ModelMap
+from gateway.domain import Outcome
+from gateway.front.server import ConnectionLimits
+from routing_policies.catalog import Catalog
+from tests.support.serving import serving
+
+
+@dataclass
+class Settled:
+    """Every exchange that ended, in order."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def settled(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._more.set()
+
+    async def wait_for(self, count: int) -> list[Outcome]:
+        async with asyncio.timeout(5):
+            while len(self.outcomes) < count:
+                self._more.clear()
+                await self._more.wait()
+        return self.outcomes
+
+
+@dataclass
+class Running:
+    url: str
+    gateway: Gateway
+    settled: Settled
+    sdk: AsyncOpenAI
+
+    def in_flight(self) -> dict[str, int]:
+        return {name: e.in_flight for name, e in self.gateway.fleet.endpoints.items()}
+
+
+class FirstInOrder(random.Random):
+    """Ties go to the endpoint that the config names first."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+@asynccontextmanager
+async def gateway(
+    *upstreams: ASGIApp | str,
+    policy: str = "cache_aware",
+    models: tuple[str, ...] = ("m",),
+    api_key: str = "unused",
+    endpoint: dict[str, Any] | None = None,
+    limits: ConnectionLimits | None = None,
+    drain_s: float = 1.0,
+    **config: Any,
+) -> AsyncIterator[Running]:
+    """Endpoints are called u0, u1, … in the order of `upstreams`, apps or base URLs."""
+    async with AsyncExitStack() as stack:
+        endpoints = {}
+        for index, upstream in enumerate(upstreams):
+            if not isinstance(upstream, str):
+                upstream = f"{await stack.enter_async_context(serving(upstream))}/v1"
+            names = ModelMap({name: f"theirs-{name}" for name in models})
+            endpoints[f"u{index}"] = Endpoint(upstream, names, **(endpoint or {}))
+        settled = Settled()
+        whole = Gateway(
+            Config(endpoints=endpoints, **config),
+            load_policy(PACKAGED / f"{policy}.yaml", Catalog.load()),
+            observers=[settled],
+            random=FirstInOrder(),
+        )
+        url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s))
+        sdk = await stack.enter_async_context(
+            AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=10)
+        )
+        yield Running(url, whole, settled, sdk)
