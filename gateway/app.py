@@ -187,7 +187,7 @@ class LocalReplicas:
         self._heard_of(name)
 
     def replica_gone(self, name: str, reason: str) -> None:
-        logger.warning("%s: gone: %s", name, reason)
+        logger.info("%s: gone: %s", name, reason)
         self._gateway.fleet.endpoints[name].down(reason)
 
     def replica_failed(self, name: str, error: str) -> None:

@@ -21,7 +21,7 @@ Ready. In another terminal, with `pip install openai`:
     client = OpenAI(base_url="{url}/v1", api_key="{key}")
     stream = client.chat.completions.create(
         model="{model}",
-        messages=[{{"role": "user", "content": "What is the capital of France?"}}],
+        messages=[{{"role": "user", "content": "Write a haiku about the sea."}}],
         stream=True,
     )
     for chunk in stream:

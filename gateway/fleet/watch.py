@@ -7,7 +7,6 @@ import asyncio
 from gateway.errors import UpstreamError
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Clock, Fleet
-from gateway.providers.base import TellsStats
 
 PERIOD_S = 1.0
 MISSES = 3
@@ -24,19 +23,17 @@ async def watch(fleet: Fleet, clock: Clock, period_s: float = PERIOD_S) -> None:
 async def _watch_one(fleet: Fleet, endpoint: Endpoint, clock: Clock, period_s: float) -> None:
     missed = 0
     while True:
-        provider = endpoint.provider
-        if isinstance(provider, TellsStats):
-            asked = clock()
-            try:
-                stats = await provider.stats()
-            except UpstreamError:
-                missed += 1
-                if missed >= MISSES and endpoint.provider is provider:
-                    endpoint.down("it does not answer")
-            else:
-                missed = 0
-                if endpoint.provider is provider:  # and not another life of it by now
-                    endpoint.up(provider)
-                    endpoint.context_length = stats.context_length
-                    fleet.reported(endpoint.name, stats.report, asked)
+        provider, asked = endpoint.provider, clock()
+        try:
+            stats = await provider.stats() if provider else None
+        except UpstreamError:
+            missed += 1
+            if missed >= MISSES and endpoint.provider is provider:
+                endpoint.down("it does not answer")
+        else:
+            missed = 0
+            if provider and stats and endpoint.provider is provider:  # and not a later life of it
+                endpoint.up(provider)
+                endpoint.context_length = stats.context_length
+                fleet.reported(endpoint.name, stats.report, asked)
         await asyncio.sleep(period_s)

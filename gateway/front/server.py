@@ -67,7 +67,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._reading.disarm()
         self._head_bytes = None
-        if sum(len(name) + len(value) for name, value in self.headers) > self.limits.head_bytes:
+        # With what stands on the line besides: a colon, a space, CR and LF.
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.head_bytes:
             self._too_large = True
             raise ValueError("head too large")  # httptools makes it a parser error: answered below
         super().on_headers_complete()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from gateway.domain import Event, InferenceRequest, ReplicaStats
 
@@ -21,11 +21,9 @@ class Provider(Protocol):
         """
         ...
 
+    async def stats(self) -> ReplicaStats | None:
+        """What the endpoint tells of itself when asked; None from those that do not.
 
-@runtime_checkable
-class TellsStats(Protocol):
-    """A provider whose endpoint tells of itself when asked."""
-
-    async def stats(self) -> ReplicaStats:
-        """Raises UpstreamError."""
+        Raises UpstreamError.
+        """
         ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from gateway.domain import Event, InferenceRequest, Json
+from gateway.domain import Event, InferenceRequest, Json, ReplicaStats
 from gateway.errors import (
     BodyTooLarge,
     ContextLengthExceeded,
@@ -56,6 +56,9 @@ class OpenAICompatible:
     def fields(self, request: InferenceRequest) -> Json:
         """Body fields of the gateway's own."""
         return {}
+
+    async def stats(self) -> ReplicaStats | None:
+        return None
 
     # What all dialects share.
 

@@ -27,7 +27,6 @@ class Replica(OpenAICompatible):
         return {"cache_salt": request.cache_salt, **session}
 
     async def stats(self) -> ReplicaStats:
-        """What the replica tells of itself now. Raises UpstreamError."""
         url = self.base_url.removesuffix("/v1") + "/stats"
         with translated():
             async with asyncio.timeout(STATS_TIMEOUT_S):

@@ -140,7 +140,7 @@ class ReplicaProcess:
                         case Ready(url, epoch) if life.ready_at is None:
                             patience.reschedule(None)
                             life.ready_at = self._clock()
-                            logger.info("[%s] ready at %s", self.name, url)
+                            logger.info("[%s] ready at %s (pid %d)", self.name, url, process.pid)
                             self._watcher.replica_ready(self.name, url, self._secret, epoch)
                         case Failed(error):
                             life.refusal = error

@@ -36,10 +36,14 @@ def _seconds(start: float, end: float | None) -> str:
     return "-" if end is None else f"{end - start:.3f}"
 
 
-def configure(level: str) -> None:
-    """Everything to standard error: standard output belongs to whoever started us."""
+def configure(level: str, *, supervised: bool = False) -> None:
+    """Everything to standard error: standard output belongs to whoever started us.
+
+    `supervised`: our lines become part of a parent's, which puts the time before each.
+    """
     logging.basicConfig(
         level=level.upper(),
         stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        format=("" if supervised else "%(asctime)s ") + "%(levelname)-7s %(name)s: %(message)s",
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -184,10 +184,10 @@ async def test_an_endpoint_that_cannot_be_reached_is_502():
 async def test_a_stream_that_breaks_ends_in_an_error_that_the_sdk_raises(broken):
     async with gateway(Upstream(**broken)) as g:
         stream = await g.sdk.chat.completions.create(**ASK, stream=True)
-        pieces = []
+        chunks = aiter(stream)
+        pieces = [(await anext(chunks)).choices[0].delta.content for _ in range(2)]
         with pytest.raises(openai.APIError) as caught:
-            async for chunk in stream:
-                pieces.append(chunk.choices[0].delta.content)
+            await anext(chunks)
         outcomes = await g.settled.wait_for(1)
     assert pieces == ["Hel", "lo"]
     assert caught.value.code == "upstream_broken"

@@ -1,0 +1,192 @@
+"""A newcomer's gateway: `gateway serve`, two replicas of the real model, the OpenAI SDK."""
+
+import json
+import os
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.support.processes import Serving, serve
+
+CONFIG = """
+server: {{port: {port}, drain: 5s}}
+replicas:
+  smollm2: {{model: smollm2, count: 2, kv_tokens: 8192}}
+keys:
+  - {{name: ann, tenant: ann, key: "${{ANN_KEY}}"}}
+  - {{name: bob, tenant: bob, key: "${{BOB_KEY}}"}}
+"""
+BLOCK = 16
+
+
+@dataclass
+class Local:
+    serving: Serving
+    url: str
+    replicas: dict[str, str]  # name -> URL
+    pids: dict[str, int]
+    ann: OpenAI
+    bob: OpenAI
+
+    def stats(self, name: str) -> dict:
+        with urllib.request.urlopen(f"{self.replicas[name]}/stats", timeout=5) as response:
+            return json.load(response)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config: Path = tmp_path_factory.mktemp("serve") / "config.yaml"
+    config.write_text(CONFIG.format(port=port))
+    with serve(config, ANN_KEY="sk-ann-ann", BOB_KEY="sk-bob-bob") as serving:
+        found = [serving.wait_for(r"\[(smollm2-\d)\] ready at (\S+) \(pid (\d+)\)", 300) for _ in range(2)]
+        serving.wait_for("^Ready", 30)
+        url = f"http://127.0.0.1:{port}"
+        with (
+            OpenAI(base_url=f"{url}/v1", api_key="sk-ann-ann", max_retries=0) as ann,
+            OpenAI(base_url=f"{url}/v1", api_key="sk-bob-bob", max_retries=0) as bob,
+        ):
+            replicas = {match[1]: match[2] for match in found}
+            pids = {match[1]: int(match[3]) for match in found}
+            yield Local(serving, url, replicas, pids, ann, bob)
+        code = serving.stop()
+    assert code in (0, 130)
+    for replica in found:  # nothing is left behind
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{replica[2]}/health")
+
+
+def ask(client: OpenAI, *contents: str, **options):
+    """Contents alternate between user and assistant."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
+    return client.chat.completions.with_raw_response.create(
+        model="smollm2",
+        messages=messages,
+        **{"temperature": 0, "max_tokens": 24, **options},
+    )
+
+
+def test_the_model_answers(local: Local):
+    answer = ask(local.ann, "Write one sentence about the sea.").parse()
+    assert len(answer.choices[0].message.content) > 20
+    assert answer.usage.completion_tokens <= 24
+    assert answer.model == "smollm2"
+
+
+def test_a_stream_says_the_same_as_a_whole_answer(local: Local):
+    whole = ask(local.ann, "Name three colours.").parse().choices[0].message.content
+    stream = ask(local.ann, "Name three colours.", stream=True).parse()
+    assert "".join(c.choices[0].delta.content or "" for c in stream if c.choices) == whole
+
+
+def test_completions_go_on_with_the_text(local: Local):
+    answer = local.ann.completions.create(
+        model="smollm2", prompt="One, two, three, four,", max_tokens=6, temperature=0
+    )
+    assert "five" in answer.choices[0].text
+
+
+def test_conversations_stay_with_the_replica_that_has_them_cached(local: Local):
+    """From the second turn on at least the previous prompt's full blocks are not computed again."""
+    talks = {
+        name: [f"My name is {name} and I like {thing}. Tell me something about it."]
+        for name, thing in {"Ada": "old clocks", "Eve": "sailing boats"}.items()
+    }
+    previous: dict[str, int] = {}
+    homes: dict[str, set[str]] = {name: set() for name in talks}
+    for turn in range(4):
+        for name, contents in talks.items():
+            raw = ask(local.ann, *contents)
+            answer = raw.parse()
+            cached = answer.usage.prompt_tokens_details.cached_tokens
+            if turn:
+                assert cached >= previous[name] // BLOCK * BLOCK > 0
+            previous[name] = answer.usage.prompt_tokens
+            homes[name].add(raw.headers["x-gateway-endpoint"])
+            contents += [answer.choices[0].message.content, f"And then? ({turn})"]
+    assert [len(where) for where in homes.values()] == [1, 1]
+
+
+def test_a_tenant_never_finds_what_another_has_cached(local: Local):
+    secret = "The code word of our project is heliotrope, and nobody else may know it. " * 4
+    for client, expected in ((local.ann, False), (local.bob, False), (local.ann, True)):
+        usage = ask(client, secret, max_tokens=1).parse().usage
+        assert (usage.prompt_tokens_details.cached_tokens >= BLOCK * 3) is expected
+
+
+@pytest.mark.parametrize("field", [{"cache_salt": "x"}, {"priority": 0}, {"session_id": "x"}])
+def test_a_replicas_own_port_takes_owned_fields_from_the_gateway_only(local: Local, field):
+    for url in local.replicas.values():
+        for headers in ({}, {"x-replica-secret": "guess"}):
+            with (
+                OpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as direct,
+                pytest.raises(openai.PermissionDeniedError),
+            ):
+                ask(direct, "hi", extra_body=field, extra_headers=headers)
+
+
+def test_what_the_gateway_sees_of_a_replica_is_not_for_others(local: Local):
+    (url, *_) = local.replicas.values()
+    with OpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as direct:
+        assert b"epoch" not in ask(direct, "hi", max_tokens=1).content
+
+
+def test_a_prompt_beyond_the_context_is_refused_by_name(local: Local):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(local.ann, "word " * 9000)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_what_the_replica_does_not_do_is_refused_by_name(local: Local):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(local.ann, "hi", n=3)
+    assert caught.value.param == "n"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_hanging_up_frees_the_replica(local: Local, stream: bool):
+    """500 tokens take seconds; the blocks must be free long before."""
+    with httpx.Client(timeout=httpx.Timeout(0.5 if not stream else 10)) as client:
+        body = {
+            "model": "smollm2",
+            "messages": [{"role": "user", "content": "Write a very long story about a dragon."}],
+            "max_tokens": 2000,
+            "temperature": 1.3,
+            "stream": stream,
+        }
+        headers = {"authorization": "Bearer sk-ann-ann"}
+        url = f"{local.url}/v1/chat/completions"
+        if stream:
+            with client.stream("POST", url, json=body, headers=headers) as response:
+                next(response.iter_bytes())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(url, json=body, headers=headers)
+    deadline = time.monotonic() + 1
+    while busy := [n for n in local.replicas if local.stats(n)["running"]]:
+        assert time.monotonic() < deadline, f"{busy} still run what nobody reads"
+        time.sleep(0.01)
+    assert all(local.stats(n)["blocks"]["owned"] == 0 for n in local.replicas)
+
+
+def test_a_replica_that_dies_is_restarted_and_missed_by_nobody(local: Local):
+    """Last, because it gives a replica a new address."""
+    os.kill(local.pids["smollm2-0"], signal.SIGKILL)
+    for _ in range(5):
+        assert ask(local.ann, "Are you there?", max_tokens=4).parse().choices
+    local.serving.wait_for(r"smollm2-0.*SIGKILL", 30)
+    again = local.serving.wait_for(r"\[smollm2-0\] ready at (\S+)", 120)
+    local.replicas["smollm2-0"] = again[1]
+    assert local.stats("smollm2-0")["running"] == 0
