@@ -1,0 +1,104 @@
+"""The border between the engine's thread and all others: what comes in, and how much of it."""
+
+from __future__ import annotations
+
+import threading
+
+from gateway.errors import RateLimited, Unavailable
+from gateway.replica.pace import Pace
+from gateway.replica.request import Submission
+
+
+class Intake:
+    """A bounded, thread-safe queue of submissions and aborts. It calls nobody back.
+
+    At most `max_requests` requests or `max_tokens` tokens wait; an empty queue takes a prompt of
+    any size. Waiting are those in the inbox, those on their way to the scheduler, and those of
+    which the engine last reported that they wait there.
+    """
+
+    def __init__(self, *, max_requests: int, max_tokens: int) -> None:
+        self.pace = Pace()  # kept by the engine's thread
+        self._max_requests = max_requests
+        self._max_tokens = max_tokens
+        self._changed = threading.Condition()
+        self._inbox: list[Submission | str] = []  # a string is the id of an abort
+        self._live: set[str] = set()  # ids from `put` to `ended`
+        self._taken = self._reported = (0, 0)  # requests and tokens
+        self._closed = self._stopping = False
+
+    def put(self, submission: Submission) -> None:
+        """Raises RateLimited (with `retry_after_s`), Unavailable, ValueError for an id in use."""
+        with self._changed:
+            if self._closed:
+                raise Unavailable("this replica is shutting down and takes no new requests")
+            if submission.id in self._live:
+                raise ValueError("a request with this id is in progress")
+            self._check_room(len(submission.prompt))
+            self._live.add(submission.id)
+            self._inbox.append(submission)
+            self._changed.notify_all()
+
+    def abort(self, request_id: str) -> None:
+        with self._changed:
+            if request_id in self._live:
+                self._inbox.append(request_id)
+                self._changed.notify_all()
+
+    def close(self, *, stopping: bool = False) -> None:
+        """Nothing new is taken; `stopping` also ends `wait_for_work`."""
+        with self._changed:
+            self._closed = True
+            self._stopping |= stopping
+            self._changed.notify_all()
+
+    def idle(self) -> bool:
+        with self._changed:
+            return not self._live
+
+    def wait_idle(self, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._live, timeout)
+
+    def wait_for_work(self) -> bool:
+        """Waits until a request is live; False when the engine is to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._live or self._stopping)
+            return not self._stopping
+
+    def take(self) -> list[Submission | str]:
+        """Empties the inbox, in the order of arrival."""
+        with self._changed:
+            inbox, self._inbox = self._inbox, []
+            sizes = _prompt_sizes(inbox)
+            self._taken = (self._taken[0] + len(sizes), self._taken[1] + sum(sizes))
+            return inbox
+
+    def report(self, requests: int, tokens: int) -> None:
+        """What waits in the scheduler now, everything that was taken included."""
+        with self._changed:
+            self._taken, self._reported = (0, 0), (requests, tokens)
+
+    def ended(self, request_id: str) -> None:
+        with self._changed:
+            self._live.discard(request_id)
+            self._changed.notify_all()
+
+    def _check_room(self, size: int) -> None:
+        sizes = _prompt_sizes(self._inbox)
+        requests = len(sizes) + self._taken[0] + self._reported[0]
+        tokens = sum(sizes) + self._taken[1] + self._reported[1]
+        if requests >= self._max_requests:
+            excess = tokens / requests
+        elif requests and tokens + size > self._max_tokens:
+            excess = tokens + size - self._max_tokens
+        else:
+            return
+        raise RateLimited(
+            f"this replica's queue is full ({requests} requests, {tokens} tokens)",
+            retry_after_s=self.pace.wait_s(excess),
+        )
+
+
+def _prompt_sizes(inbox: list[Submission | str]) -> list[int]:
+    return [len(message.prompt) for message in inbox if isinstance(message, Submission)]

@@ -1,0 +1,234 @@
+"""
+The replica as a process: load, serve, drain. Docs: docs/replica-protocol.md, "As a process".
+
+The composition root of the replica; nothing else chooses its classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import TextIO
+
+import uvicorn
+
+from gateway import models
+from gateway.replica.backends.base import BLOCK_SIZE, Backend
+from gateway.replica.engine import Engine
+from gateway.replica.server import Replica, create_app
+from gateway.replica.template import ChatTemplate
+from gateway.replica.text import Tokenizer
+from gateway.replica.weights import Weights
+from gateway.telemetry.log import configure
+
+logger = logging.getLogger(__name__)
+
+CHUNK_TOKENS = 128
+"""Most tokens of one engine step."""
+
+LEAVE_S = 2
+"""Seconds for the last bytes to reach their clients, once the engine has stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    model: str  # a file, or a name of the catalog
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: a free one
+    names: tuple[str, ...] = ()  # what clients call the model; none: derived from `model`
+    kv_tokens: int = 16_384  # tokens of KV that the cache holds
+    context: int | None = None  # tokens; None: the model's own
+    threads: int = 1
+    max_queued: int = 256
+    drain_s: float = 10.0
+    backend: str = "auto"
+    supervised: bool = False
+    log_level: str = "info"
+    secret: str | None = field(default=None, repr=False)
+
+
+class Status:
+    """The lines that a supervised replica writes for its parent. Without a file: none."""
+
+    def __init__(self, file: TextIO | None) -> None:
+        self._file = file
+
+    def loading(self, step: str, done: float) -> None:
+        self._write({"state": "loading", "done": round(done, 3), "step": step})
+
+    def ready(self, host: str, port: int, epoch: str) -> None:
+        self._write({"state": "ready", "host": host, "port": port, "epoch": epoch})
+
+    def failed(self, error: str) -> None:
+        self._write({"state": "failed", "error": error})
+
+    def _write(self, line: dict[str, object]) -> None:
+        if self._file is not None:
+            # A parent that is gone reads nothing; the end of our standard input says so.
+            with contextlib.suppress(BrokenPipeError):
+                print(json.dumps(line), file=self._file, flush=True)
+
+
+def run(settings: ReplicaSettings) -> int:
+    """Serves until told to end; returns the exit code."""
+    configure(settings.log_level, supervised=settings.supervised)
+    status = Status(sys.stdout if settings.supervised else None)
+    if settings.supervised:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        engine, replica = load(settings, status)
+        # Only now, so that a refused connection means "not ready".
+        listener = _bind(settings.host, settings.port)
+    except (models.ModelError, ValueError, OSError, MemoryError) as error:
+        logger.error("the replica cannot start: %s", error)
+        status.failed(str(error))
+        return 1
+    engine.start()
+    config = uvicorn.Config(
+        create_app(replica),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=LEAVE_S,
+    )
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(config, listener, engine, replica, settings.drain_s, status))
+    return 0
+
+
+def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
+    """Raises ModelError, ValueError (of which UnsupportedModel is one) and OSError."""
+    status.loading("reading the file", 0.0)
+    path = models.find(settings.model)
+    weights = _shortened(Weights.open(path), settings.context)
+    tokenizer = Tokenizer(weights.metadata)
+    if tokenizer.vocabulary != weights.spec.vocabulary:
+        raise ValueError(
+            f"the model file names {tokenizer.vocabulary} tokens, "
+            f"but its embedding has {weights.spec.vocabulary}"
+        )
+    source = weights.metadata.get("tokenizer.chat_template")
+    template = ChatTemplate(source, tokenizer) if isinstance(source, str) else None
+    backend = load_backend(weights, settings, status)
+    engine = Engine(backend, max_queued=settings.max_queued, chunk_tokens=CHUNK_TOKENS)
+    is_path = os.sep in settings.model or path.name == settings.model
+    default = path.stem.lower() if is_path else settings.model
+    replica = Replica(
+        engine=engine,
+        tokenizer=tokenizer,
+        template=template,
+        models=settings.names or (default,),
+        created=int(time.time()),
+        secret=settings.secret,
+    )
+    return engine, replica
+
+
+def load_backend(weights: Weights, settings: ReplicaSettings, status: Status) -> Backend:
+    blocks = max(1, settings.kv_tokens // BLOCK_SIZE)
+    if settings.threads > 1:
+        logger.warning("this backend computes on one thread, not on %d", settings.threads)
+    # Imported here: each brings its own compilers, and only one is used.
+    if settings.backend == "reference":
+        from gateway.replica.backends.reference import ReferenceBackend
+
+        return ReferenceBackend.load(weights, blocks, CHUNK_TOKENS, status.loading)
+    if settings.backend in ("auto", "cpu"):
+        from gateway.replica.backends.cpu import CpuBackend
+
+        return CpuBackend.load(weights, blocks, CHUNK_TOKENS, status.loading)
+    raise ValueError(f"backend {settings.backend!r} is unknown; known: auto, cpu, reference")
+
+
+async def _serve(
+    config: uvicorn.Config,
+    listener: socket.socket,
+    engine: Engine,
+    replica: Replica,
+    drain_s: float,
+    status: Status,
+) -> None:
+    loop = asyncio.get_running_loop()
+    host, port = listener.getsockname()[:2]
+
+    def on_ready() -> None:
+        logger.info("serving %s on %s port %d", ", ".join(replica.models), host, port)
+        status.ready(host, port, engine.stats().epoch)
+
+    def on_signal() -> None:
+        loop.call_soon_threadsafe(replica.draining.set)
+
+    server = _Server(config, on_ready, on_signal)
+
+    async def drain() -> None:
+        await replica.draining.wait()
+        engine.drain()
+        logger.info("draining for at most %g s", drain_s)
+        await asyncio.to_thread(engine.wait_idle, drain_s)
+        # Whoever is left is told so: the engine ends it, and its stream gets an error event.
+        try:
+            await asyncio.to_thread(engine.stop)
+        except TimeoutError:
+            logger.warning("the engine did not stop in time")
+        server.should_exit = True
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(drain())
+        await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Leaves the first signal to us, so that what runs can finish; the second one kills."""
+
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], on_signal: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+        self._on_signal = on_signal
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        self._on_signal()
+
+
+def _end_with_parent() -> None:
+    """The end of standard input means that the parent is gone; it works like a SIGTERM."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        logger.warning("everybody who can reach %s may use this replica: it checks no keys", host)
+    return listener
+
+
+def _shortened(weights: Weights, context: int | None) -> Weights:
+    if context is None:
+        return weights
+    if not 1 <= context <= weights.spec.context_length:
+        raise ValueError(f"--context must be from 1 to the model's {weights.spec.context_length}")
+    return replace(weights, spec=replace(weights.spec, context_length=context))

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gateway.__main__ import main
+
+WITHOUT_THE_EXTRA = """
+import sys
+sys.modules["tokenizers"] = None
+from gateway.__main__ import main
+sys.exit(main(["replica", "--model", "x"]))
+"""
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_THE_EXTRA], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "tokenizers is not installed" in done.stderr
+    assert "pip install 'inference-layer[replica]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [["--port", "70000"], ["--kv-tokens", "0"], ["--drain", "-1"], ["--backend", "gpu"]]
+)
+def test_options_that_make_no_sense_are_refused(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["replica", "--model", "x", *option])
+    assert f"argument {option[0]}" in capsys.readouterr().err

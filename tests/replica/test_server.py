@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from gateway.errors import ContextLengthExceeded, GatewayError, RateLimited
+from gateway.replica.engine import EngineStats
+from gateway.replica.request import Counts, Finish, Submission
+from gateway.replica.server import Replica, create_app
+from gateway.replica.template import ChatTemplate
+from gateway.replica.text import Tokenizer
+from tests.support.serving import started
+from tests.support.tiny_text import CHATML, IM_END, tiny_metadata
+
+pytestmark = pytest.mark.anyio
+
+TOKENIZER = Tokenizer(tiny_metadata())
+SECRET = "s3cret"
+HELLO: Any = [{"role": "user", "content": "hello"}]
+CHAT = {"model": "tiny", "messages": HELLO}
+
+
+@dataclass
+class FakeEngine:
+    """Says what the test makes it say. `submitted` and `aborted` can be awaited."""
+
+    refusal: Exception | None = None
+    submitted: asyncio.Queue[Submission] = field(default_factory=asyncio.Queue)
+    aborted: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+
+    def submit(self, submission: Submission) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.submitted.put_nowait(submission)
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.put_nowait(request_id)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            epoch="e1",
+            running=1,
+            waiting=2,
+            queued_tokens=3,
+            horizon_age_s=4.5,
+            block_size=16,
+            total_blocks=8,
+            free_blocks=5,
+            cached_blocks=2,
+            owned_blocks=1,
+            context_length=256,
+        )
+
+
+def say(submission: Submission, text: str) -> bool:
+    """Whether the caller had seen enough."""
+    return any(submission.on_token(token) for token in TOKENIZER.encode(text))
+
+
+def finish(submission: Submission, how: Finish = Finish.STOP) -> None:
+    submission.on_finish(how, Counts(len(submission.prompt), 4, 2))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A replica behind a socket, and its clients."""
+
+    engine: FakeEngine
+    replica: Replica
+    http: httpx.AsyncClient
+    sdk: openai.AsyncOpenAI
+
+    async def post(self, path: str = "/v1/chat/completions", **body: object) -> httpx.Response:
+        return await self.http.post(path, json=CHAT | body)
+
+
+@asynccontextmanager
+async def line(**changes: Any) -> AsyncIterator[Line]:
+    engine = FakeEngine()
+    given: dict[str, Any] = {
+        "engine": engine,
+        "tokenizer": TOKENIZER,
+        "template": ChatTemplate(CHATML, TOKENIZER),
+        "models": ("tiny", "tiny-2"),
+        "created": 1,
+        "secret": SECRET,
+    }
+    replica = Replica(**(given | changes))
+    config = uvicorn.Config(create_app(replica), port=0, lifespan="off", log_config=None)
+    async with (
+        started(uvicorn.Server(config)) as url,
+        httpx.AsyncClient(base_url=url, timeout=10) as http,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0) as sdk,
+    ):
+        yield Line(engine, replica, http, sdk)
+
+
+async def test_the_sdk_gets_a_whole_chat() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(it.sdk.chat.completions.create(model="tiny", messages=HELLO))
+        submission = await it.engine.submitted.get()
+        say(submission, "hello world")
+        finish(submission)
+        answer = await asked
+    assert submission.prompt == tuple(ChatTemplate(CHATML, TOKENIZER).encode(HELLO))
+    assert IM_END in submission.sampling.stop_tokens
+    assert submission.sampling.max_tokens is None
+    assert answer.choices[0].message.content == "hello world"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len(submission.prompt)
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens == 4
+
+
+async def test_the_sdk_gets_a_streamed_chat_piece_by_piece() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(
+            it.sdk.chat.completions.create(
+                model="tiny", messages=HELLO, stream=True, stream_options={"include_usage": True}
+            )
+        )
+        submission = await it.engine.submitted.get()
+        say(submission, "hello")
+        stream = await asked
+        first = await anext(stream)
+        said = await anext(stream)  # while the engine is still at it
+        say(submission, " world")
+        finish(submission, Finish.LENGTH)
+        rest = [chunk async for chunk in stream]
+    assert first.choices[0].delta.role == "assistant"
+    assert said.choices[0].delta.content == "hello"
+    assert [chunk.choices[0].delta.content for chunk in rest[:-1]] == [" world", None]
+    assert rest[-2].choices[0].finish_reason == "length"
+    assert rest[-1].choices == []
+    assert rest[-1].usage is not None
+    assert rest[-1].usage.completion_tokens == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_sdk_gets_a_completion(stream: bool) -> None:
+    async with line() as it:
+        asked = asyncio.create_task(
+            it.sdk.completions.create(model="tiny-2", prompt="hello", stream=stream)
+        )
+        submission = await it.engine.submitted.get()
+        say(submission, "é!")
+        finish(submission, Finish.LENGTH)
+        answer: Any = await asked
+        chunks = [chunk async for chunk in answer] if stream else [answer]
+    assert submission.sampling.max_tokens == 16
+    assert "".join(chunk.choices[0].text for chunk in chunks) == "é!"
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+async def test_a_stop_string_ends_the_request() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(
+            it.sdk.chat.completions.create(model="tiny", messages=HELLO, stop=["wor"])
+        )
+        submission = await it.engine.submitted.get()
+        assert say(submission, "hello world")
+        finish(submission)
+        answer = await asked
+    assert answer.choices[0].message.content == "hello "
+
+
+async def test_a_long_prompt_is_tokenised_beside_the_loop() -> None:
+    async with line() as it:
+        text = "hello" * 10_000
+        asked = asyncio.create_task(it.post("/v1/completions", prompt=text, messages=None))
+        submission = await it.engine.submitted.get()
+        finish(submission)
+        assert (await asked).status_code == 200
+    assert submission.prompt == tuple(TOKENIZER.encode(text))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("said", ["", "hello"])
+async def test_hanging_up_aborts_the_request(stream: bool, said: str) -> None:
+    """Before the first token and after it, streamed or not."""
+    async with line() as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.http.base_url.port)
+        body = json.dumps(CHAT | {"stream": stream}).encode()
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: replica\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        submission = await it.engine.submitted.get()
+        say(submission, said)
+        if stream and said:
+            assert b"hello" in await reader.readuntil(b"hello")
+        assert it.engine.aborted.empty()
+        writer.close()
+        await writer.wait_closed()
+        assert await asyncio.wait_for(it.engine.aborted.get(), timeout=5) == submission.id
+
+
+async def test_an_error_before_the_first_byte_has_its_status() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(it.post(stream=True))
+        (await it.engine.submitted.get()).on_error(GatewayError("the step failed"))
+        answer = await asked
+    assert answer.status_code == 500
+    assert answer.json()["error"]["message"] == "the step failed"
+
+
+async def test_an_error_after_the_first_byte_ends_the_stream_without_done() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(
+            it.sdk.chat.completions.create(model="tiny", messages=HELLO, stream=True)
+        )
+        submission = await it.engine.submitted.get()
+        say(submission, "hello")
+        stream = await asked
+        await anext(stream)
+        await anext(stream)
+        submission.on_error(GatewayError("the step failed"))
+        with pytest.raises(openai.APIError, match="the step failed"):
+            await anext(stream)
+
+
+async def test_a_request_that_the_engine_gives_up_does_not_look_whole() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(it.post())
+        finish(await it.engine.submitted.get(), Finish.ABORTED)
+        assert (await asked).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "code", "retry_after"),
+    [
+        (ContextLengthExceeded("too long"), 400, "context_length_exceeded", None),
+        (RateLimited("full", retry_after_s=1.2), 429, "rate_limit_exceeded", "2"),
+        (RateLimited("full", retry_after_s=500.0), 429, "rate_limit_exceeded", "60"),
+    ],
+)
+async def test_what_the_engine_refuses_is_told(
+    refusal: Exception, status: int, code: str, retry_after: str | None
+) -> None:
+    async with line() as it:
+        it.engine.refusal = refusal
+        answer = await it.post(stream=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers.get("retry-after") == retry_after
+
+
+async def test_an_unexpected_failure_tells_nothing_of_the_prompt(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with line() as it:
+        it.engine.refusal = KeyError("private words")
+        answer = await it.post(messages=[{"role": "user", "content": "private words"}])
+    assert answer.status_code == 500
+    assert "private" not in answer.text
+    assert "private" not in caplog.text
+    assert "KeyError" in caplog.text
+
+
+Ask = Callable[[httpx.AsyncClient], Any]
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "code"),
+    [
+        (lambda c: c.get("/v2/models"), 404, "not_found"),
+        (lambda c: c.get("/v1/models/"), 404, "not_found"),
+        (lambda c: c.get("/v1/completions"), 405, "invalid_request_error"),
+        (lambda c: c.post("/v1/completions", content=b"{"), 400, "invalid_request_error"),
+        (lambda c: c.post("/v1/completions", content=b" " * 5000), 413, "request_too_large"),
+        (
+            lambda c: c.post("/v1/chat/completions", json=CHAT | {"model": "gpt"}),
+            404,
+            "model_not_found",
+        ),
+        (
+            lambda c: c.post("/v1/chat/completions", content=b'{"\\ud800": 1}'),
+            400,
+            "invalid_request_error",
+        ),
+    ],
+)
+async def test_every_refusal_is_openais_error_object(ask: Ask, status: int, code: str) -> None:
+    async with line(most_body=4096) as it:
+        answer = await ask(it.http)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert error["code"] == code
+    assert error.keys() == {"message", "type", "param", "code"}
+
+
+async def test_a_model_without_a_template_only_completes() -> None:
+    async with line(template=None) as it:
+        answer = await it.post()
+    assert answer.status_code == 400
+    assert "no chat template" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("secret", "header"), [(SECRET, None), (SECRET, "wrong"), (None, ""), (None, "None")]
+)
+async def test_gateway_fields_are_refused_without_the_secret(
+    secret: str | None, header: str | None
+) -> None:
+    async with line(secret=secret) as it:
+        headers = {} if header is None else {"x-replica-secret": header}
+        asked = it.http.post(
+            "/v1/chat/completions", json=CHAT | {"cache_salt": "t"}, headers=headers
+        )
+        answer = await asked
+    assert answer.status_code == 403
+    assert answer.json()["error"]["param"] == "cache_salt"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_with_the_secret_fields_count_and_the_report_comes(stream: bool) -> None:
+    async with line() as it:
+        fields = {"cache_salt": "t", "priority": 0, "session_id": "s", "stream": stream}
+        options = {"stream_options": {"include_usage": True}} if stream else {}
+        asked = asyncio.create_task(
+            it.http.post(
+                "/v1/chat/completions",
+                json=CHAT | fields | options,
+                headers={"x-replica-secret": SECRET},
+            )
+        )
+        submission = await it.engine.submitted.get()
+        finish(submission)
+        text = (await asked).text
+    assert (submission.salt, submission.priority) == (b"t", 0)
+    last = text.split("data: ")[-2] if stream else text
+    assert json.loads(last)["replica"] == {
+        "epoch": "e1",
+        "running": 1,
+        "queued_tokens": 3,
+        "horizon_age_s": 4.5,
+    }
+
+
+async def test_without_the_secret_no_report_comes() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(it.post())
+        finish(await it.engine.submitted.get())
+        assert "replica" not in (await asked).json()
+
+
+async def test_models_health_and_stats_tell_the_state() -> None:
+    async with line() as it:
+        models = await it.sdk.models.list()
+        stats = (await it.http.get("/stats")).json()
+        healthy = await it.http.get("/health")
+        it.replica.draining.set()
+        draining = await it.http.get("/health")
+    assert [model.id for model in models.data] == ["tiny", "tiny-2"]
+    assert models.data[0].model_extra == {"context_length": 256}
+    assert stats == {
+        "epoch": "e1",
+        "running": 1,
+        "queued_tokens": 3,
+        "horizon_age_s": 4.5,
+        "waiting": 2,
+        "block_size": 16,
+        "blocks": {"total": 8, "free": 5, "cached": 2, "owned": 1},
+        "context_length": 256,
+        "models": ["tiny", "tiny-2"],
+    }
+    assert (healthy.status_code, draining.status_code) == (200, 503)

@@ -1,0 +1,118 @@
+"""A Llama decoder small enough to run in milliseconds, written as a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+@dataclass(frozen=True, slots=True)
+class TinyModel:
+    """Sizes and types of one. Its vocabulary of 259 (each byte, three control tokens) is no
+    multiple of 16 on purpose."""
+
+    layers: int = 2
+    hidden: int = 64
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 16
+    feed_forward: int = 96
+    context_length: int = 256
+    tied_embeddings: bool = True
+    kind: GGMLQuantizationType = GGMLQuantizationType.Q4_1
+    kinds: Mapping[str, GGMLQuantizationType] = field(default_factory=dict)
+    """Types of single tensors, in place of `kind`."""
+    seed: int = 0
+
+    def write(self, path: Path) -> Path:
+        writer = gguf.GGUFWriter(str(path), "llama")
+        self._write_sizes(writer)
+        _write_tokenizer(writer)
+        rng = np.random.default_rng(self.seed)
+        for name, shape in self._shapes().items():
+            if len(shape) == 1:
+                writer.add_tensor(name, 1 + 0.1 * rng.standard_normal(shape, np.float32))
+                continue
+            # as large as keeps the size of activations, so that attention is neither flat nor hard
+            values = rng.standard_normal(shape, np.float32) * np.float32(2 / np.sqrt(shape[1]))
+            kind = self.kinds.get(name, self.kind)
+            data = quantize(values, kind)
+            writer.add_tensor(name, data, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    def _write_sizes(self, writer: gguf.GGUFWriter) -> None:
+        writer.add_name("tiny")
+        writer.add_block_count(self.layers)
+        writer.add_context_length(self.context_length)
+        writer.add_embedding_length(self.hidden)
+        writer.add_feed_forward_length(self.feed_forward)
+        writer.add_head_count(self.heads)
+        writer.add_head_count_kv(self.kv_heads)
+        writer.add_key_length(self.head_dim)
+        writer.add_value_length(self.head_dim)
+        writer.add_rope_dimension_count(self.head_dim)
+        writer.add_rope_freq_base(10_000.0)
+        writer.add_layer_norm_rms_eps(1e-5)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        heads, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        vocabulary = 256 + len(CONTROLS)
+        shapes: dict[str, tuple[int, ...]] = {
+            "token_embd.weight": (vocabulary, self.hidden),
+            "output_norm.weight": (self.hidden,),
+        }
+        if not self.tied_embeddings:
+            shapes["output.weight"] = (vocabulary, self.hidden)
+        for layer in range(self.layers):
+            block = f"blk.{layer}."
+            shapes[block + "attn_norm.weight"] = (self.hidden,)
+            shapes[block + "attn_q.weight"] = (heads, self.hidden)
+            shapes[block + "attn_k.weight"] = (keys, self.hidden)
+            shapes[block + "attn_v.weight"] = (keys, self.hidden)
+            shapes[block + "attn_output.weight"] = (self.hidden, heads)
+            shapes[block + "ffn_norm.weight"] = (self.hidden,)
+            shapes[block + "ffn_gate.weight"] = (self.feed_forward, self.hidden)
+            shapes[block + "ffn_up.weight"] = (self.feed_forward, self.hidden)
+            shapes[block + "ffn_down.weight"] = (self.hidden, self.feed_forward)
+        return shapes
+
+
+def _write_tokenizer(writer: gguf.GGUFWriter) -> None:
+    """Byte-level BPE with a single merge: one token per byte, in GPT-2's spelling of bytes."""
+    tokens = [*CONTROLS, *_spelled_bytes()]
+    control = gguf.TokenType.CONTROL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([control] * len(CONTROLS) + [gguf.TokenType.NORMAL] * 256)
+    writer.add_token_merges([])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def _spelled_bytes() -> list[str]:
+    """GPT-2 writes printable bytes as themselves and the others from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    spelled = {byte: chr(byte) for byte in printable}
+    spelled |= {byte: chr(256 + index) for index, byte in enumerate(others)}
+    return [spelled[byte] for byte in range(256)]
