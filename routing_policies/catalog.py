@@ -8,17 +8,22 @@ same way, adds to what the package has.
 from __future__ import annotations
 
 import importlib.util
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 KINDS = {"filters": "keep", "objectives": "cost", "pickers": "pick"}
 """Folder -> the one method that its parts have."""
 
 UNITS = {"%": 0.01, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 """What may follow a number in YAML; times become seconds."""
+
+PARAMETER_TYPES = (float, int, str, bool, list, dict)
+"""What a part's fields may be: what YAML can say. `float` reads units."""
 
 
 class PolicyError(ValueError):
@@ -63,29 +68,28 @@ class Catalog:
         for key, field in known_fields.items():
             if key not in given and field.default is field.default_factory is MISSING:
                 raise PolicyError(f"{name} needs {key!r}")
-        return part(**{key: _value(hints[key], value, key) for key, value in given.items()})
+        checked = {key: _value(hints[key], value, key) for key, value in given.items()}
+        try:
+            return part(**checked)
+        except ValueError as exc:  # what a part finds wrong itself, in its `__post_init__`
+            raise PolicyError(str(exc)) from None
 
 
 def number(value: object) -> float:
-    """A number, or one with a unit: `1%`, `60ms`, `3s`, `10m`, `1h`. Raises ValueError."""
+    """A finite number, or one with a unit: `1%`, `60ms`, `3s`, `10m`, `1h`. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{value!r} is not a number")
+    digits, factor = value, 1.0
     if isinstance(value, str):
-        for unit, factor in UNITS.items():
-            if value.endswith(unit) and _is_number(value.removesuffix(unit)):
-                return float(value.removesuffix(unit)) * factor
+        unit = next((unit for unit in UNITS if value.endswith(unit)), "")
+        digits, factor = value.removesuffix(unit), UNITS.get(unit, 1.0)
     try:
-        return float(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not a number, nor one of {', '.join(UNITS)}") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        parsed = float(digits) * factor
+    except (ValueError, OverflowError):
+        parsed = math.nan
+    if not math.isfinite(parsed):
+        raise ValueError(f"{value!r} is not a number, nor one followed by {', '.join(UNITS)}")
+    return parsed
 
 
 def _value(expected: type[Any], value: object, key: str) -> object:
@@ -94,8 +98,9 @@ def _value(expected: type[Any], value: object, key: str) -> object:
             return number(value)
         except ValueError as exc:
             raise PolicyError(str(exc), key) from None
-    if not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool):
-        raise PolicyError(f"{value!r} is not of type {expected.__name__}", key)
+    kind = get_origin(expected) or expected
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+        raise PolicyError(f"{value!r} is not of type {kind.__name__}", key)
     return value
 
 
@@ -104,6 +109,14 @@ def _part(file: Path, kind: str, method: str) -> type[Any]:
     part = getattr(_import(file, kind), class_name, None)
     if not is_dataclass(part) or not isinstance(part, type) or not hasattr(part, method):
         raise PolicyError(f"{file} must hold a dataclass {class_name} with a method {method!r}")
+    try:
+        hints = get_type_hints(part)
+    except NameError as exc:
+        raise PolicyError(f"{file} cannot be read: {exc}") from None
+    for field in fields(part):
+        if (get_origin(hints[field.name]) or hints[field.name]) not in PARAMETER_TYPES:
+            can = ", ".join(t.__name__ for t in PARAMETER_TYPES)
+            raise PolicyError(f"{file}: {field.name!r} has a type that YAML cannot say: use {can}")
     return part
 
 
@@ -114,6 +127,7 @@ def _import(file: Path, kind: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise PolicyError(f"{file} cannot be imported")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses looks its annotations up there
     try:
         spec.loader.exec_module(module)
     except (ImportError, SyntaxError, NameError) as exc:

@@ -91,8 +91,10 @@ def _filters(spec: object, catalog: Catalog) -> Mapping[str, Filter]:
         raise PolicyError("filters is a list of names", "filters")
     built: dict[str, Filter] = {}
     for index, item in enumerate(spec):
-        name, given = _named(item, "filters", index)
-        built[name] = _build(catalog, "filters", name, given, "filters", index)
+        name, given, path = _named(item, "filters", index)
+        if name in built:
+            raise PolicyError(f"{name!r} stands here twice", "filters", index)
+        built[name] = _build(catalog, "filters", name, given, *path)
     return built
 
 
@@ -107,14 +109,16 @@ def _objectives(spec: object, catalog: Catalog) -> Sequence[tuple[float, Objecti
             weight = number(given.pop("weight", 1))
         except ValueError as exc:
             raise PolicyError(str(exc), "minimize", str(name)) from None
+        if weight < 0:
+            raise PolicyError(f"{weight:g}: a weight is not negative", "minimize", str(name))
         part = _build(catalog, "objectives", str(name), given, "minimize", str(name))
         built.append((weight, part))
     return built
 
 
 def _picker(spec: object, catalog: Catalog) -> Picker:
-    name, given = _named(spec, "pick")
-    picker: Picker = _build(catalog, "pickers", name, given, "pick")
+    name, given, path = _named(spec, "pick")
+    picker: Picker = _build(catalog, "pickers", name, given, *path)
     return picker
 
 
@@ -127,14 +131,14 @@ def _fallback(spec: object) -> Fallback:
     return Fallback(attempts)
 
 
-def _named(item: object, *path: str | int) -> tuple[str, Mapping[str, Any]]:
-    """`name` or `{name: {parameter: value}}`."""
+def _named(item: object, *path: str | int) -> tuple[str, Mapping[str, Any], tuple[str | int, ...]]:
+    """The name, parameters and key path of `name` or `{name: {parameter: value}}`."""
     if isinstance(item, str):
-        return item, {}
+        return item, {}, path
     if isinstance(item, Mapping) and len(item) == 1:
         name, given = next(iter(item.items()))
         if given is None or isinstance(given, Mapping):
-            return str(name), given or {}
+            return str(name), given or {}, (*path, str(name))
     raise PolicyError(f"{item!r} is neither a name nor {{name: {{parameters}}}}", *path)
 
 

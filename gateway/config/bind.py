@@ -7,35 +7,23 @@ A dataclass is a mapping, its fields are the keys, its annotations the types. A 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from gateway.config.document import Document, KeyPath, plain
+
 T = TypeVar("T")
 Environ = Mapping[str, str]
-KeyPath = tuple[str | int, ...]
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-class ConfigError(Exception):
-    """Names the file, the line, the key path, what is wrong and what would be right."""
-
-    def __init__(self, file: Path, line: int | None, path: KeyPath, message: str) -> None:
-        where = f"{file}:{line}" if line is not None else str(file)
-        key = dotted(path)
-        super().__init__(f"{where}: {key}: {message}" if key else f"{where}: {message}")
-
-
-def dotted(path: KeyPath) -> str:
-    """`endpoints.together.keys[0]`"""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")
 
 
 class Seconds(float):
@@ -47,7 +35,7 @@ class Seconds(float):
     def from_yaml(cls, value: object) -> Self:
         seconds = _with_unit(value, cls.UNITS, "a time like 10s, 60ms or 5m")
         if seconds <= 0:
-            raise ValueError(f"{value!r} is not longer than nothing")
+            raise ValueError("must be longer than nothing")
         return cls(seconds)
 
 
@@ -60,20 +48,22 @@ class Bytes(int):
     def from_yaml(cls, value: object) -> Self:
         size = _with_unit(value, cls.UNITS, "a size like 32MB or 64KB")
         if size < 1:
-            raise ValueError(f"{value!r} is not a size")
+            raise ValueError("must be at least a byte")
         return cls(size)
 
 
 def _with_unit(value: object, units: Mapping[str, float], wanted: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    match = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", value) if isinstance(value, str) else None
-    if match is None or match[2] not in units:
-        raise ValueError(f"{value!r} is not {wanted}")
-    try:
-        return float(match[1]) * units[match[2]]
-    except ValueError:
-        raise ValueError(f"{value!r} is not {wanted}") from None
+    number = math.nan
+    if isinstance(value, str):
+        if match := re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", value):
+            with suppress(ValueError):
+                number = float(match[1]) * units.get(match[2], math.nan)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"must be {wanted}")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,50 +72,6 @@ class Secret:
 
     value: str = field(default="", repr=False)
     missing: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A parsed YAML file that still knows its lines."""
-
-    file: Path
-    root: yaml.Node
-
-    @classmethod
-    def read(cls, file: Path) -> Document:
-        try:
-            root = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
-        except OSError as exc:
-            raise ConfigError(file, None, (), exc.strerror or "cannot be read") from None
-        except UnicodeDecodeError:
-            raise ConfigError(file, None, (), "is not UTF-8 text") from None
-        except yaml.MarkedYAMLError as exc:
-            line = exc.problem_mark.line + 1 if exc.problem_mark else None
-            raise ConfigError(file, line, (), f"is not YAML: {exc.problem}") from None
-        except yaml.YAMLError as exc:
-            raise ConfigError(file, None, (), f"is not YAML: {exc}") from None
-        return cls(file, root or yaml.MappingNode("tag:yaml.org,2002:map", []))
-
-    def error(self, path: KeyPath, message: str) -> ConfigError:
-        return ConfigError(self.file, self.line(path), path, message)
-
-    def line(self, path: KeyPath) -> int | None:
-        """The line where `path` stands, or the innermost part of it that is there."""
-        node, mark = self.root, self.root.start_mark
-        for part in path:
-            if isinstance(node, yaml.MappingNode):
-                found = [(k, v) for k, v in node.value if k.value == part]
-                if not found:
-                    break
-                mark, node = found[0][0].start_mark, found[0][1]
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-                node = node.value[part]
-                mark = node.start_mark
-        return mark.line + 1 if mark else None
-
-    def plain(self) -> Any:
-        """The whole as dicts and lists."""
-        return _plain(self.root)
 
 
 def bind(document: Document, expected: type[T], environ: Environ) -> T:
@@ -157,7 +103,7 @@ class _Binder:
 
     def _optional(self, node: yaml.Node, args: tuple[Any, ...], path: KeyPath) -> Any:
         (inner,) = (arg for arg in args if arg is not types.NoneType)
-        return None if _plain(node) is None else self.value(node, inner, path)
+        return None if plain(node) is None else self.value(node, inner, path)
 
     def _dataclass(self, node: yaml.Node, expected: type[Any], path: KeyPath) -> Any:
         pairs = self._pairs(node, path)
@@ -177,21 +123,19 @@ class _Binder:
             raise self.document.error(path, str(exc)) from None
 
     def _pairs(self, node: yaml.Node, path: KeyPath) -> dict[str, yaml.Node]:
-        if _plain(node) is None:
+        if plain(node) is None:
             return {}
         if not isinstance(node, yaml.MappingNode):
             raise self.document.error(path, "must be a mapping of keys to values")
         pairs: dict[str, yaml.Node] = {}
         for key, value in node.value:
-            if key.value in pairs:
-                raise self.document.error((*path, key.value), "stands here twice")
-            pairs[key.value] = value
+            pairs[key.value] = value  # the last counts: what a merge key brought comes first
         return pairs
 
     def _scalar(self, node: yaml.Node, expected: Any, path: KeyPath) -> Any:
-        value = _plain(node)
+        value = plain(node)
         if isinstance(value, str):
-            value, missing = self._expanded(value)
+            value, missing = self._expanded(value, path)
             if expected is Secret:
                 return Secret("" if missing else value, missing)
             if missing:
@@ -211,9 +155,12 @@ class _Binder:
             raise self.document.error(path, f"must be {wanted}, not {_shown(value)}")
         return value
 
-    def _expanded(self, text: str) -> tuple[str, str | None]:
+    def _expanded(self, text: str, path: KeyPath) -> tuple[str, str | None]:
+        """The text with its variables' values, and the first that is not set, or is empty."""
         names = VARIABLE.findall(text)
-        missing = next((name for name in names if name not in self.environ), None)
+        if len(names) < text.count("${"):
+            raise self.document.error(path, "a variable is written ${NAME}")
+        missing = next((name for name in names if not self.environ.get(name)), None)
         return VARIABLE.sub(lambda m: self.environ.get(m[1], ""), text), missing
 
 
@@ -223,20 +170,19 @@ _NAMES = {
     float: "a number",
     bool: "true or false",
     Path: "a path",
+    dict: "a mapping",
+    list: "a list",
+    types.NoneType: "nothing",
 }
 
 
 def _shown(value: object) -> str:
-    # A value may be a secret in the wrong place: its kind is enough to find it.
-    return {"dict": "a mapping", "list": "a list"}.get(kind := type(value).__name__, kind)
+    # A value may be a secret in the wrong place, and its kind is enough to find it.
+    kind = type(value)
+    return _NAMES.get(kind, kind.__name__)
 
 
 def _unknown(key: str, known: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"there is no such key{hint}; known here: {', '.join(known)}"
-
-
-def _plain(node: yaml.Node) -> Any:
-    constructor = yaml.constructor.SafeConstructor()
-    return constructor.construct_document(node)

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import routing_policies
-from gateway.config.bind import ConfigError, Document, Environ, bind
+from gateway.config.bind import Environ, bind
+from gateway.config.document import ConfigError, Document
 from gateway.config.tree import Config
 from routing_policies.catalog import Catalog, PolicyError
 from routing_policies.policy import Policy, build_policy

@@ -88,6 +88,12 @@ class Endpoint:
             raise ValueError("base_url must start with http:// or https://")
         if self.dialect not in DIALECTS:
             raise ValueError(f"dialect must be one of: {', '.join(DIALECTS)}")
+        if self.dialect == "replica" and self.secret is None:
+            raise ValueError("a replica needs its secret: it refuses our fields without it")
+        if self.dialect != "replica" and self.secret is not None:
+            raise ValueError("only a replica has a secret; others have an api_key")
+        if self.context_length is not None and self.context_length < 1:
+            raise ValueError("context_length must be at least 1")
 
     @property
     def missing(self) -> str | None:
@@ -111,6 +117,8 @@ class Key:
             raise ValueError(f"the environment has no {self.key.missing}")
         if len(self.key.value) < 8:
             raise ValueError("a key has at least 8 characters")
+        if not self.key.value.isascii() or any(map(str.isspace, self.key.value)):
+            raise ValueError("a key is ASCII without white space, as a header can carry it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Fleet:
         attempt, request = outcome.attempts[-1], outcome.request
         if outcome.report is not None:
             self.reported(attempt.endpoint, outcome.report, attempt.started)
-        if outcome.usage is not None:
+        if outcome.usage is not None and outcome.usage.prompt_tokens > 0:  # some count nothing
             self._learn(request, attempt, outcome.usage, lru=outcome.report is not None)
 
     def reported(self, name: str, report: ReplicaReport, asked: float) -> None:
@@ -85,4 +85,10 @@ class Fleet:
             # everything that was touched earlier is gone as well. Half leaves room for keys that
             # fall between blocks.
             self._index.expire(attempt.endpoint, before=attempt.matched_touched)
-        self._index.place(attempt.endpoint, request.prefix, self._clock(), usage.prompt_tokens)
+        # The endpoint touched the prompt's blocks last when it let go of them, which was later than
+        # any event before the last. To date the belief later than the touch would keep it alive
+        # past the horizon that evicted them.
+        touched = attempt.first_event if request.stream else None
+        self._index.place(
+            attempt.endpoint, request.prefix, touched or attempt.started, usage.prompt_tokens
+        )

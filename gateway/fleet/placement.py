@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.domain import PrefixKey
 
@@ -21,6 +21,7 @@ class Placement:
 
     touched: float  # seconds, monotonic
     tokens: int | None  # prompt tokens up to the key; None until an answer has told
+    confirmed: float  # the touch that this answer told of; 0 until then
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Match:
 
     size: int  # canonical bytes
     tokens: int | None
-    touched: float
+    touched: float  # the last touch that an answer has confirmed; a request only sent is no proof
 
 
 class PlacementIndex:
@@ -53,7 +54,7 @@ class PlacementIndex:
                 break  # a longer key is never known without the shorter ones
             for endpoint, placement in placements.items():
                 if self._holds(endpoint, placement, now):
-                    found[endpoint] = Match(key.size, placement.tokens, placement.touched)
+                    found[endpoint] = Match(key.size, placement.tokens, placement.confirmed)
         return found
 
     def place(
@@ -72,11 +73,14 @@ class PlacementIndex:
             placements = self._keys.setdefault(key.digest, {})
             self._keys.move_to_end(key.digest)
             known = placements.get(endpoint)
+            touched = max(now, known.touched) if known else now
             if prompt_tokens is not None:
-                tokens: int | None = prompt_tokens * key.size // keys[-1].size
+                tokens = prompt_tokens * key.size // keys[-1].size
+                placements[endpoint] = Placement(touched, tokens, confirmed=now)
+            elif known and self._holds(endpoint, known, now):
+                placements[endpoint] = replace(known, touched=touched)
             else:
-                tokens = known.tokens if known and self._holds(endpoint, known, now) else None
-            placements[endpoint] = Placement(now, tokens)
+                placements[endpoint] = Placement(touched, None, confirmed=0.0)
         while len(self._keys) > self._capacity:
             self._keys.popitem(last=False)
 

@@ -21,9 +21,11 @@ async def watch(fleet: Fleet, clock: Clock, period_s: float = PERIOD_S) -> None:
 
 
 async def _watch_one(fleet: Fleet, endpoint: Endpoint, clock: Clock, period_s: float) -> None:
-    missed = 0
+    missed, asked_last = 0, endpoint.provider
     while True:
         provider, asked = endpoint.provider, clock()
+        if provider is not asked_last:
+            missed, asked_last = 0, provider  # another life owes nothing for the last
         try:
             stats = await provider.stats() if provider else None
         except UpstreamError:
@@ -34,6 +36,6 @@ async def _watch_one(fleet: Fleet, endpoint: Endpoint, clock: Clock, period_s: f
             missed = 0
             if provider and stats and endpoint.provider is provider:  # and not a later life of it
                 endpoint.up(provider)
-                endpoint.context_length = stats.context_length
+                endpoint.context_length = stats.context_length or endpoint.context_length
                 fleet.reported(endpoint.name, stats.report, asked)
         await asyncio.sleep(period_s)

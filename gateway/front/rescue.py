@@ -19,7 +19,9 @@ MAX_RETRY_AFTER_S = 60
 def error_response(error: GatewayError) -> Response:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s))))
+        # An endpoint's own word may stand behind it, even one that is infinite.
+        seconds = min(MAX_RETRY_AFTER_S, max(1, error.retry_after_s))
+        headers["retry-after"] = str(math.ceil(seconds))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(encode_json(error.body()), error.status, headers, "application/json")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, NoReturn
+from typing import Any
 
 from gateway.domain import (
     Event,
@@ -20,9 +20,7 @@ from gateway.domain import (
 from gateway.errors import InvalidRequest, UpstreamBroken
 from gateway.wire.fields import OWNED, check_fields
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
-
-MAX_NESTING = 100
-"""Levels of arrays and objects; CPython's JSON parser gives up near 1,000, others far earlier."""
+from gateway.wire.strict_json import parse_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class TenantKeys:
 
 def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> InferenceRequest:
     """A request from the client's bytes. Raises InvalidRequest."""
-    body = _object(raw)
+    body = parse_object(raw)
     required = ("model", "messages" if operation is Operation.CHAT else "prompt")
     for name in required:
         if name not in body:
@@ -62,47 +60,13 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         forwarded={k: v for k, v in body.items() if k not in OWNED and k != "model"},
         stream=bool(body.get("stream")),
         include_usage=_include_usage(body),
-        max_tokens=_max_tokens(body),
+        max_tokens=_max_tokens(operation, body),
         prompt_size=sum(map(len, parts)),
         prefix=prefix_keys(parts, keys.prefix),
         # A salt of the client's divides its own tenant further; it can never join another's.
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
-        session_id=session and _keyed(keys.salt, b"session", session.encode()).hex(),
+        session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
     )
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(raw, parse_constant=_no_such_number)
-    except RecursionError:
-        raise InvalidRequest(f"the body nests deeper than {MAX_NESTING} levels") from None
-    except ValueError as exc:  # JSONDecodeError, or bytes that are not UTF-8
-        where = f" at byte {exc.pos}" if isinstance(exc, json.JSONDecodeError) else ""
-        raise InvalidRequest(f"the body is not valid JSON{where}") from None
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    if _nesting(body) > MAX_NESTING:
-        raise InvalidRequest(f"the body nests deeper than {MAX_NESTING} levels")
-    return body
-
-
-def _no_such_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _nesting(value: Any) -> int:
-    """Levels of arrays and objects; without recursion, for whoever sends ten thousand."""
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        children: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                children.extend(v for v in item.values() if isinstance(v, dict | list))
-            else:
-                children.extend(v for v in item if isinstance(v, dict | list))
-        level = children
-    return depth
 
 
 def _check_messages(messages: list[Any]) -> None:
@@ -129,9 +93,10 @@ def _include_usage(body: Json) -> bool:
     return bool(asked)
 
 
-def _max_tokens(body: Json) -> int | None:
-    """`max_completion_tokens` is the newer name of `max_tokens`."""
-    for name in ("max_completion_tokens", "max_tokens"):
+def _max_tokens(operation: Operation, body: Json) -> int | None:
+    """`max_completion_tokens` is the newer name of `max_tokens`, for chats only."""
+    names = ("max_completion_tokens", "max_tokens")
+    for name in names if operation is Operation.CHAT else names[1:]:
         limit: int | None = body.get(name)
         if limit is not None:
             if limit < 1:
@@ -165,27 +130,28 @@ def parse_usage(usage: Any) -> Usage | None:
     """Absent or odd means not told: a made-up zero would be worse than nothing."""
     if not isinstance(usage, dict):
         return None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(completion, int):
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    if prompt is None or completion is None:
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(prompt, completion, cached if isinstance(cached, int) else None)
+    return Usage(prompt, completion, _count(cached))
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
 
 
 def parse_report(report: Any) -> ReplicaReport | None:
-    if not isinstance(report, Mapping):
-        return None
-    try:
-        horizon = report["horizon_age_s"]
-        return ReplicaReport(
-            epoch=str(report["epoch"]),
-            running=int(report["running"]),
-            queued_tokens=int(report["queued_tokens"]),
-            horizon_age_s=None if horizon is None else float(horizon),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
+    match report:
+        case {
+            "epoch": str(epoch),
+            "running": int(running),
+            "queued_tokens": int(queued),
+            "horizon_age_s": None | int() | float() as age,
+        } if age is None or 0 <= age <= sys.float_info.max:  # neither NaN nor infinite
+            return ReplicaReport(epoch, running, queued, None if age is None else float(age))
+    return None
 
 
 def parse_stats(raw: bytes) -> ReplicaStats | None:

@@ -39,7 +39,8 @@ def completion_parts(model: str, body: Json) -> list[bytes]:
 
 def canonical(value: Any) -> bytes:
     """The same bytes for the same JSON value, whatever the order of keys and the white space."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
 
 
 def prefix_keys(parts: Sequence[bytes], tenant_key: bytes) -> tuple[PrefixKey, ...]:

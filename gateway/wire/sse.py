@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+
 MAX_EVENT = 8 * 1024 * 1024
 """Bytes of one event. A tool call of some hundred kilobytes is real; an endless line is not."""
 
@@ -13,43 +15,52 @@ class EventTooLarge(ValueError):
 class EventDecoder:
     """Takes the stream as it arrives, in any pieces, and gives each event's data once.
 
-    Comments (keep-alives) and events without data are swallowed. Event names and ids are not
-    kept: no OpenAI-compatible endpoint puts meaning there.
+    Comments (keep-alives) and events without data are swallowed: an empty one would crash both
+    OpenAI SDKs. Event names and ids are not kept: no OpenAI-compatible endpoint puts meaning there.
     """
 
-    __slots__ = ("_data", "_pending")
+    __slots__ = ("_after_cr", "_at_start", "_data", "_pending", "_size")
 
     def __init__(self) -> None:
+        self._at_start = True
+        self._after_cr = False  # a LF that comes next belongs to the line that has ended
         self._pending = b""  # the line that has not ended yet
         self._data: list[bytes] = []  # data lines of the event that has not ended yet
+        self._size = 0  # bytes of those, with their line ends
 
     def feed(self, received: bytes) -> list[bytes]:
-        *lines, self._pending = self._lines(self._pending + received)
-        if len(self._pending) + sum(map(len, self._data)) > MAX_EVENT:
-            raise EventTooLarge(f"an event is larger than {MAX_EVENT} bytes")
+        """The data of every event that ends with these bytes. Raises EventTooLarge."""
         events = []
-        for line in lines:
+        for line in self._lines(received):
+            self._check_size(line)
             if not line:
-                if self._data:
-                    events.append(b"\n".join(self._data))
-                    self._data = []
-            elif line.startswith(b"data:"):
-                value = line[5:].removeprefix(b" ")
-                if value:  # an empty data line would crash both OpenAI SDKs
-                    self._data.append(value)
+                data = b"\n".join(self._data)
+                if data.strip():
+                    events.append(data)
+                self._data, self._size = [], 0
+            elif line == b"data" or line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+                self._size += len(self._data[-1]) + 1
+        self._check_size(self._pending)
         return events
 
-    @staticmethod
-    def _lines(buffer: bytes) -> list[bytes]:
-        """Split at LF, CR LF and CR; the last item is what has no end yet."""
-        if b"\r" not in buffer:
-            return buffer.split(b"\n")
-        # A CR at the very end may be half of a CR LF: keep it back with its line.
-        held = b"\r" if buffer.endswith(b"\r") else b""
-        body = buffer.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = body.split(b"\n")
-        lines[-1] += held
+    def _lines(self, received: bytes) -> list[bytes]:
+        """The lines that end with `received`, which may end them with LF, CR LF or CR."""
+        if self._after_cr and received:
+            self._after_cr = False
+            received = received.removeprefix(b"\n")
+        if b"\r" in received:
+            self._after_cr = received.endswith(b"\r")
+            received = received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, self._pending = (self._pending + received).split(b"\n")
+        if lines and self._at_start:
+            self._at_start = False
+            lines[0] = lines[0].removeprefix(BOM_UTF8)
         return lines
+
+    def _check_size(self, line: bytes) -> None:
+        if self._size + len(line) > MAX_EVENT:
+            raise EventTooLarge(f"an event is larger than {MAX_EVENT} bytes")
 
 
 def encode_event(data: bytes) -> bytes:

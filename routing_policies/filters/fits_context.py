@@ -16,6 +16,10 @@ from routing_policies.base import Candidate, RouteRequest
 class FitsContext:
     certainty: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 < self.certainty <= 1:
+            raise ValueError("certainty must be above 0, and at most 1")
+
     def keep(self, request: RouteRequest, candidate: Candidate) -> bool:
         if candidate.context_length is None:
             return True

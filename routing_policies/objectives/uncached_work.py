@@ -21,6 +21,10 @@ from routing_policies.base import Candidate, Estimate, RouteRequest
 class UncachedWork:
     exponent: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.exponent <= 1:
+            raise ValueError("exponent must be from 0 to 1")
+
     def cost(self, request: RouteRequest, candidate: Candidate, estimate: Estimate) -> float:
         others = math.pow(candidate.in_flight, self.exponent)
         return candidate.queued_tokens + estimate.uncached_tokens * (1 + others)

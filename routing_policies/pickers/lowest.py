@@ -12,6 +12,10 @@ from routing_policies.base import Context, Ranked
 class Lowest:
     tie: float = 0.01  # fraction of the best cost
 
+    def __post_init__(self) -> None:
+        if self.tie < 0:
+            raise ValueError("tie must not be negative")
+
     def pick(self, ranked: Sequence[Ranked], context: Context) -> Sequence[Ranked]:
         if not ranked:
             return ()

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
-    " + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+from tests.support.tiny_text import tiny_metadata
+
+VOCABULARY = len(cast(list[str], tiny_metadata()["tokenizer.ggml.tokens"]))
+"""No multiple of 16, on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class TinyModel:
-    """Sizes and types of one. Its vocabulary of 259 (each byte, three control tokens) is no
-    multiple of 16 on purpose."""
+    """Sizes and types of one, with the vocabulary of tests/support/tiny_text.py."""
 
     layers: int = 2
     hidden: int = 64
@@ -46,7 +44,7 @@ class TinyModel:
             if len(shape) == 1:
                 writer.add_tensor(name, 1 + 0.1 * rng.standard_normal(shape, np.float32))
                 continue
-            # as large as keeps the size of activations, so that attention is neither flat nor hard
+            # large enough that attention is far from flat, and a wrong position shows
             values = rng.standard_normal(shape, np.float32) * np.float32(2 / np.sqrt(shape[1]))
             kind = self.kinds.get(name, self.kind)
             data = quantize(values, kind)
@@ -73,13 +71,12 @@ class TinyModel:
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         heads, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        vocabulary = 256 + len(CONTROLS)
         shapes: dict[str, tuple[int, ...]] = {
-            "token_embd.weight": (vocabulary, self.hidden),
+            "token_embd.weight": (VOCABULARY, self.hidden),
             "output_norm.weight": (self.hidden,),
         }
         if not self.tied_embeddings:
-            shapes["output.weight"] = (vocabulary, self.hidden)
+            shapes["output.weight"] = (VOCABULARY, self.hidden)
         for layer in range(self.layers):
             block = f"blk.{layer}."
             shapes[block + "attn_norm.weight"] = (self.hidden,)
@@ -95,24 +92,11 @@ class TinyModel:
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter) -> None:
-    """Byte-level BPE with a single merge: one token per byte, in GPT-2's spelling of bytes."""
-    tokens = [*CONTROLS, *_spelled_bytes()]
-    control = gguf.TokenType.CONTROL
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([control] * len(CONTROLS) + [gguf.TokenType.NORMAL] * 256)
-    writer.add_token_merges([])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(2)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
-
-
-def _spelled_bytes() -> list[str]:
-    """GPT-2 writes printable bytes as themselves and the others from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    spelled = {byte: chr(byte) for byte in printable}
-    spelled |= {byte: chr(256 + index) for index, byte in enumerate(others)}
-    return [spelled[byte] for byte in range(256)]
+    for key, value in tiny_metadata().items():
+        match value:
+            case str():
+                writer.add_string(key, value)
+            case int():
+                writer.add_uint32(key, value)
+            case list():
+                writer.add_array(key, value)

@@ -1,0 +1,102 @@
+"""A YAML file that still knows its lines, and errors that name them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+KeyPath = tuple[str | int, ...]
+
+QUOTED = re.compile(r"'[^']{2,}'")
+
+
+class ConfigError(Exception):
+    """Names the file, the line, the key path, what is wrong and what would be right."""
+
+    def __init__(self, file: Path, line: int | None, path: KeyPath, message: str) -> None:
+        where = f"{file}:{line}" if line is not None else str(file)
+        key = dotted(path)
+        super().__init__(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+
+def dotted(path: KeyPath) -> str:
+    """`endpoints.together.keys[0]`"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    file: Path
+    root: yaml.Node
+
+    @classmethod
+    def read(cls, file: Path) -> Document:
+        """Raises ConfigError for whatever is no YAML, keys that stand twice included."""
+        try:
+            root = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
+            document = cls(file, root or yaml.MappingNode("tag:yaml.org,2002:map", []))
+            document._refuse_duplicates(document.root, (), set())
+            # Some mistakes show only now. It also puts what merge keys (`<<`) stand for into the
+            # nodes, before the keys that are written out.
+            document.plain()
+        except OSError as exc:
+            raise ConfigError(file, None, (), exc.strerror or "cannot be read") from None
+        except UnicodeDecodeError:
+            raise ConfigError(file, None, (), "is not UTF-8 text") from None
+        except yaml.MarkedYAMLError as exc:
+            line = exc.problem_mark.line + 1 if exc.problem_mark else None
+            # What it quotes may be a secret that begins with one of YAML's signs.
+            problem = QUOTED.sub("…", exc.problem or "")
+            raise ConfigError(file, line, (), f"is not YAML: {problem}") from None
+        except yaml.YAMLError as exc:
+            raise ConfigError(file, None, (), f"is not YAML: {exc}") from None
+        except ValueError:
+            raise ConfigError(file, None, (), "has a date or a number that is none") from None
+        return document
+
+    def error(self, path: KeyPath, message: str) -> ConfigError:
+        return ConfigError(self.file, self.line(path), path, message)
+
+    def line(self, path: KeyPath) -> int | None:
+        """The line where `path` stands, or the innermost part of it that is there."""
+        node, mark = self.root, self.root.start_mark
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                found = [(k, v) for k, v in node.value if k.value == part]
+                if not found:
+                    break
+                mark, node = found[-1][0].start_mark, found[-1][1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+                node = node.value[part]
+                mark = node.start_mark
+        return mark.line + 1 if mark else None
+
+    def plain(self) -> Any:
+        """The whole as dicts and lists."""
+        return plain(self.root)
+
+    def _refuse_duplicates(self, node: yaml.Node, path: KeyPath, visited: set[int]) -> None:
+        if id(node) in visited:  # an alias
+            return
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self._refuse_duplicates(item, (*path, index), visited)
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                here = (*path, str(key.value))
+                if here in seen:
+                    raise ConfigError(self.file, key.start_mark.line + 1, here, "stands here twice")
+                seen.add(here)
+                self._refuse_duplicates(value, here, visited)
+
+
+def plain(node: yaml.Node) -> Any:
+    constructor = yaml.constructor.SafeConstructor()
+    return constructor.construct_document(node)

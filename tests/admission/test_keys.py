@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.admission.keys import OPEN, Key, KeyRing
+from gateway.domain import Principal
+from gateway.errors import InvalidKey
+
+RING = KeyRing(
+    [
+        Key("web", "acme", "sk-web-12345"),
+        Key("batch", "acme", "sk-batch-123", models=frozenset({"small"})),
+        Key("other", "rival", "sk-rival-123"),
+    ]
+)
+WEB = Principal("acme", "web", None)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer sk-web-12345",
+        "bearer sk-web-12345",
+        "BEARER   sk-web-12345 ",
+    ],
+)
+def test_a_known_key_tells_who_asks(header: str) -> None:
+    assert RING.identify(header) == WEB
+
+
+def test_keys_of_one_tenant_are_told_apart() -> None:
+    batch = RING.identify("Bearer sk-batch-123")
+    assert (batch.tenant, batch.key_name) == ("acme", "batch")
+    assert RING.identify("Bearer sk-rival-123").tenant == "rival"
+
+
+def test_a_key_may_be_for_some_models_only() -> None:
+    batch = RING.identify("Bearer sk-batch-123")
+    assert [batch.may_use(model) for model in ("small", "large")] == [True, False]
+    assert WEB.may_use("large")
+    assert not Principal("acme", "none", frozenset()).may_use("small")
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (None, "you must provide an API key: 'authorization: Bearer …'"),
+        ("", "you must provide an API key: 'authorization: Bearer …'"),
+        ("Bearer", "the API key is not known here"),
+        ("Bearer ", "the API key is not known here"),
+        ("Bearer sk-web-1234", "the API key is not known here"),
+        ("Bearer sk-web-12345 sk-web-12345", "the API key is not known here"),
+        ("Bearer sk-web-\xff", "the API key is not known here"),
+        ("Basic sk-web-12345", "the API key is not known here"),
+        ("sk-web-12345", "the API key is not known here"),
+        ("Bearersk-web-12345", "the API key is not known here"),
+    ],
+)
+def test_whoever_else_is_turned_away(header: str | None, says: str) -> None:
+    with pytest.raises(InvalidKey) as caught:
+        RING.identify(header)
+    assert caught.value.message == says
+
+
+@pytest.mark.parametrize("header", [None, "Bearer anything", "Basic x"])
+def test_without_keys_everyone_is_the_same(header: str | None) -> None:
+    assert KeyRing([]).identify(header) == OPEN
+
+
+def test_keys_are_not_printed_nor_kept() -> None:
+    assert "sk-web" not in repr(Key("web", "acme", "sk-web-12345"))
+    assert "sk-web" not in repr(vars(RING))

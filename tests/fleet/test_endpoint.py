@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.fleet.endpoint import Endpoint
+from routing_policies.base import Candidate
+from tests.support.providers import Silent
+
+
+def load(endpoint: Endpoint) -> tuple[int, int]:
+    return endpoint.in_flight, endpoint.queued_tokens
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    return Endpoint("a", frozenset("m"), provider=Silent())
+
+
+def test_a_lease_counts_from_the_choice_to_the_last_byte(endpoint: Endpoint) -> None:
+    with endpoint.lease(100) as first:
+        assert load(endpoint) == (1, 100)
+        with endpoint.lease(7):
+            assert load(endpoint) == (2, 107)
+            first.first_event()
+            assert load(endpoint) == (2, 7)  # the prompt is computed, the answer is not
+        assert load(endpoint) == (1, 0)
+    assert load(endpoint) == (0, 0)
+
+
+def test_the_first_event_counts_once(endpoint: Endpoint) -> None:
+    with endpoint.lease(50), endpoint.lease(100) as lease:
+        lease.first_event()
+        lease.first_event()
+        assert load(endpoint) == (2, 50)
+    assert load(endpoint) == (0, 0)
+
+
+@pytest.mark.parametrize("answering", [False, True])
+def test_a_lease_that_ends_badly_is_given_back_too(endpoint: Endpoint, answering: bool) -> None:
+    def break_off() -> None:
+        with endpoint.lease(100) as lease:
+            if answering:
+                lease.first_event()
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        break_off()
+    assert load(endpoint) == (0, 0)
+
+
+def test_a_lease_keeps_the_provider_that_it_began_with(endpoint: Endpoint) -> None:
+    before = endpoint.provider
+    with endpoint.lease(1) as lease:
+        endpoint.up(Silent())
+        assert lease.provider is before
+
+
+def test_an_endpoint_is_healthy_between_up_and_down() -> None:
+    endpoint = Endpoint("a", frozenset("m"))
+
+    def state() -> tuple[bool, str | None]:
+        return endpoint.healthy, endpoint.down_because
+
+    assert state() == (False, None)  # nobody to talk to yet
+    endpoint.up(Silent())
+    assert state() == (True, None)
+    endpoint.down("it does not answer")
+    assert state() == (False, "it does not answer")
+    endpoint.up(Silent())
+    assert state() == (True, None)
+
+
+def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
+    endpoint.context_length = 2048
+    with endpoint.lease(100):
+        seen = endpoint.snapshot(cached_tokens=30)
+    assert seen == Candidate(
+        endpoint="a",
+        models=frozenset("m"),
+        healthy=True,
+        context_length=2048,
+        in_flight=1,
+        queued_tokens=100,
+        cached_tokens=30,
+    )

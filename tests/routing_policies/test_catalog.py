@@ -1,0 +1,239 @@
+"""Policies from plain mappings: what may be said, and what each mistake is answered with."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.load import load_policy
+from routing_policies.base import Candidate, Context, RouteRequest
+from routing_policies.catalog import Catalog, PolicyError, number
+from routing_policies.policy import build_policy
+
+GOOD: dict[str, Any] = {"minimize": {"in_flight": 1}, "pick": "lowest"}
+
+
+def mistake(spec: object, *folders: Path) -> tuple[str, str]:
+    """The key path and the message of what is wrong."""
+    with pytest.raises(PolicyError) as caught:
+        build_policy("mine", spec, Catalog.load(*folders))
+    return ".".join(map(str, caught.value.path)), caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "says"),
+    [
+        # The policy as a whole.
+        (None, "", "a policy is a mapping of filters, minimize, pick, fallback"),
+        ([GOOD], "", "a policy is a mapping"),
+        (GOOD | {"picks": "lowest"}, "picks", "a policy has no 'picks'; it has: filters, minimize"),
+        ({"pick": "lowest"}, "", "a policy needs 'minimize'"),
+        ({"minimize": {"in_flight": 1}}, "", "a policy needs 'pick'"),
+        (GOOD | {"minimize": {}}, "", "a policy needs 'minimize'"),
+        # Filters.
+        (GOOD | {"filters": "healthy"}, "filters", "filters is a list of names"),
+        (GOOD | {"filters": ["healthy", 3]}, "filters.1", "3 is neither a name nor"),
+        (GOOD | {"filters": [{"a": {}, "b": {}}]}, "filters.0", "is neither a name nor"),
+        (GOOD | {"filters": ["heathy"]}, "filters.0", "no filter is called 'heathy'; there are: "),
+        (GOOD | {"filters": ["healthy", "healthy"]}, "filters.1", "'healthy' stands here twice"),
+        (
+            GOOD | {"filters": [{"healthy": {"certainty": 1}}]},
+            "filters.0.healthy.certainty",
+            "healthy has no 'certainty'; it takes: no parameters",
+        ),
+        (
+            GOOD | {"filters": [{"fits_context": {"certanty": 1}}]},
+            "filters.0.fits_context.certanty",
+            "fits_context has no 'certanty'; it takes: certainty",
+        ),
+        (
+            GOOD | {"filters": [{"fits_context": {"certainty": "half"}}]},
+            "filters.0.fits_context.certainty",
+            "'half' is not a number",
+        ),
+        (
+            GOOD | {"filters": [{"fits_context": {"certainty": 0}}]},
+            "filters.0.fits_context",
+            "certainty must be above 0",
+        ),
+        # Objectives.
+        (GOOD | {"minimize": "in_flight"}, "minimize", "maps objectives to their weights"),
+        (GOOD | {"minimize": {"dollars": 1}}, "minimize.dollars", "no objective is called"),
+        (GOOD | {"minimize": {"in_flight": "lots"}}, "minimize.in_flight", "'lots' is not a num"),
+        (GOOD | {"minimize": {"in_flight": True}}, "minimize.in_flight", "True is not a number"),
+        (GOOD | {"minimize": {"in_flight": None}}, "minimize.in_flight", "None is not a number"),
+        (GOOD | {"minimize": {"in_flight": -1}}, "minimize.in_flight", "a weight is not negative"),
+        (GOOD | {"minimize": {"in_flight": math.nan}}, "minimize.in_flight", "nan is not a number"),
+        (
+            GOOD | {"minimize": {"uncached_work": {"weight": 1, "exponent": "x"}}},
+            "minimize.uncached_work.exponent",
+            "'x' is not a number",
+        ),
+        (
+            GOOD | {"minimize": {"uncached_work": {"exponent": -1}}},
+            "minimize.uncached_work",
+            "exponent must be from 0 to 1",
+        ),
+        # The pick.
+        (GOOD | {"pick": "highest"}, "pick", "no picker is called 'highest'; there are: lowest"),
+        (GOOD | {"pick": ["lowest"]}, "pick", "is neither a name nor"),
+        (GOOD | {"pick": {"lowest": 3}}, "pick", "is neither a name nor"),
+        (GOOD | {"pick": {"lowest": {"tie": []}}}, "pick.lowest.tie", "[] is not a number"),
+        (GOOD | {"pick": {"lowest": {"tie": "-1%"}}}, "pick.lowest", "tie must not be negative"),
+        # The fallback.
+        (GOOD | {"fallback": 3}, "fallback", "fallback takes: attempts"),
+        (GOOD | {"fallback": {"tries": 3}}, "fallback", "fallback takes: attempts"),
+        (GOOD | {"fallback": {"attempts": 0}}, "fallback.attempts", "0 is not a number of tries"),
+        (GOOD | {"fallback": {"attempts": True}}, "fallback.attempts", "True is not a number of"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_path(spec: object, path: str, says: str) -> None:
+    at, message = mistake(spec)
+    assert at == path
+    assert says in message
+
+
+def test_what_is_left_out_has_defaults() -> None:
+    policy = build_policy("mine", GOOD, Catalog.load())
+    assert policy.filters == {}
+    assert policy.fallback.attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (1, 1.0),
+        (0.25, 0.25),
+        ("3", 3.0),
+        ("1%", 0.01),
+        ("60ms", 0.06),
+        ("3s", 3.0),
+        ("10m", 600.0),
+        ("1h", 3600.0),
+    ],
+)
+def test_numbers_may_have_units(written: object, value: float) -> None:
+    assert number(written) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("written", ["", "%", "1 d", "inf", "nan%", math.inf, 10**400, True, [1]])
+def test_what_is_no_finite_number_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="is not a number"):
+        number(written)
+
+
+# A user's own parts: a folder laid out like the package's.
+
+AVOIDS = '''
+"""Drop endpoints by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from routing_policies.base import Candidate, RouteRequest
+
+
+@dataclass(frozen=True)
+class Avoids:
+    names: list[str]
+
+    def keep(self, request: RouteRequest, candidate: Candidate) -> bool:
+        return candidate.endpoint not in self.names
+'''
+NAME_LENGTH = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class NameLength:
+    per_letter: float = 1.0
+    upside_down: bool = False
+
+    def cost(self, request, candidate, estimate):
+        length = len(candidate.endpoint) * self.per_letter
+        return 100 - length if self.upside_down else length
+"""
+LAST = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Last:
+    def pick(self, ranked, context):
+        return sorted(ranked, key=lambda r: -r.cost)
+"""
+SHORT_NAMES = """
+filters: [{avoids: {names: [bad]}}]
+minimize: {name_length: {weight: 2, upside_down: true}}
+pick: last
+"""
+
+
+def write(folder: Path, **files: str) -> Path:
+    """`write(folder, filters__avoids=…)` makes filters/avoids.py."""
+    for name, text in files.items():
+        file = folder.joinpath(*name.split("__")).with_suffix(".py")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    return folder
+
+
+def test_a_users_folder_adds_filters_objectives_and_pickers(tmp_path: Path) -> None:
+    write(tmp_path, filters__avoids=AVOIDS, objectives__name_length=NAME_LENGTH, pickers__last=LAST)
+    file = tmp_path / "short_names.yaml"
+    file.write_text(SHORT_NAMES)
+    policy = load_policy(file, Catalog.load(tmp_path))
+    names = ["abcd", "bad", "ab", "abc"]
+    decision = policy.decide(
+        RouteRequest("m", 10),
+        [Candidate(name, frozenset("m")) for name in names],
+        Context(now=0.0, draw=0.0),
+    )
+    assert policy.name == "short_names"
+    assert [r.candidate.endpoint for r in decision.ranked] == ["ab", "abc", "abcd"]
+    assert [r.cost for r in decision.ranked] == [196.0, 194.0, 192.0]
+    assert decision.dropped == {"bad": "avoids"}
+
+
+def test_a_parameter_without_a_default_must_be_given(tmp_path: Path) -> None:
+    folder = write(tmp_path, filters__avoids=AVOIDS)
+    assert mistake(GOOD | {"filters": ["avoids"]}, folder) == ("filters.0", "avoids needs 'names'")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"upside_down": "yes"}, "'yes' is not of type bool"),
+        ({"upside_down": 1}, "1 is not of type bool"),
+        ({"per_letter": "x"}, "'x' is not a number"),
+    ],
+)
+def test_a_users_parameters_are_checked_too(
+    tmp_path: Path, given: dict[str, object], says: str
+) -> None:
+    folder = write(tmp_path, objectives__name_length=NAME_LENGTH)
+    path, message = mistake(GOOD | {"minimize": {"name_length": given}}, folder)
+    assert path == f"minimize.name_length.{next(iter(given))}"
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"filters__healthy": AVOIDS}, "filters already has 'healthy'"),
+        ({"filters__avoid": AVOIDS}, "must hold a dataclass Avoid with a method 'keep'"),
+        ({"pickers__avoids": AVOIDS}, "must hold a dataclass Avoids with a method 'pick'"),
+        ({"filters__avoids": "class Avoids:\n  keep = None"}, "must hold a dataclass Avoids"),
+        ({"filters__avoids": AVOIDS.replace("list[str]", "set")}, "'names' has a type that YAML"),
+        ({"filters__avoids": AVOIDS.replace("list[str]", "Names")}, "name 'Names' is not defined"),
+        ({"filters__avoids": "import not_there"}, "cannot be imported: No module named"),
+        ({"filters__avoids": "class:"}, "cannot be imported: invalid syntax"),
+    ],
+)
+def test_a_file_that_is_no_part_is_named(tmp_path: Path, files: dict[str, str], says: str) -> None:
+    with pytest.raises(PolicyError, match=r"\.py") as caught:
+        Catalog.load(write(tmp_path, **files))
+    assert says in str(caught.value)
+    assert str(tmp_path) in str(caught.value)

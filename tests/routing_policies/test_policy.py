@@ -1,0 +1,230 @@
+"""Decisions, as tables: what is known of each candidate, and who is asked first."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from gateway.config.load import PACKAGED, load_policy
+from routing_policies.base import Candidate, Context, RouteRequest
+from routing_policies.catalog import Catalog
+from routing_policies.policy import Decision, build_policy, estimate
+
+CATALOG = Catalog.load()
+NAMES = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
+POLICIES = {name: load_policy(PACKAGED / f"{name}.yaml", CATALOG) for name in NAMES}
+
+
+def fleet(**facts: dict[str, Any]) -> list[Candidate]:
+    """`fleet(a={"in_flight": 3}, b={})`: endpoints that serve `m`, and what differs."""
+    return [Candidate(name, **{"models": frozenset("m"), **known}) for name, known in facts.items()]
+
+
+def decide(
+    name: str, candidates: Sequence[Candidate], *, prompt_tokens: int = 1000, draw: float = 0.0
+) -> Decision:
+    request = RouteRequest("m", prompt_tokens)
+    return POLICIES[name].decide(request, candidates, Context(now=0.0, draw=draw))
+
+
+def order(decision: Decision) -> str:
+    return "".join(ranked.candidate.endpoint for ranked in decision.ranked)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packaged_policies_build_and_decide(name: str) -> None:
+    assert order(decide(name, fleet(a={}))) == "a"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_to_choose_from_is_a_decision_too(name: str) -> None:
+    assert decide(name, []) == Decision((), {})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "expected"),
+    [
+        (0, 1, 2, "abc"),
+        (2, 1, 0, "cba"),
+        (1, 0, 1, "bac"),  # what ties behind the first keeps its order
+        (7, 7, 7, "abc"),
+    ],
+)
+def test_least_busy_asks_whoever_has_the_fewest_in_flight(
+    a: int, b: int, c: int, expected: str
+) -> None:
+    candidates = fleet(a={"in_flight": a}, b={"in_flight": b}, c={"in_flight": c})
+    assert order(decide("least_busy", candidates)) == expected
+
+
+def test_least_busy_knows_nothing_of_caches() -> None:
+    candidates = fleet(a={"in_flight": 1, "cached_tokens": 999}, b={"queued_tokens": 10_000})
+    assert order(decide("least_busy", candidates)) == "ba"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        # The prompt has 1000 tokens; q + u·(1 + √n) is written beside each.
+        ({"cached_tokens": 800}, {}, "ab"),  # 400 (u=200, n=0) < 1000: the cache wins
+        ({"cached_tokens": 800, "in_flight": 9}, {}, "ab"),  # 800 < 1000: load, but not enough
+        ({"cached_tokens": 800, "in_flight": 16}, {}, "ab"),  # 1000: a tie, which `a` draws
+        ({"cached_tokens": 800, "in_flight": 25}, {}, "ba"),  # 1200 > 1000: load outweighs it
+        ({"cached_tokens": 800, "queued_tokens": 900}, {}, "ba"),  # 1100: so does a queue
+        ({"cached_tokens": 999, "queued_tokens": 900}, {}, "ab"),  # 901
+        ({"in_flight": 4}, {"in_flight": 1}, "ba"),  # no cache anywhere: the least loaded
+        ({"queued_tokens": 500}, {"queued_tokens": 100, "in_flight": 0}, "ba"),
+    ],
+)
+def test_cache_aware_prefers_the_cache_until_load_outweighs_it(
+    a: dict[str, int], b: dict[str, int], expected: str
+) -> None:
+    assert order(decide("cache_aware", fleet(a=a, b=b))) == expected
+
+
+def test_cache_aware_costs_are_the_formulas() -> None:
+    candidates = fleet(
+        idle={},
+        busy={"in_flight": 4, "queued_tokens": 50},
+        warm={"in_flight": 9, "queued_tokens": 7, "cached_tokens": 900},
+    )
+    costs = {r.candidate.endpoint: r.cost for r in decide("cache_aware", candidates).ranked}
+    # With nobody in flight √n is 0, so one idle endpoint costs just the prompt.
+    assert costs == {"idle": 1000, "busy": 50 + 1000 * 3, "warm": 7 + 100 * 4}
+
+
+def test_between_affinity_and_balance_there_is_no_cliff() -> None:
+    """One more request in flight, or one more queued token, never changes a cost by a leap."""
+
+    def cost(in_flight: int, queued: int) -> float:
+        known = {"cached_tokens": 800, "in_flight": in_flight, "queued_tokens": queued}
+        return decide("cache_aware", fleet(a=known)).ranked[0].cost
+
+    by_load = [cost(n, 0) for n in range(100)]
+    steps = [after - before for before, after in itertools.pairwise(by_load)]
+    assert all(0 < step <= 200 for step in steps)  # u·(√(n+1) - √n), at most u
+    assert steps == sorted(steps, reverse=True)
+    assert [cost(0, q) - cost(0, 0) for q in range(0, 5000, 500)] == list(range(0, 5000, 500))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tied", range(1, 9))
+def test_ties_are_shared_evenly_by_the_draw(name: str, tied: int) -> None:
+    candidates = fleet(**{f"e{i}": {} for i in range(tied)}, busy={"in_flight": 50})
+    draws = tied * 100
+    first = Counter(
+        decide(name, candidates, draw=(i + 0.5) / draws).ranked[0].candidate.endpoint
+        for i in range(draws)
+    )
+    assert first == {f"e{i}": 100 for i in range(tied)}
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 1 - 2**-53])
+def test_the_first_of_a_tie_is_drawn_and_the_others_follow(draw: float) -> None:
+    decision = decide("least_busy", fleet(a={}, b={}, c={}, d={"in_flight": 1}), draw=draw)
+    assert sorted(order(decision)[:3]) == ["a", "b", "c"]
+    assert order(decision)[3] == "d"
+
+
+@pytest.mark.parametrize(
+    ("queued", "drawn"),
+    [
+        (9, "b"),  # 1009: within 1 % of 1000
+        (10, "b"),  # 1010: exactly 1 %
+        (11, "a"),  # 1011: no tie
+    ],
+)
+def test_a_tie_is_what_is_within_one_percent(queued: int, drawn: str) -> None:
+    candidates = fleet(a={}, b={"queued_tokens": queued})
+    assert order(decide("cache_aware", candidates, draw=0.99))[0] == drawn
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        ({"models": frozenset({"other"})}, "serves_model"),
+        ({"healthy": False}, "healthy"),
+        ({"context_length": 500}, "fits_context"),  # 1000 estimated, half of them certain
+        ({"healthy": False, "models": frozenset({"other"})}, "serves_model"),  # the first to object
+        ({"context_length": 501}, None),  # the estimate may be wrong by that much
+        ({"context_length": None}, None),  # not known: the endpoint will tell
+        ({"in_flight": 10_000}, None),  # load is the objective's to weigh
+    ],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_dropped_and_by_which_filter(
+    name: str, known: dict[str, Any], reason: str | None
+) -> None:
+    decision = decide(name, fleet(a=known, b={}))
+    assert decision.dropped == ({} if reason is None else {"a": reason})
+    assert sorted(order(decision)) == (["b"] if reason else ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cached", "expected_cached", "uncached"),
+    [
+        (100, 0, 0, 100),
+        (100, 60, 60, 40),
+        (100, 100, 99, 1),  # the last token is always computed: its logits start the answer
+        (100, 5000, 99, 1),  # an index that believes too much
+        (1, 1, 0, 1),
+    ],
+)
+def test_an_estimate_always_has_a_token_to_compute(
+    prompt: int, cached: int, expected_cached: int, uncached: int
+) -> None:
+    (candidate,) = fleet(a={"cached_tokens": cached})
+    expected = estimate(RouteRequest("m", prompt), candidate)
+    assert (expected.cached_tokens, expected.uncached_tokens) == (expected_cached, uncached)
+
+
+def test_objectives_add_up_by_weight() -> None:
+    spec = {"minimize": {"in_flight": 10, "uncached_work": {"weight": "50%"}}, "pick": "lowest"}
+    built = build_policy("mixed", spec, CATALOG)
+    (ranked,) = built.decide(
+        RouteRequest("m", 100), fleet(a={"in_flight": 4}), Context(now=0, draw=0)
+    ).ranked
+    assert ranked.cost == 10 * 4 + 0.5 * 100 * 3
+
+
+candidate_facts = st.fixed_dictionaries(
+    {
+        "models": st.frozensets(st.sampled_from(["m", "other"])),
+        "healthy": st.booleans(),
+        "context_length": st.none() | st.integers(1, 5000),
+        "in_flight": st.integers(0, 1000),
+        "queued_tokens": st.integers(0, 1_000_000),
+        "cached_tokens": st.integers(0, 10_000),
+    }
+)
+fleets = st.dictionaries(st.text(min_size=1), candidate_facts, max_size=8)
+draws = st.floats(0, 1, exclude_max=True)
+
+
+@given(facts=fleets, prompt=st.integers(1, 20_000), draw=draws, name=st.sampled_from(NAMES))
+def test_everyone_is_ranked_or_dropped_once_and_the_same_way_each_time(
+    facts: dict[str, dict[str, Any]], prompt: int, draw: float, name: str
+) -> None:
+    candidates = fleet(**facts)
+    before = [dataclasses.replace(candidate) for candidate in candidates]
+    decision = decide(name, candidates, prompt_tokens=prompt, draw=draw)
+    ranked = [r.candidate.endpoint for r in decision.ranked]
+    assert sorted([*ranked, *decision.dropped]) == sorted(facts)
+    assert decision == decide(name, candidates, prompt_tokens=prompt, draw=draw)
+    assert candidates == before
+
+
+@given(facts=fleets, prompt=st.integers(1, 20_000), draw=draws)
+def test_the_first_choice_is_within_a_tie_of_the_best(
+    facts: dict[str, dict[str, Any]], prompt: int, draw: float
+) -> None:
+    ranked = decide("cache_aware", fleet(**facts), prompt_tokens=prompt, draw=draw).ranked
+    costs = [r.cost for r in ranked]
+    assert costs == [] or costs[0] <= min(costs) * 1.01

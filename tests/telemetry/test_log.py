@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gateway.domain import Attempt, Ended, Outcome, Principal, Usage
+from gateway.telemetry.log import ExchangeLog
+
+
+def logged(caplog: pytest.LogCaptureFixture, outcome: Outcome) -> str:
+    with caplog.at_level(logging.INFO, "gateway.exchange"):
+        ExchangeLog().settled(outcome)
+    return caplog.messages[-1]
+
+
+def outcome(**known: object) -> Outcome:
+    settled = Outcome("r-1", Principal("acme", "web"), started=10.0, finished=12.5)
+    for name, value in known.items():
+        setattr(settled, name, value)
+    return settled
+
+
+def test_an_exchange_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    whole = outcome(
+        model="m",
+        attempts=[Attempt("a", 10.0, error="upstream_busy"), Attempt("b", 10.5, first_event=11.0)],
+        usage=Usage(100, 20, 64),
+        ended=Ended.FINISHED,
+    )
+    assert logged(caplog, whole) == (
+        "r-1 finished tenant=acme model=m tried=a,b tokens=100(64)+20 first_s=1.000 total_s=2.500"
+    )
+
+
+def test_a_failure_says_which(caplog: pytest.LogCaptureFixture) -> None:
+    refused = outcome(ended=Ended.FAILED, error="invalid_request_error")
+    assert logged(caplog, refused) == (
+        "r-1 failed tenant=acme model=- tried=- tokens=- first_s=- total_s=2.500"
+        " error=invalid_request_error"
+    )
+
+
+def test_a_model_that_nobody_serves_is_the_callers_text_and_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unknown = outcome(model="m\nforged line", ended=Ended.FAILED, error="model_not_found")
+    assert "forged" not in logged(caplog, unknown)
