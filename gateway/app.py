@@ -188,7 +188,7 @@ class LocalReplicas:
 
     def replica_gone(self, name: str, reason: str) -> None:
         logger.info("%s: gone: %s", name, reason)
-        self._gateway.fleet.endpoints[name].down(reason)
+        self._gateway.fleet.endpoints[name].gone(reason)
 
     def replica_failed(self, name: str, error: str) -> None:
         logger.error("%s: cannot start: %s", name, error)

@@ -60,6 +60,8 @@ class Dispatcher:
         async with AsyncExitStack() as held:
             for choice in decision.ranked[: self.policy.fallback.attempts]:
                 name = choice.candidate.endpoint
+                if request.model not in choice.candidate.models:
+                    continue  # not for a policy to choose
                 if not self.fleet.endpoints[name].healthy or _too_short(choice.candidate, failure):
                     continue  # it went away, or proved too small, since the decision
                 attempt = self._attempt(request, outcome, choice, matches.get(name, NO_MATCH))

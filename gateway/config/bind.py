@@ -140,6 +140,8 @@ class _Binder:
                 return Secret("" if missing else value, missing)
             if missing:
                 raise self.document.error(path, f"the environment has no {missing}")
+            if expected in (int, float, bool) and "${" in node.value:
+                value = yaml.safe_load(value)  # a variable's text means what it would mean here
         if hasattr(expected, "from_yaml"):
             try:
                 return expected.from_yaml(value)

@@ -44,6 +44,12 @@ class Endpoint:
         self.down_because = None
 
     def down(self, reason: str) -> None:
+        """It does not answer; it may again."""
+        self.down_because = reason
+
+    def gone(self, reason: str) -> None:
+        """There is nobody to ask any more."""
+        self.provider = None
         self.down_because = reason
 
     @contextmanager

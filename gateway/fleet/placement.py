@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.domain import PrefixKey
 
@@ -73,14 +73,14 @@ class PlacementIndex:
             placements = self._keys.setdefault(key.digest, {})
             self._keys.move_to_end(key.digest)
             known = placements.get(endpoint)
-            touched = max(now, known.touched) if known else now
             if prompt_tokens is not None:
+                touched = max(now, known.touched) if known else now
                 tokens = prompt_tokens * key.size // keys[-1].size
                 placements[endpoint] = Placement(touched, tokens, confirmed=now)
-            elif known and self._holds(endpoint, known, now):
-                placements[endpoint] = replace(known, touched=touched)
-            else:
-                placements[endpoint] = Placement(touched, None, confirmed=0.0)
+            elif not known or not self._holds(endpoint, known, now):
+                # What is believed already is not touched before an answer says so: the request
+                # may come to nothing.
+                placements[endpoint] = Placement(now, None, confirmed=0.0)
         while len(self._keys) > self._capacity:
             self._keys.popitem(last=False)
 

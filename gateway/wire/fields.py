@@ -40,12 +40,18 @@ OWNED: Mapping[str, Owned] = {
     "api_key": Owned.REFUSED,
     "base_url": Owned.REFUSED,
     "extra_headers": Owned.REFUSED,
-    # Engines' inner fields: transfer of KV between machines, ranks, hosts to connect to.
+    # Engines' inner fields: transfer of KV between machines, ranks, hosts to connect to, names of
+    # requests and caches, code to run.
     "bootstrap_host": Owned.REFUSED,
     "bootstrap_port": Owned.REFUSED,
     "bootstrap_room": Owned.REFUSED,
+    "custom_logit_processor": Owned.REFUSED,
     "data_parallel_rank": Owned.REFUSED,
+    "extra_key": Owned.REFUSED,
     "kv_transfer_params": Owned.REFUSED,
+    "logits_processors": Owned.REFUSED,
+    "request_id": Owned.REFUSED,
+    "rid": Owned.REFUSED,
     "continue_token_ids": Owned.REFUSED,
     "return_token_ids": Owned.REFUSED,
 }

@@ -26,9 +26,26 @@ KEY_BYTES = 16
 def chat_parts(model: str, body: Json) -> list[bytes]:
     """Canonical bytes of what a chat template renders, one part per message."""
     head = canonical([model, body.get("tools")])
-    messages = [canonical(message) for message in body["messages"]]
+    messages = [canonical(_without_inline_data(message)) for message in body["messages"]]
     # Nothing ends with the head: a key that every request of a model shares says nothing.
     return [head + messages[0], *messages[1:]]
+
+
+def _without_inline_data(message: Json) -> Json:
+    """A picture in a `data:` URL as its digest: its bytes name it, but are no measure of tokens."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": [_short_url(part) for part in content]}
+
+
+def _short_url(part: Any) -> Any:
+    image = part.get("image_url") if isinstance(part, dict) else None
+    url = image.get("url") if isinstance(image, dict) else None
+    if not isinstance(url, str) or not url.startswith("data:"):
+        return part
+    digest = blake2b(url.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).hexdigest()
+    return {**part, "image_url": {**image, "url": f"data:{digest}"}}
 
 
 def completion_parts(model: str, body: Json) -> list[bytes]:

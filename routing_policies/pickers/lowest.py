@@ -22,5 +22,17 @@ class Lowest:
         ordered = sorted(ranked, key=lambda r: r.cost)
         limit = ordered[0].cost * (1 + self.tie)
         tied = sum(r.cost <= limit for r in ordered)
-        turn = int(context.draw * tied)
-        return (*ordered[turn:tied], *ordered[:turn], *ordered[tied:])
+        return (*shuffled(ordered[:tied], context.draw), *ordered[tied:])
+
+
+def shuffled(items: Sequence[Ranked], draw: float) -> list[Ranked]:
+    """The permutation of `items` that a uniform draw in [0, 1) names, its digits one by one.
+
+    All of it and not just the first: when an endpoint fails, its equals share what it leaves.
+    """
+    left, order = list(items), []
+    while left:
+        draw *= len(left)
+        order.append(left.pop(int(draw)))
+        draw %= 1
+    return order

@@ -287,6 +287,13 @@ def test_a_variable_that_is_written_otherwise_is_refused(tmp_path: Path, written
     assert mistake(endpoint(f'api_key: "{written}"'), tmp_path) == says
 
 
+def test_a_variable_may_hold_a_number(tmp_path: Path) -> None:
+    config, _ = read(f"server: {{port: '${{PORT}}'}}\n{ONE_ENDPOINT}", tmp_path, {"PORT": "8123"})
+    assert config.server.port == 8123
+    text = f"server: {{port: '${{PORT}}'}}\n{ONE_ENDPOINT}"
+    assert "server.port: must be an integer" in mistake(text, tmp_path, {"PORT": "eighty"})
+
+
 def test_variables_are_taken_anywhere_in_a_string(tmp_path: Path) -> None:
     text = "endpoints: {e: {base_url: 'https://${HOST}/${HOST}', models: [m], api_key: a-$TOKEN}}"
     made: Endpoint = read(text, tmp_path)[0].endpoints["e"]

@@ -51,10 +51,11 @@ def test_a_belief_grows_too_old() -> None:
     assert sizes(index, "a", now=60.1) == {}
 
 
-def test_a_touch_makes_it_young_again() -> None:
+def test_an_answer_makes_it_young_again_and_a_request_alone_does_not() -> None:
     index = PlacementIndex(ttl_s=60)
     index.place("x", keys("ab"), 0.0)
-    index.place("x", keys("a"), 50.0)
+    index.place("x", keys("a"), 50.0, prompt_tokens=10)
+    index.place("x", keys("ab"), 50.0)
     assert sizes(index, "ab", now=100.0) == {"x": 100}
 
 

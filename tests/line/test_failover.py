@@ -1,5 +1,7 @@
 """Until the first event, a refusal only costs the next try."""
 
+import dataclasses
+
 import openai
 import pytest
 
@@ -79,3 +81,14 @@ async def test_a_failed_attempt_leaves_no_belief_about_that_endpoints_cache():
         outcomes = await g.settled.wait_for(2)
     assert outcomes[1].attempts[0].endpoint == "u1"
     assert outcomes[1].attempts[0].expected_cached_tokens > 0
+
+
+async def test_a_policy_that_forgets_about_models_still_asks_no_endpoint_that_lacks_it():
+    other, right = Upstream(), Upstream()
+    async with gateway(other, right, policy="least_busy", models=("m", "n")) as g:
+        for endpoint, models in (("u0", {"n"}), ("u1", {"m"})):
+            g.gateway.fleet.endpoints[endpoint].models = frozenset(models)
+        forgetful = dataclasses.replace(g.gateway.dispatcher.policy, filters={})
+        object.__setattr__(g.gateway.dispatcher, "policy", forgetful)
+        assert (await g.sdk.chat.completions.create(**ASK)).choices
+    assert (len(other.received), len(right.received)) == (0, 1)

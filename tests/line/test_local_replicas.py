@@ -50,7 +50,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     config: Path = tmp_path_factory.mktemp("serve") / "config.yaml"
     config.write_text(CONFIG.format(port=port))
     with serve(config, ANN_KEY="sk-ann-ann", BOB_KEY="sk-bob-bob") as serving:
-        found = [serving.wait_for(r"\[(smollm2-\d)\] ready at (\S+) \(pid (\d+)\)", 300) for _ in range(2)]
+        found = [
+            serving.wait_for(r"\[(smollm2-\d)\] ready at (\S+) \(pid (\d+)\)", 300)
+            for _ in range(2)
+        ]
         serving.wait_for("^Ready", 30)
         url = f"http://127.0.0.1:{port}"
         with (

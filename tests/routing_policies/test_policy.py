@@ -133,6 +133,15 @@ def test_the_first_of_a_tie_is_drawn_and_the_others_follow(draw: float) -> None:
     assert order(decision)[3] == "d"
 
 
+def test_when_the_first_of_a_tie_fails_its_equals_share_what_it_leaves() -> None:
+    candidates, draws = fleet(a={}, b={}, c={}), 600
+    orders = Counter(
+        "".join(order(decide("least_busy", candidates, draw=(i + 0.5) / draws)))
+        for i in range(draws)
+    )
+    assert orders == {"".join(way): 100 for way in itertools.permutations("abc")}
+
+
 @pytest.mark.parametrize(
     ("queued", "drawn"),
     [

@@ -170,3 +170,14 @@ def test_canonical_bytes_are_json_of_any_text(text: str) -> None:
         "b": text,
     }
     assert canonical({"b": text, "a": 1}) == canonical({"a": 1, "b": text})
+
+
+def test_a_picture_in_the_request_counts_as_its_digest_and_still_tells_prompts_apart():
+    def parts(data: str) -> list[bytes]:
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + data}}
+        content = [{"type": "text", "text": "what is this?"}, image]
+        return chat_parts("m", {"messages": [{"role": "user", "content": content}]})
+
+    one, other = parts("A" * 1_000_000), parts("B" * 1_000_000)
+    assert len(one[0]) < 300
+    assert one != other
