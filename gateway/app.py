@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import date
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,6 +20,7 @@ from starlette.routing import Route
 
 from gateway.admission.keys import Key, KeyRing
 from gateway.config import Config
+from gateway.config.prices import price_doubts
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import Operation
@@ -39,6 +41,7 @@ from gateway.providers.replica import Replica
 from gateway.providers.transport import AiohttpTransport
 from gateway.supervisor import Supervisor, replica_command, threads_per_replica
 from gateway.telemetry.log import ExchangeLog
+from routing_policies.base import Price
 from routing_policies.policy import Policy
 
 logger = logging.getLogger("gateway")
@@ -61,6 +64,8 @@ class Gateway:
         for name, endpoint in self.config.endpoints.items():
             if endpoint.missing:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
+            for doubt in price_doubts(endpoint, date.today()):
+                logger.warning("%s: %s", name, doubt)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
         self.dispatcher = Dispatcher(
             self.fleet,
@@ -121,11 +126,20 @@ class Gateway:
 
     def _endpoints(self) -> list[Endpoint]:
         local = [
-            Endpoint(name, frozenset({replicas.serves or name.rpartition("-")[0]}))
+            Endpoint(name, frozenset({replicas.serves or name.rpartition("-")[0]}), dedicated=True)
             for name, replicas in self.config.replica_names().items()
         ]
         configured = [
-            Endpoint(name, frozenset(endpoint.models), endpoint.context_length)
+            Endpoint(
+                name,
+                frozenset(endpoint.models),
+                endpoint.context_length,
+                dedicated=endpoint.dedicated or endpoint.dialect == "replica",
+                prices={
+                    model: Price(price.input, price.output, price.cached, price.cache_write)
+                    for model, price in endpoint.prices.items()
+                },
+            )
             for name, endpoint in self._usable().items()
         ]
         return [*local, *configured]

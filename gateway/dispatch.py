@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.domain import Attempt, Event, InferenceRequest, Outcome, Principal
+from gateway.domain import Attempt, Considered, Event, InferenceRequest, Outcome, Principal
 from gateway.errors import (
     ContextLengthExceeded,
     GatewayError,
@@ -55,6 +55,7 @@ class Dispatcher:
         asked, candidates, matches = self.fleet.snapshot(request)
         context = Context(now=self.clock(), draw=self.random.random())
         decision = self.policy.decide(asked, candidates, context)
+        outcome.considered = _considered(decision)
         failure = _nobody(request, candidates, decision)
 
         async with AsyncExitStack() as held:
@@ -86,7 +87,11 @@ class Dispatcher:
         attempt = Attempt(
             endpoint.name,
             self.clock(),
+            in_flight=choice.candidate.in_flight,
+            queued_tokens=choice.candidate.queued_tokens,
             expected_cached_tokens=choice.estimate.cached_tokens,
+            expected_ttft_s=choice.estimate.ttft_s,
+            expected_cost_usd=choice.estimate.cost_usd,
             matched_size=match.size,
             matched_tokens=match.tokens,
             matched_touched=match.touched,
@@ -103,9 +108,10 @@ class Dispatcher:
                     lease.first_event()
                     yield _chained(first, events)
         except GatewayError as exc:
-            attempt.error = exc.code
+            attempt.error, attempt.failed = exc.code, isinstance(exc, UpstreamError)
             raise
         finally:
+            attempt.last_event = self.clock()
             if attempt.first_event is None:
                 self.fleet.failed(request, attempt)
 
@@ -121,6 +127,28 @@ class Dispatcher:
                 f"there is no model {model!r} for this key; it may use: {', '.join(usable)}",
                 param="model",
             )
+
+
+def _considered(decision: Decision) -> tuple[Considered, ...]:
+    dropped = [Considered(name, dropped_by) for name, dropped_by in decision.dropped.items()]
+    return (*(_in_numbers(ranked) for ranked in decision.ranked), *dropped)
+
+
+def _in_numbers(ranked: Ranked) -> Considered:
+    candidate, estimate = ranked.candidate, ranked.estimate
+    return Considered(
+        candidate.endpoint,
+        None,
+        ranked.cost,
+        estimate.ttft_s,
+        estimate.tpot_s,
+        estimate.cost_usd,
+        estimate.cached_tokens,
+        estimate.uncached_tokens,
+        estimate.p_miss,
+        candidate.in_flight,
+        candidate.queued_tokens,
+    )
 
 
 async def _chained(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:

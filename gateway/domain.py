@@ -55,6 +55,7 @@ class InferenceRequest:
     prefix: tuple[PrefixKey, ...]  # shortest first
     cache_salt: str  # names tenant and caller's own salt to a replica; tells neither
     session_id: str | None = None  # likewise
+    tenant: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +109,43 @@ class Ended(StrEnum):
     HUNG_UP = "hung_up"
 
 
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One candidate of a decision, in numbers: for whoever asks why."""
+
+    endpoint: str
+    dropped_by: str | None  # the filter; None: it was ranked, and stands in the order of choice
+    cost: float = 0.0  # in the policy's unit
+    ttft_s: float = 0.0
+    tpot_s: float = 0.0
+    cost_usd: float = 0.0
+    cached_tokens: int = 0
+    uncached_tokens: int = 0
+    p_miss: float = 0.0
+    in_flight: int = 0
+    queued_tokens: int = 0
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try of an exchange on one endpoint. Times are monotonic, in seconds."""
 
     endpoint: str
     started: float
+    # What the decision knew and expected.
+    in_flight: int = 0
+    queued_tokens: int = 0
     expected_cached_tokens: int = 0
+    expected_ttft_s: float = 0.0
+    expected_cost_usd: float = 0.0
     # The placement behind that expectation; tokens are None when no answer has confirmed it.
     matched_size: int = 0
     matched_tokens: int | None = None
     matched_touched: float = 0.0
     first_event: float | None = None
+    last_event: float | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
+    failed: bool = False  # and the fault was the endpoint's, not the request's
 
 
 @dataclass(slots=True)
@@ -133,6 +158,7 @@ class Outcome:
     operation: Operation | None = None
     model: str | None = None
     policy: str | None = None
+    considered: tuple[Considered, ...] = ()
     attempts: list[Attempt] = field(default_factory=list)
     events: int = 0
     usage: Usage | None = None

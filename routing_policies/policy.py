@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from routing_policies.base import (
+    NO_LIMITS,
     Candidate,
     Context,
-    Estimate,
     Filter,
+    Limits,
     Objective,
     Picker,
     Ranked,
     RouteRequest,
 )
 from routing_policies.catalog import Catalog, PolicyError, number
+from routing_policies.estimate import estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Policy:
     filters: Mapping[str, Filter]
     objectives: Sequence[tuple[float, Objective]]
     picker: Picker
+    limits: Limits = NO_LIMITS
     fallback: Fallback = Fallback()
 
     def decide(
@@ -47,11 +50,11 @@ class Policy:
             dropped |= {c.endpoint: name for c in kept if not filter_.keep(request, c)}
             kept = [c for c in kept if c.endpoint not in dropped]
 
-        ranked = [self._weigh(request, candidate) for candidate in kept]
+        ranked = [self._weigh(request, candidate, context) for candidate in kept]
         return Decision(self.picker.pick(ranked, context), dropped)
 
-    def _weigh(self, request: RouteRequest, candidate: Candidate) -> Ranked:
-        expected = estimate(request, candidate)
+    def _weigh(self, request: RouteRequest, candidate: Candidate, context: Context) -> Ranked:
+        expected = estimate(request, candidate, self.limits, context)
         cost = sum(
             weight * objective.cost(request, candidate, expected)
             for weight, objective in self.objectives
@@ -59,16 +62,9 @@ class Policy:
         return Ranked(candidate, expected, cost)
 
 
-def estimate(request: RouteRequest, candidate: Candidate) -> Estimate:
-    """The one place where a candidate's facts become what this request can expect there."""
-    # At least the last token of a prompt is always computed: its logits start the answer.
-    cached = min(candidate.cached_tokens, max(0, request.prompt_tokens - 1))
-    return Estimate(cached_tokens=cached, uncached_tokens=request.prompt_tokens - cached)
-
-
 def build_policy(name: str, spec: object, catalog: Catalog) -> Policy:
     """A policy from the plain mapping that its YAML file holds. Raises PolicyError."""
-    known = ("filters", "minimize", "pick", "fallback")
+    known = ("filters", "limits", "minimize", "pick", "fallback")
     if not isinstance(spec, Mapping):
         raise PolicyError(f"a policy is a mapping of {', '.join(known)}")
     for key in spec:
@@ -82,6 +78,7 @@ def build_policy(name: str, spec: object, catalog: Catalog) -> Policy:
         filters=_filters(spec.get("filters") or [], catalog),
         objectives=_objectives(spec["minimize"], catalog),
         picker=_picker(spec["pick"], catalog),
+        limits=_limits(spec.get("limits") or {}),
         fallback=_fallback(spec.get("fallback") or {}),
     )
 
@@ -120,6 +117,25 @@ def _picker(spec: object, catalog: Catalog) -> Picker:
     name, given, path = _named(spec, "pick")
     picker: Picker = _build(catalog, "pickers", name, given, *path)
     return picker
+
+
+def _limits(spec: object) -> Limits:
+    """`{ttft: 3s, tpot: 60ms}`: what counts as a miss."""
+    if not isinstance(spec, Mapping):
+        raise PolicyError("limits maps ttft and tpot to times", "limits")
+    given: dict[str, float] = {}
+    for key, value in spec.items():
+        if key not in ("ttft", "tpot"):
+            raise PolicyError(
+                f"there is no limit {key!r}; there are: ttft, tpot", "limits", str(key)
+            )
+        try:
+            given[f"{key}_s"] = number(value)
+        except ValueError as exc:
+            raise PolicyError(str(exc), "limits", key) from None
+        if given[f"{key}_s"] <= 0:
+            raise PolicyError("a limit is longer than nothing", "limits", key)
+    return Limits(**given)
 
 
 def _fallback(spec: object) -> Fallback:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import date
 from pathlib import Path
 
 from gateway.cli import Subparsers
@@ -17,6 +18,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gateway.config import ConfigError, load
+    from gateway.config.prices import price_doubts
 
     try:
         config, policy = load(args.file)
@@ -29,6 +31,9 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"endpoints: {', '.join(n for n, e in config.endpoints.items() if not e.missing) or 'none'}"
     )
+    for name, endpoint in config.endpoints.items():
+        for doubt in price_doubts(endpoint, date.today()):
+            print(f"{name}: {doubt}")
     if left_out:
         print(f"left out: {', '.join(left_out)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -80,5 +81,6 @@ def run(args: argparse.Namespace) -> int:
         drain_s=settings.drain,
     )
     logger.info("listening on %s", url)
-    web.run()
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end
+        web.run()
     return 0 if web.started else 1

@@ -13,6 +13,7 @@ import types
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -37,6 +38,16 @@ class Seconds(float):
         if seconds <= 0:
             raise ValueError("must be longer than nothing")
         return cls(seconds)
+
+
+class Date(date):
+    """`2026-11-23`."""
+
+    @classmethod
+    def from_yaml(cls, value: object) -> Self:
+        if type(value) is not date:
+            raise ValueError("must be a date like 2026-11-23")
+        return cls(value.year, value.month, value.day)
 
 
 class Bytes(int):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from gateway.config.bind import Bytes, Seconds, Secret
+from gateway.config.bind import Bytes, Date, Seconds, Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,22 @@ class Replicas:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """Dollars per million tokens, and when somebody last looked."""
+
+    input: float
+    output: float
+    cached: float | None = None  # prompt tokens from the cache; without it, as `input`
+    cache_write: float = 0.0  # on top of `input`
+    as_of: Date | None = None
+    ends: Date | None = None  # after this day the price, or the model, is gone
+
+    def __post_init__(self) -> None:
+        if min(self.input, self.output, self.cached or 0, self.cache_write) < 0:
+            raise ValueError("a price is not negative")
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointTimeouts:
     connect: Seconds = Seconds(5)
     first_event: Seconds = Seconds(600)
@@ -81,6 +97,8 @@ class Endpoint:
     api_key: Secret | None = None
     secret: Secret | None = None  # a replica's, started by somebody else
     context_length: int | None = None
+    dedicated: bool = False  # it computes for us alone, as a replica does
+    prices: dict[str, ModelPrice] = field(default_factory=dict)
     timeouts: EndpointTimeouts = EndpointTimeouts()
 
     def __post_init__(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gateway.fleet.learning import Learning
 from gateway.providers.base import Provider
-from routing_policies.base import Candidate
+from routing_policies.base import Candidate, Coefficients, Price
+
+NO_PRICE = Price()
 
 
 @dataclass(eq=False)
@@ -32,6 +35,9 @@ class Endpoint:
     provider: Provider | None = None  # None while there is nobody to talk to
     down_because: str | None = None
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
+    dedicated: bool = False  # it computes for us alone
+    prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
+    learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
 
@@ -65,7 +71,7 @@ class Endpoint:
             lease.first_event()
             self.in_flight -= 1
 
-    def snapshot(self, cached_tokens: int) -> Candidate:
+    def snapshot(self, model: str, cached_tokens: int) -> Candidate:
         return Candidate(
             endpoint=self.name,
             models=self.models,
@@ -74,4 +80,7 @@ class Endpoint:
             in_flight=self.in_flight,
             queued_tokens=self.queued_tokens,
             cached_tokens=cached_tokens,
+            dedicated=self.dedicated,
+            coefficients=self.learning.coefficients,
+            price=self.prices.get(model, NO_PRICE),
         )

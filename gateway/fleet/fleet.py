@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from gateway.domain import Attempt, InferenceRequest, Outcome, ReplicaReport, Usage
 from gateway.fleet.endpoint import Endpoint
+from gateway.fleet.learning import Average, Observation
 from gateway.fleet.placement import Match, PlacementIndex
 from gateway.fleet.tokens import TokenRatio
 from routing_policies.base import Candidate, RouteRequest
 
 Clock = Callable[[], float]
+
+OUTPUT_GUESS = 200.0
+"""Tokens of an answer, before a tenant's have been seen: near the medians of public traces."""
 
 
 class Fleet:
@@ -18,6 +22,7 @@ class Fleet:
         self.endpoints: Mapping[str, Endpoint] = {e.name: e for e in endpoints}
         self._index = index
         self._tokens = TokenRatio()
+        self._lengths: dict[tuple[str, str], Average] = {}  # output tokens by tenant and model
         self._clock = clock
 
     def models(self) -> list[str]:
@@ -34,11 +39,20 @@ class Fleet:
         """What a policy decides on, and the placements behind each candidate's cached tokens."""
         matches = self._index.match(request.prefix, self._clock())
         candidates = [
-            endpoint.snapshot(self._cached_tokens(request, matches.get(name)))
+            endpoint.snapshot(request.model, self._cached_tokens(request, matches.get(name)))
             for name, endpoint in self.endpoints.items()
         ]
-        prompt_tokens = self._tokens.estimate(request.model, request.prompt_size)
-        return RouteRequest(request.model, prompt_tokens, request.max_tokens), candidates, matches
+        return self._route_request(request), candidates, matches
+
+    def _route_request(self, request: InferenceRequest) -> RouteRequest:
+        length = self._lengths.get((request.tenant, request.model))
+        expected = length.mean if length else OUTPUT_GUESS
+        return RouteRequest(
+            request.model,
+            prompt_tokens=self._tokens.estimate(request.model, request.prompt_size),
+            max_tokens=request.max_tokens,
+            output_tokens=min(expected, request.max_tokens or expected),
+        )
 
     def _cached_tokens(self, request: InferenceRequest, match: Match | None) -> int:
         if match is None:
@@ -58,11 +72,15 @@ class Fleet:
     def settled(self, outcome: Outcome) -> None:
         if not outcome.attempts or outcome.request is None:
             return
+        for attempt in outcome.attempts:
+            if attempt.failed:
+                self.endpoints[attempt.endpoint].learning.failed(self._clock())
         attempt, request = outcome.attempts[-1], outcome.request
         if outcome.report is not None:
             self.reported(attempt.endpoint, outcome.report, attempt.started)
         if outcome.usage is not None and outcome.usage.prompt_tokens > 0:  # some count nothing
-            self._learn(request, attempt, outcome.usage, lru=outcome.report is not None)
+            self._learn_place(request, attempt, outcome.usage, lru=outcome.report is not None)
+            self._learn_speed(request, attempt, outcome.usage)
 
     def reported(self, name: str, report: ReplicaReport, asked: float) -> None:
         """A replica told of itself, with an answer to something sent at the time `asked`."""
@@ -74,7 +92,7 @@ class Fleet:
         if report.horizon_age_s is not None:
             self._index.expire(name, before=self._clock() - report.horizon_age_s)
 
-    def _learn(
+    def _learn_place(
         self, request: InferenceRequest, attempt: Attempt, usage: Usage, *, lru: bool
     ) -> None:
         self._tokens.learn(request.model, request.prompt_size, usage.prompt_tokens)
@@ -91,4 +109,31 @@ class Fleet:
         touched = attempt.first_event if request.stream else None
         self._index.place(
             attempt.endpoint, request.prefix, touched or attempt.started, usage.prompt_tokens
+        )
+
+    def _learn_speed(self, request: InferenceRequest, attempt: Attempt, usage: Usage) -> None:
+        length = self._lengths.setdefault(
+            (request.tenant, request.model), Average(OUTPUT_GUESS, weight=1)
+        )
+        length.learn(usage.completion_tokens, self._clock())
+        if attempt.first_event is None or attempt.last_event is None:
+            return
+        # What was not told is taken as expected: it teaches nothing of the cache.
+        told = (
+            attempt.expected_cached_tokens if usage.cached_tokens is None else usage.cached_tokens
+        )
+        self.endpoints[attempt.endpoint].learning.answered(
+            Observation(
+                first_event_s=attempt.first_event - attempt.started,
+                streamed=request.stream,
+                output_s=attempt.last_event - attempt.first_event,
+                prompt_tokens=usage.prompt_tokens,
+                cached_tokens=min(told, usage.prompt_tokens),
+                output_tokens=usage.completion_tokens,
+                queued_tokens=attempt.queued_tokens,
+                in_flight=attempt.in_flight,
+                expected_first_s=attempt.expected_ttft_s,
+                expected_cached_tokens=attempt.expected_cached_tokens,
+            ),
+            self._clock(),
         )

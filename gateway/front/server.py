@@ -3,8 +3,8 @@ uvicorn, with the deadlines that it has not.
 
 uvicorn on httptools refuses requests that smuggle, but waits without end for a head that trickles
 in, for a client that does not read, and for a body that was refused. Each is one timer, armed only
-while such a wait lasts. (The body's deadline is `body.read_body`'s; how long an endpoint may be silent is its
-provider's.)
+while such a wait lasts. (The body's deadline is `body.read_body`'s; how long an endpoint may be
+silent is its provider's.)
 """
 
 from __future__ import annotations

@@ -27,13 +27,14 @@ from gateway.wire.strict_json import parse_object
 class TenantKeys:
     """What keeps one tenant's caches apart from another's; never leaves the gateway as it is."""
 
+    tenant: str
     prefix: bytes
     salt: bytes
 
     @classmethod
     def derive(cls, secret: bytes, tenant: str) -> TenantKeys:
         name = tenant.encode()
-        return cls(_keyed(secret, b"prefix", name), _keyed(secret, b"salt", name))
+        return cls(tenant, _keyed(secret, b"prefix", name), _keyed(secret, b"salt", name))
 
 
 def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> InferenceRequest:
@@ -66,6 +67,7 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         # A salt of the client's divides its own tenant further; it can never join another's.
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
+        tenant=keys.tenant,
     )
 
 

@@ -40,12 +40,11 @@ def _without_inline_data(message: Json) -> Json:
 
 
 def _short_url(part: Any) -> Any:
-    image = part.get("image_url") if isinstance(part, dict) else None
-    url = image.get("url") if isinstance(image, dict) else None
-    if not isinstance(url, str) or not url.startswith("data:"):
-        return part
-    digest = blake2b(url.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).hexdigest()
-    return {**part, "image_url": {**image, "url": f"data:{digest}"}}
+    match part:
+        case {"image_url": {"url": str(url)} as image} if url.startswith("data:"):
+            digest = blake2b(url.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES)
+            return {**part, "image_url": {**image, "url": f"data:{digest.hexdigest()}"}}
+    return part
 
 
 def completion_parts(model: str, body: Json) -> list[bytes]:

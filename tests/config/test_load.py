@@ -230,8 +230,8 @@ endpoints:
         ),
         # The policy.
         (
-            ONE_ENDPOINT + "policy: fastest",
-            "config.yaml:2: policy: no policy is called 'fastest'; known: cache_aware, least_busy",
+            ONE_ENDPOINT + "policy: best",
+            "config.yaml:2: policy: no policy is called 'best'; known: balanced, cache_aware, ",
         ),
         (ONE_ENDPOINT + "policies: nowhere", "config.yaml:2: policies: nowhere is not a folder"),
     ],

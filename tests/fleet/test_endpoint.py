@@ -73,7 +73,7 @@ def test_an_endpoint_is_healthy_between_up_and_down() -> None:
 def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
     endpoint.context_length = 2048
     with endpoint.lease(100):
-        seen = endpoint.snapshot(cached_tokens=30)
+        seen = endpoint.snapshot("m", cached_tokens=30)
     assert seen == Candidate(
         endpoint="a",
         models=frozenset("m"),

@@ -27,9 +27,13 @@ def mistake(spec: object, *folders: Path) -> tuple[str, str]:
     ("spec", "path", "says"),
     [
         # The policy as a whole.
-        (None, "", "a policy is a mapping of filters, minimize, pick, fallback"),
+        (None, "", "a policy is a mapping of filters, limits, minimize, pick, fallback"),
         ([GOOD], "", "a policy is a mapping"),
-        (GOOD | {"picks": "lowest"}, "picks", "a policy has no 'picks'; it has: filters, minimize"),
+        (
+            GOOD | {"picks": "lowest"},
+            "picks",
+            "a policy has no 'picks'; it has: filters, limits, minimize",
+        ),
         ({"pick": "lowest"}, "", "a policy needs 'minimize'"),
         ({"minimize": {"in_flight": 1}}, "", "a policy needs 'pick'"),
         (GOOD | {"minimize": {}}, "", "a policy needs 'minimize'"),
@@ -61,7 +65,11 @@ def mistake(spec: object, *folders: Path) -> tuple[str, str]:
         ),
         # Objectives.
         (GOOD | {"minimize": "in_flight"}, "minimize", "maps objectives to their weights"),
-        (GOOD | {"minimize": {"dollars": 1}}, "minimize.dollars", "no objective is called"),
+        (GOOD | {"minimize": {"dolars": 1}}, "minimize.dolars", "no objective is called"),
+        (GOOD | {"limits": {"ttft": "soon"}}, "limits.ttft", "'soon' is not a number"),
+        (GOOD | {"limits": {"ttft": 0}}, "limits.ttft", "longer than nothing"),
+        (GOOD | {"limits": {"total": "3s"}}, "limits.total", "there are: ttft, tpot"),
+        (GOOD | {"limits": ["3s"]}, "limits", "maps ttft and tpot to times"),
         (GOOD | {"minimize": {"in_flight": "lots"}}, "minimize.in_flight", "'lots' is not a num"),
         (GOOD | {"minimize": {"in_flight": True}}, "minimize.in_flight", "True is not a number"),
         (GOOD | {"minimize": {"in_flight": None}}, "minimize.in_flight", "None is not a number"),

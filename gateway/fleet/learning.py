@@ -1,0 +1,171 @@
+"""
+What an endpoint's answers teach of it: how fast it is, how often it fails, how well it caches.
+
+Everything forgets with a half-life and rests on a prior that does not: after silence, what we
+believe drifts back to what the table says of such endpoints. All numbers are seconds and tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from routing_policies.base import Coefficients
+
+HALF_LIFE_S = 600.0
+
+
+class Regression:
+    """Weighted least squares, `y = θ·x`, recursive, forgetting by time, on a fixed prior.
+
+    It minimises `Σ ((θ·x - y) / (prior·x))² + Σ ((θ - prior) / (3·prior))²`. Errors count
+    relative to what the prior expects of x, since a long prompt may be off by a second and a short
+    one may not; to what y was they must not, or old answers from better days would outweigh
+    new ones from worse.
+    """
+
+    def __init__(
+        self,
+        prior: Sequence[float],
+        half_life_s: float = HALF_LIFE_S,
+    ) -> None:
+        self._prior = [max(p, 1e-12) for p in prior]
+        self._precision = [1 / (3 * p) ** 2 for p in self._prior]
+        self._half_life_s = half_life_s
+        size = len(self._prior)
+        self._xx = [[0.0] * size for _ in range(size)]
+        self._xy = [0.0] * size
+        self._updated = 0.0
+        self.samples = 0.0  # observations, each counting less as it ages
+        self.theta = list(self._prior)
+
+    def learn(self, x: Sequence[float], y: float, now: float) -> None:
+        self._forget(now)
+        weight = 1 / sum(p * xi for p, xi in zip(self._prior, x, strict=True)) ** 2
+        for i, xi in enumerate(x):
+            self._xy[i] += weight * xi * y
+            for j, xj in enumerate(x):
+                self._xx[i][j] += weight * xi * xj
+        self.samples += 1
+        matrix = [row[:] for row in self._xx]
+        right = self._xy[:]
+        for i, precision in enumerate(self._precision):
+            matrix[i][i] += precision
+            right[i] += precision * self._prior[i]
+        # No coefficient here can be negative: nothing takes less time for having more to do.
+        self.theta = [max(0.0, t) for t in solve(matrix, right)]
+
+    def _forget(self, now: float) -> None:
+        keep = 0.5 ** (max(0.0, now - self._updated) / self._half_life_s)
+        self._updated = now
+        self.samples *= keep
+        self._xy = [value * keep for value in self._xy]
+        self._xx = [[value * keep for value in row] for row in self._xx]
+
+
+class Average:
+    """A mean and variance of values that count less as they age, on a fixed prior."""
+
+    def __init__(self, mean: float, weight: float, half_life_s: float = HALF_LIFE_S) -> None:
+        self._prior, self._weight = mean, weight
+        self._half_life_s = half_life_s
+        self._count = self._sum = self._updated = 0.0
+
+    def learn(self, value: float, now: float) -> None:
+        keep = 0.5 ** (max(0.0, now - self._updated) / self._half_life_s)
+        self._updated = now
+        self._count = self._count * keep + 1
+        self._sum = self._sum * keep + value
+
+    @property
+    def mean(self) -> float:
+        return (self._sum + self._prior * self._weight) / (self._count + self._weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one answered attempt tells. Seconds and tokens."""
+
+    first_event_s: float  # from sending; for an answer that was not streamed, its whole time
+    streamed: bool
+    output_s: float  # from the first event to the last
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    queued_tokens: int  # when it was sent
+    in_flight: int  # when it was sent, without itself
+    expected_first_s: float
+    expected_cached_tokens: int
+
+
+class Learning:
+    """One endpoint's coefficients."""
+
+    def __init__(self, seed: Coefficients) -> None:
+        first = (seed.base_s, seed.per_token_s, seed.per_token_context_s, seed.per_queued_s)
+        pace = (seed.per_output_s, seed.per_output_busy_s)
+        self._first = Regression(first)
+        self._pace = Regression(pace)
+        self._squares = Average(seed.spread**2, weight=10)
+        self._errors = Average(seed.error_rate, weight=20)
+        self._hits = Average(seed.hit_rate, weight=5)
+        self._coefficients = seed
+
+    @property
+    def coefficients(self) -> Coefficients:
+        return self._coefficients
+
+    def answered(self, seen: Observation, now: float) -> None:
+        uncached = seen.prompt_tokens - seen.cached_tokens
+        if seen.streamed:
+            context = uncached * seen.prompt_tokens
+            self._first.learn((1.0, uncached, context, seen.queued_tokens), seen.first_event_s, now)
+            if seen.output_tokens > 1:
+                each = seen.output_s / (seen.output_tokens - 1)
+                self._pace.learn((1.0, seen.in_flight), each, now)
+            surprise = math.log(max(seen.first_event_s, 1e-4) / max(seen.expected_first_s, 1e-4))
+            # One answer in a cold start must not make every limit look lost.
+            self._squares.learn(min(surprise**2, 9.0), now)
+        if seen.expected_cached_tokens > 0:
+            found = min(1.0, seen.cached_tokens / seen.expected_cached_tokens)
+            self._hits.learn(found, now)
+        self._errors.learn(0.0, now)
+        self._refresh()
+
+    def failed(self, now: float) -> None:
+        self._errors.learn(1.0, now)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        base, token, context, queued = self._first.theta
+        output, busy = self._pace.theta
+        self._coefficients = Coefficients(
+            base_s=base,
+            per_token_s=token,
+            per_token_context_s=context,
+            per_queued_s=queued,
+            per_output_s=output,
+            per_output_busy_s=busy,
+            spread=math.sqrt(self._squares.mean),
+            error_rate=self._errors.mean,
+            hit_rate=self._hits.mean,
+            samples=self._first.samples,
+        )
+
+
+def solve(matrix: list[list[float]], right: list[float]) -> list[float]:
+    """x of `matrix·x = right`, by elimination; both are used up. The matrix is positive definite:
+    a Gram matrix plus a positive diagonal, so no pivot vanishes."""
+    size = len(right)
+    for i in range(size):
+        for j in range(i + 1, size):
+            factor = matrix[j][i] / matrix[i][i]
+            right[j] -= factor * right[i]
+            for k in range(i, size):
+                matrix[j][k] -= factor * matrix[i][k]
+    x = [0.0] * size
+    for i in reversed(range(size)):
+        rest = sum(matrix[i][k] * x[k] for k in range(i + 1, size))
+        x[i] = (right[i] - rest) / matrix[i][i]
+    return x

@@ -1,0 +1,129 @@
+"""What answers teach: coefficients that approach the truth, forget, and never run wild."""
+
+from __future__ import annotations
+
+import random
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from gateway.fleet.learning import Average, Learning, Observation, Regression, solve
+from routing_policies.base import Coefficients
+
+
+def test_a_system_is_solved() -> None:
+    assert solve([[4.0, 1.0], [1.0, 3.0]], [1.0, 2.0]) == pytest.approx([1 / 11, 7 / 11])
+
+
+def answer(truth: Coefficients, draw: random.Random, **changes) -> Observation:
+    """What an endpoint with these coefficients does to a request drawn at random."""
+    prompt, queued, busy = draw.randint(50, 8000), draw.choice([0, 0, 3000]), draw.randint(0, 12)
+    cached = draw.choice([0, prompt // 2])
+    noise = draw.lognormvariate(0, 0.1)
+    first = truth.base_s + queued * truth.per_queued_s
+    first += (prompt - cached) * (truth.per_token_s + truth.per_token_context_s * prompt)
+    output = draw.randint(2, 400)
+    each = truth.per_output_s + busy * truth.per_output_busy_s
+    return Observation(
+        **{
+            "first_event_s": first * noise,
+            "streamed": True,
+            "output_s": each * (output - 1),
+            "prompt_tokens": prompt,
+            "cached_tokens": cached,
+            "output_tokens": output,
+            "queued_tokens": queued,
+            "in_flight": busy,
+            "expected_first_s": first,
+            "expected_cached_tokens": cached,
+            **changes,
+        }
+    )
+
+
+FAST = Coefficients(0.02, 2e-5, 2e-10, 2e-5, 0.004, 1e-4)
+SLOW = Coefficients(0.8, 1e-3, 1e-8, 8e-4, 0.05, 4e-3)
+
+
+@pytest.mark.parametrize("truth", [FAST, SLOW])
+def test_a_hundred_answers_tell_how_fast_an_endpoint_is(truth: Coefficients) -> None:
+    learning, draw = Learning(Coefficients()), random.Random(1)
+    for second in range(100):
+        learning.answered(answer(truth, draw), float(second))
+    known = learning.coefficients
+    for prompt, queued in ((500, 0), (4000, 0), (4000, 3000)):
+
+        def first(c: Coefficients, prompt: int = prompt, queued: int = queued) -> float:
+            each = c.per_token_s + c.per_token_context_s * prompt
+            return c.base_s + queued * c.per_queued_s + prompt * each
+
+        assert first(known) == pytest.approx(first(truth), rel=0.15)
+    assert known.per_output_s + 6 * known.per_output_busy_s == pytest.approx(
+        truth.per_output_s + 6 * truth.per_output_busy_s, rel=0.05
+    )
+    assert known.spread == pytest.approx(0.13, abs=0.1)
+    assert known.samples > 80
+
+
+def test_an_endpoint_that_slows_down_is_found_out_and_forgiven() -> None:
+    learning, draw = Learning(Coefficients()), random.Random(2)
+    times = []
+    for second in range(3000):
+        truth = SLOW if 1000 <= second < 2000 else FAST
+        learning.answered(answer(truth, draw), float(second))
+        times.append(learning.coefficients.base_s + 1000 * learning.coefficients.per_token_s)
+    assert times[999] < 0.1
+    assert times[1999] > 1.0
+    assert times[2999] < times[1999] / 3
+
+
+def test_after_silence_belief_goes_back_to_the_prior() -> None:
+    regression = Regression([1.0], half_life_s=10)
+    for second in range(50):
+        regression.learn([1.0], 5.0, float(second))
+    assert regression.theta[0] > 4.9
+    regression.learn([1.0], 5.0, 10_000.0)
+    assert regression.samples == pytest.approx(1.0)
+    assert regression.theta[0] == pytest.approx(4.6)  # one answer, and the prior beside it
+
+
+def test_errors_and_cache_misses_are_shares() -> None:
+    learning, draw = Learning(Coefficients()), random.Random(3)
+    for second in range(60):
+        if second % 4 == 0:
+            learning.failed(float(second))
+        else:
+            seen = answer(FAST, draw, expected_cached_tokens=1000, cached_tokens=500)
+            learning.answered(seen, float(second))
+    assert learning.coefficients.error_rate == pytest.approx(0.19, abs=0.04)  # 0.25 on the prior
+    assert learning.coefficients.hit_rate == pytest.approx(0.55, abs=0.05)
+
+
+def test_an_answer_that_was_not_streamed_tells_nothing_of_its_first_token() -> None:
+    learning, draw = Learning(Coefficients()), random.Random(4)
+    learning.answered(answer(SLOW, draw, streamed=False), 0.0)
+    assert learning.coefficients.base_s == Coefficients().base_s
+    assert learning.coefficients.samples == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1e6), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=30
+    )
+)
+def test_no_coefficient_is_ever_negative(answers: list[tuple[float, int, int]]) -> None:
+    learning = Learning(Coefficients())
+    for first, prompt, queued in answers:
+        seen = Observation(first, True, first, prompt, 0, 7, queued, 3, 0.1, 0)
+        learning.answered(seen, 0.0)
+    known = learning.coefficients
+    assert min(known.base_s, known.per_token_s, known.per_token_context_s, known.spread) >= 0
+    assert min(known.per_queued_s, known.per_output_s, known.per_output_busy_s) >= 0
+
+
+def test_an_average_rests_on_its_prior() -> None:
+    average = Average(0.0, weight=3, half_life_s=10)
+    assert average.mean == 0.0
+    average.learn(1.0, 0.0)
+    assert average.mean == 0.25
