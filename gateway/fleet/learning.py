@@ -1,8 +1,8 @@
 """
 What an endpoint's answers teach of it: how fast it is, how often it fails, how well it caches.
 
-Everything forgets with a half-life and rests on a prior that does not: after silence, what we
-believe drifts back to what the table says of such endpoints. All numbers are seconds and tokens.
+Everything forgets, by time and by number, and rests on a prior that does not: after silence, what
+we believe drifts back to what the table says of such endpoints. All numbers are seconds and tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ from dataclasses import dataclass
 from routing_policies.base import Coefficients
 
 HALF_LIFE_S = 600.0
+
+MEMORY = 50
+"""Answers that an estimate rests on, at most: a change shows after about as many, however busy the
+endpoint was before it."""
+
+
+def kept(elapsed_s: float, half_life_s: float) -> float:
+    """The share of its weight that an old answer keeps when a new one comes."""
+    return (1 - 1 / MEMORY) * 0.5 ** (max(0.0, elapsed_s) / half_life_s)
 
 
 class Regression:
@@ -57,7 +66,7 @@ class Regression:
         self.theta = [max(0.0, t) for t in solve(matrix, right)]
 
     def _forget(self, now: float) -> None:
-        keep = 0.5 ** (max(0.0, now - self._updated) / self._half_life_s)
+        keep = kept(now - self._updated, self._half_life_s)
         self._updated = now
         self.samples *= keep
         self._xy = [value * keep for value in self._xy]
@@ -73,7 +82,7 @@ class Average:
         self._count = self._sum = self._updated = 0.0
 
     def learn(self, value: float, now: float) -> None:
-        keep = 0.5 ** (max(0.0, now - self._updated) / self._half_life_s)
+        keep = kept(now - self._updated, self._half_life_s)
         self._updated = now
         self._count = self._count * keep + 1
         self._sum = self._sum * keep + value
@@ -107,7 +116,7 @@ class Learning:
         pace = (seed.per_output_s, seed.per_output_busy_s)
         self._first = Regression(first)
         self._pace = Regression(pace)
-        self._squares = Average(seed.spread**2, weight=10)
+        self._squares = Average(seed.spread**2, weight=3)
         self._errors = Average(seed.error_rate, weight=20)
         self._hits = Average(seed.hit_rate, weight=5)
         self._coefficients = seed

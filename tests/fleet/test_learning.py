@@ -63,7 +63,7 @@ def test_a_hundred_answers_tell_how_fast_an_endpoint_is(truth: Coefficients) -> 
         truth.per_output_s + 6 * truth.per_output_busy_s, rel=0.05
     )
     assert known.spread == pytest.approx(0.13, abs=0.1)
-    assert known.samples > 80
+    assert 40 < known.samples <= 50  # the later ones; older answers count for nothing
 
 
 def test_an_endpoint_that_slows_down_is_found_out_and_forgiven() -> None:

@@ -28,6 +28,7 @@ class Upstream:
     status: int = 200
     error: dict[str, Any] | None = None  # the body that goes with another status
     headers: dict[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0  # before anything is sent
     hold_headers: asyncio.Event | None = None  # waits for it before anything is sent
     hold_at: int | None = None  # waits for `release` before this piece
     break_at: int | None = None  # cuts the connection before this piece
@@ -70,6 +71,7 @@ class Upstream:
         serving.cancel()
 
     async def _answer(self, body: dict[str, Any], send: Send) -> None:
+        await asyncio.sleep(self.delay_s)
         if self.hold_headers is not None:
             await self.hold_headers.wait()
         if self.status != 200:
