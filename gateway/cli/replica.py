@@ -11,76 +11,115 @@ from gateway.cli import Subparsers
 SECRET_VARIABLE = "GATEWAY_REPLICA_SECRET"
 
 
+EXAMPLE = f"""\
+example:
+  gateway replica --model smollm2 --name assistant --port 8100
+  curl http://127.0.0.1:8100/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model": "assistant", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
+routes: /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, /health, /stats,
+and /metrics for Prometheus. There are no keys: put `gateway serve` in front for whoever is not you.
+{SECRET_VARIABLE} in the environment unlocks the fields that only a gateway may send.
+"""
+
+
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "replica",
         help="serve a model from this machine",
-        description="Serve a model from this machine over OpenAI's API. "
-        f"{SECRET_VARIABLE} in the environment unlocks the fields that only a gateway may send.",
+        description="Serve one model from this machine over OpenAI's API.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(func=run)
-    parser.add_argument(
+    _add_model_options(parser)
+    _add_address_options(parser)
+    _add_engine_options(parser)
+    _add_process_options(parser)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what it serves")
+    group.add_argument(
         "--model",
         required=True,
         metavar="PATH|NAME",
         help="a GGUF file, or a name from `gateway model list`",
     )
-    parser.add_argument(
+    group.add_argument(
         "--name",
         action="append",
         default=[],
         metavar="MODEL_ID",
-        help="what clients call the model; may be repeated",
+        help="what clients call the model; may be repeated (default: after the file)",
     )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument(
-        "--port", type=_port, default=8100, help="0 takes a free one (default: %(default)s)"
-    )
-    _add_engine_options(parser)
-    parser.add_argument(
-        "--drain",
-        type=_seconds,
-        default=10.0,
-        metavar="SECONDS",
-        help="time to finish what runs on SIGTERM (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--supervised",
-        action="store_true",
-        help="tell the parent how it goes on standard output, and end with it",
-    )
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
-    )
-
-
-def _add_engine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", choices=("auto", "cpu", "reference"), default="auto")
-    parser.add_argument(
-        "--threads",
-        type=_positive,
-        default=1,
-        help="at most so many threads compute (default: %(default)s)",
-    )
-    parser.add_argument(
+    group.add_argument(
         "--context",
         type=_positive,
         metavar="TOKENS",
         help="longest prompt and answer together (default: the model's)",
     )
-    parser.add_argument(
+
+
+def _add_address_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it listens")
+    group.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
+    group.add_argument(
+        "--port", type=_port, default=8100, help="0 takes a free one (default: %(default)s)"
+    )
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it computes")
+    group.add_argument(
+        "--backend",
+        choices=("auto", "cpu", "reference"),
+        default="auto",
+        help="reference is plain NumPy, slow, to compare with (default: %(default)s)",
+    )
+    group.add_argument(
+        "--threads",
+        type=_positive,
+        default=1,
+        help="at most so many threads compute (default: %(default)s)",
+    )
+    group.add_argument(
         "--kv-tokens",
         type=_positive,
         default=16_384,
         metavar="TOKENS",
-        help="size of the KV cache (default: %(default)s)",
+        help="size of the KV cache: all running requests, and prefixes that may come again "
+        "(default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--max-queued",
         type=_positive,
         default=256,
         metavar="REQUESTS",
         help="more are refused with 429 (default: %(default)s)",
+    )
+
+
+def _add_process_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("as a process")
+    group.add_argument(
+        "--drain",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="time to finish what runs on SIGTERM or Ctrl-C; a second one ends it at once "
+        "(default: %(default)g)",
+    )
+    group.add_argument(
+        "--supervised",
+        action="store_true",
+        help="tell the parent how it goes on standard output, and end with it",
+    )
+    group.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="(default: %(default)s)",
     )
 
 

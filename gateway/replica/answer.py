@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gateway.domain import Operation, ReplicaReport
 from gateway.errors import GatewayError
-from gateway.replica.request import Counts, Finish
+from gateway.replica.choice import Piece
+from gateway.replica.logprobs import chat_logprobs, completion_logprobs
+from gateway.replica.request import Counts
+from gateway.replica.text import Tokenizer
 
 DONE = b"data: [DONE]\n\n"
 
@@ -22,52 +25,73 @@ class Answer:
     created: int  # seconds since the epoch
     model: str
     include_usage: bool  # every streamed piece then has a `usage`, null but in the last
+    tokenizer: Tokenizer = field(repr=False)
+    logprobs: int | None = None  # so many likeliest tokens are told; None: no log-probabilities
+    token_ids: bool = False  # each choice has `token_ids`
+    echoed: str = field(default="", repr=False)  # the prompt's text, before that of each choice
+    begun: bool = False  # a continued answer: its beginning was sent before
 
     def whole(
-        self, text: str, finish: Finish, counts: Counts, report: ReplicaReport | None
+        self, choices: Sequence[Piece], counts: Counts, report: ReplicaReport | None
     ) -> bytes:
-        if self.operation is Operation.CHAT:
-            kind = "chat.completion"
-            said: Mapping[str, object] = {
-                "message": {"role": "assistant", "content": text, "refusal": None}
-            }
-        else:
-            kind = "text_completion"
-            said = {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish.value}
-        last = _with_report({"usage": _usage(counts)}, report)
-        return json.dumps({**self._head(kind), "choices": [choice], **last}).encode()
-
-    def first(self) -> bytes:
-        """The chunk that names the speaker of a chat; completions have none."""
-        if self.operation is Operation.COMPLETION:
-            return b""
-        return self._chunk({"delta": {"role": "assistant", "content": ""}})
-
-    def piece(self, text: str) -> bytes:
-        if self.operation is Operation.COMPLETION:
-            return self._chunk({"text": text})
-        return self._chunk({"delta": {"content": text}})
-
-    def last(self, finish: Finish, counts: Counts, report: ReplicaReport | None) -> bytes:
-        """The chunk with the finish reason, the one with the usage if it was asked for, the end."""
         is_chat = self.operation is Operation.CHAT
-        said: Mapping[str, object] = {"delta": {}} if is_chat else {"text": ""}
-        end = self._chunk(said, finish.value)
-        if self.include_usage:
-            last = _with_report({"choices": [], "usage": _usage(counts)}, report)
-            end += event({**self._head(self._chunk_kind), **last})
-        return end + DONE
+        kind = "chat.completion" if is_chat else "text_completion"
+        bodies = []
+        for piece in choices:
+            said: Mapping[str, object] = {"text": self._before + piece.text}
+            if is_chat:
+                message = {"role": "assistant", "content": piece.text, "refusal": None}
+                said = {"message": message}
+            bodies.append(self._choice(piece, said))
+        last = _with_report({"usage": _usage(counts)}, report)
+        return json.dumps({**self._head(kind), "choices": bodies, **last}).encode()
+
+    def first(self, index: int) -> bytes:
+        """The chunk that names the speaker of a chat, or has an echoed prompt; often none."""
+        if self.operation is Operation.COMPLETION:
+            return self._chunk(Piece(index, ""), {"text": self._before}) if self._before else b""
+        if self.begun:
+            return b""
+        return self._chunk(Piece(index, ""), {"delta": {"role": "assistant", "content": ""}})
+
+    def piece(self, piece: Piece) -> bytes:
+        """One chunk; the choice's last one has its finish reason."""
+        if self.operation is Operation.COMPLETION:
+            return self._chunk(piece, {"text": piece.text})
+        return self._chunk(piece, {"delta": {"content": piece.text} if piece.text else {}})
+
+    def last(self, counts: Counts, report: ReplicaReport | None) -> bytes:
+        """The chunk with the usage if it was asked for, and the end."""
+        if not self.include_usage:
+            return DONE
+        last = _with_report({"choices": [], "usage": _usage(counts)}, report)
+        return event({**self._head(self._chunk_kind), **last}) + DONE
+
+    @property
+    def _before(self) -> str:
+        return "" if self.begun else self.echoed
 
     @property
     def _chunk_kind(self) -> str:
         is_chat = self.operation is Operation.CHAT
         return "chat.completion.chunk" if is_chat else "text_completion"
 
-    def _chunk(self, said: Mapping[str, object], finish: str | None = None) -> bytes:
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
-        chunk = {**self._head(self._chunk_kind), "choices": [choice]}
+    def _chunk(self, piece: Piece, said: Mapping[str, object]) -> bytes:
+        chunk = {**self._head(self._chunk_kind), "choices": [self._choice(piece, said)]}
         return event({**chunk, "usage": None} if self.include_usage else chunk)
+
+    def _choice(self, piece: Piece, said: Mapping[str, object]) -> dict[str, object]:
+        finish = None if piece.end is None else piece.end.finish.value
+        choice = {"index": piece.index, **said, "logprobs": self._logprobs(piece)}
+        ids = {"token_ids": piece.tokens} if self.token_ids else {}
+        return {**choice, "finish_reason": finish, **ids}
+
+    def _logprobs(self, piece: Piece) -> dict[str, object] | None:
+        if self.logprobs is None:
+            return None
+        if self.operation is Operation.CHAT:
+            return chat_logprobs(piece.scored, self.tokenizer)
+        return completion_logprobs(piece.scored, self.tokenizer, self.logprobs)
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

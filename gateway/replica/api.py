@@ -7,19 +7,21 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from gateway.domain import Operation
-from gateway.replica.fields import Fields, admit, is_integer, refuse, valid_text
+from gateway.replica.fields import Fields, admit, refuse, valid_text
+from gateway.replica.prompt import Prompt, parse_chat, parse_prompt
+from gateway.replica.sampling import Sampling
 
 COMPLETION_MAX_TOKENS = 16
 """What OpenAI's completions generate when the client does not say."""
 
 MOST_TOKENS = 2**31 - 1
+MOST_CHOICES = 8
+MOST_BIASES = 1024
 MOST_STOPS = 4
+MOST_STOP_TOKENS = 128
+MOST_CONTINUED = 1 << 17
 LONGEST_STOP = 256  # characters; so much of the stream is held back
 LONGEST_NAME = 256  # characters of a model's name, a salt, a session's name
-MOST_MESSAGES = 4096
-
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-"""What the template gets for each role; OpenAI's `developer` is the newer name of `system`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,88 +30,107 @@ class Ask:
 
     operation: Operation
     model: str
-    messages: tuple[Mapping[str, str], ...] = field(repr=False)
-    """Of a chat, each with `role` and `content`."""
-    prompt: str | tuple[int, ...] = field(repr=False)
-    """Of a completion: text, or token ids."""
+    prompt: Prompt = field(repr=False)  # of a chat operation: a Chat
     stream: bool
     include_usage: bool
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop: tuple[str, ...]
-    max_tokens: int | None  # None: whatever the context leaves
+    n: int
+    sampling: Sampling = field(repr=False)
+    """Without the model's own stop tokens; `stop_tokens` are the client's."""
+    ignore_eos: bool
+    stop: tuple[str, ...] = field(repr=False)
+    include_stop: bool  # the stop string or token stays in the text
+    echo: bool  # the text begins with the prompt's
     cache_salt: bytes = field(repr=False)  # empty: the public chain
     priority: int
     session_id: str | None
+    continued: tuple[int, ...] | None = field(repr=False)
+    """Output tokens that were delivered before; None: the answer begins here."""
+    return_token_ids: bool
 
 
 def parse(operation: Operation, body: bytes, *, trusted: bool) -> Ask:
     """Raises InvalidRequest, and Forbidden for a gateway-only field of an untrusted caller."""
     fields = admit(operation, body, trusted=trusted)
-    is_chat = operation is Operation.CHAT
+    sampling, n = _sampling(fields, operation), _choices(fields)
     priority = fields.integer("priority", low=0, high=1000)
+    echo = fields.flag("echo")
+    if echo and sampling.logprobs is not None:
+        refuse("logprobs", "of a prompt are not supported here; leave out echo or logprobs")
+    continued = fields.integers("continue_token_ids", most=MOST_CONTINUED)
+    if continued is not None and n > 1:
+        refuse("continue_token_ids", "continues one choice; n must be 1")
     return Ask(
         operation=operation,
         model=fields.text("model", longest=LONGEST_NAME) or refuse("model", "is required"),
-        messages=_messages(fields.get("messages")) if is_chat else (),
-        prompt="" if is_chat else _prompt(fields.get("prompt")),
+        prompt=parse_chat(fields) if operation is Operation.CHAT else parse_prompt(fields),
         stream=fields.flag("stream"),
         include_usage=_include_usage(fields),
-        temperature=fields.number("temperature", default=1.0, low=0.0, high=2.0),
-        top_p=fields.number("top_p", default=1.0, low=0.0, high=1.0),
-        seed=fields.integer("seed", low=-(2**63), high=2**63 - 1),
+        n=n,
+        sampling=sampling,
+        ignore_eos=fields.flag("ignore_eos"),
         stop=_stop(fields.get("stop")),
-        max_tokens=_max_tokens(fields, operation),
+        include_stop=fields.flag("include_stop_str_in_output"),
+        echo=echo,
         # never empty when given: the empty salt is the public chain's
         cache_salt=(fields.text("cache_salt", longest=LONGEST_NAME) or "").encode(),
         priority=1 if priority is None else priority,
         session_id=fields.text("session_id", longest=LONGEST_NAME),
+        continued=continued,
+        return_token_ids=fields.flag("return_token_ids"),
     )
 
 
-def _messages(value: object) -> tuple[Mapping[str, str], ...]:
-    if not isinstance(value, list) or not 1 <= len(value) <= MOST_MESSAGES:
-        refuse("messages", f"must be a list of 1 to {MOST_MESSAGES} messages")
-    return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(value))
+def _sampling(fields: Fields, operation: Operation) -> Sampling:
+    top_k = fields.integer("top_k", low=-1, high=MOST_TOKENS)
+    return Sampling(
+        temperature=fields.number("temperature", default=1.0, low=0.0, high=2.0),
+        top_p=fields.number("top_p", default=1.0, low=0.0, high=1.0),
+        top_k=max(0, top_k or 0),  # -1 is vLLM's older word for all tokens
+        min_p=fields.number("min_p", default=0.0, low=0.0, high=1.0),
+        repetition_penalty=fields.number("repetition_penalty", default=1.0, low=0.0, high=10.0),
+        presence_penalty=fields.number("presence_penalty", default=0.0, low=-2.0, high=2.0),
+        frequency_penalty=fields.number("frequency_penalty", default=0.0, low=-2.0, high=2.0),
+        logit_bias=_logit_bias(fields.get("logit_bias")),
+        seed=fields.integer("seed", low=-(2**63), high=2**63 - 1),
+        max_tokens=_max_tokens(fields, operation),
+        min_tokens=fields.integer("min_tokens", low=0, high=MOST_TOKENS) or 0,
+        stop_tokens=frozenset(fields.integers("stop_token_ids", most=MOST_STOP_TOKENS) or ()),
+        logprobs=_logprobs(fields, operation),
+    )
 
 
-def _message(value: object, where: str) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        refuse(where, "must be an object with role and content")
-    # An assistant's message comes back as the SDK dumped it, with its empty fields.
-    for name in value.keys() - {"role", "content"}:
-        if value[name] not in (None, []):
-            refuse(f"{where}.{name[:64]}", "is not supported here; known: role, content")
-    role = value.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        refuse(f"{where}.role", f"must be one of {', '.join(_ROLES)}")
-    return {"role": _ROLES[role], "content": _content(value.get("content"), f"{where}.content")}
+def _choices(fields: Fields) -> int:
+    n = fields.integer("n", low=1, high=MOST_CHOICES)
+    n = 1 if n is None else n
+    if fields.get("best_of") is not None and fields.integer("best_of", low=1, high=20) != n:
+        refuse("best_of", "is not supported here with this value; leave it out or send that of n")
+    return n
 
 
-def _content(value: object, where: str) -> str:
-    if not isinstance(value, list):
-        return valid_text(value, where)
-    # Lines of their own, as vLLM and llama.cpp join them for templates that know strings only.
-    return "\n".join(_part(part, f"{where}[{i}]") for i, part in enumerate(value))
+def _logit_bias(value: object) -> Mapping[int, float]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > MOST_BIASES:
+        refuse("logit_bias", f"must be an object of at most {MOST_BIASES} token ids")
+    biases: dict[int, float] = {}
+    for key, bias in value.items():
+        if not (key.isascii() and key.isdigit() and len(key) <= 10):
+            refuse("logit_bias", "must have token ids in its keys, as strings")
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            refuse("logit_bias", "must have values from -100 to 100")
+        biases[int(key)] = float(bias)
+    return biases
 
 
-def _part(value: object, where: str) -> str:
-    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
-        refuse(where, "must be an object with a type")
-    if value["type"] != "text":
-        refuse(f"{where}.type", f"{value['type'][:64]!r} is not supported here; known: 'text'")
-    return valid_text(value.get("text"), f"{where}.text")
-
-
-def _prompt(value: object) -> str | tuple[int, ...]:
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
-        value = value[0]
-    if isinstance(value, list) and value and all(is_integer(token) for token in value):
-        return tuple(value)
-    if isinstance(value, list):
-        refuse("prompt", "must be one prompt: a string, or a list of token ids that is not empty")
-    return valid_text(value, "prompt") or refuse("prompt", "must not be empty")
+def _logprobs(fields: Fields, operation: Operation) -> int | None:
+    if operation is Operation.COMPLETION:
+        return fields.integer("logprobs", low=0, high=5)
+    top = fields.integer("top_logprobs", low=0, high=20)
+    if fields.flag("logprobs"):
+        return top or 0
+    if top:
+        refuse("top_logprobs", "is only allowed with logprobs: true")
+    return None
 
 
 def _include_usage(fields: Fields) -> bool:

@@ -28,9 +28,10 @@ from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest
 from gateway.replica.backends.base import BLOCK_SIZE, Backend
 from gateway.replica.blocks import BlockPool, Chain
 from gateway.replica.intake import Intake
+from gateway.replica.metrics import EngineMetrics
 from gateway.replica.plan import Plan
-from gateway.replica.request import Finish, Request, Submission
-from gateway.replica.sampler import sample
+from gateway.replica.request import Finish, Output, Request, Submission
+from gateway.replica.sampler import logprobs_of, sample
 from gateway.replica.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Engine:
         self._numbers = count()
         self._prefill_tokens = self._decode_tokens = 0
         self._epoch = secrets.token_hex(8)
+        self.metrics = EngineMetrics()
         self._stats = self._snapshot()
         self._thread: threading.Thread | None = None
 
@@ -106,14 +108,15 @@ class Engine:
         if self._thread.is_alive():
             raise TimeoutError(f"the engine's step did not end within {timeout} s")
 
-    def submit(self, submission: Submission) -> None:
-        """Queues a request. Its callbacks will be called on the engine's thread.
+    def submit(self, *submissions: Submission) -> None:
+        """Queues requests of one prompt, all or none. Callbacks come on the engine's thread.
 
         Raises InvalidRequest, ContextLengthExceeded, RateLimited (the queue is full; with
         `retry_after_s`), Unavailable (draining), and ValueError for an id that is in use.
         """
-        self._check_prompt(submission.prompt)
-        self._intake.put(submission)
+        for submission in submissions:
+            self._check(submission)
+        self._intake.put(*submissions)
 
     def abort(self, request_id: str) -> None:
         """Ends a request before the next step, with ABORTED; nothing happens if it is over."""
@@ -183,36 +186,39 @@ class Engine:
         return Request(submission, chain, next(self._numbers), self._clock(), limit)
 
     def _advance(self, plan: Plan) -> None:
+        self.metrics.planned(plan, self._clock())
         logits = self._backend.forward(plan.batch())
         requests = plan.sampled
-        tokens = sample(
-            logits,
-            [request.submission.sampling for request in requests],
-            [len(request.tokens) for request in requests],
-            self._generator,
-        )
+        tokens = sample(logits, [request.turn for request in requests], self._generator)
         finishes = self._scheduler.commit(plan, tokens)
         self._prefill_tokens += plan.prefill_tokens
         self._decode_tokens += len(tokens)
-        for request, token, finish in zip(requests, tokens, finishes, strict=True):
-            self._report(request, token, finish)
+        now = self._clock()
+        for request, row, token, finish in zip(requests, logits, tokens, finishes, strict=True):
+            if token is None:
+                self._fail(request, GatewayError("the model gave no finite logits"))
+                continue
+            wanted = request.submission.sampling.logprobs
+            logprobs = None if wanted is None else logprobs_of(row, token, wanted)
+            self.metrics.sampled(request, now)
+            self._report(request, Output(token, finish, logprobs))
 
-    def _report(self, request: Request, token: int | None, finish: Finish | None) -> None:
+    def _report(self, request: Request, output: Output) -> None:
         """Tells the caller of its new token, and of the end if this is it."""
-        if token is None:
-            self._fail(request, GatewayError("the model gave no finite logits"))
-            return
-        if finish is not Finish.STOP and request.submission.on_token(token):
+        finish = output.finish
+        if request.submission.on_token(output):
             finish = Finish.STOP
         if finish is not None:
             self._finish(request, finish)
 
     def _finish(self, request: Request, finish: Finish) -> None:
         with self._ending(request):
+            self.metrics.finished(request, finish, self._clock())
             request.submission.on_finish(finish, request.counts)
 
     def _fail(self, request: Request, error: GatewayError) -> None:
         with self._ending(request):
+            self.metrics.finished(request, None, self._clock())
             request.submission.on_error(error)
 
     @contextmanager
@@ -238,17 +244,16 @@ class Engine:
             self._finish(request, Finish.ABORTED)
         self._publish()
 
-    def _check_prompt(self, prompt: tuple[int, ...]) -> None:
-        vocabulary = self._backend.spec.vocabulary
-        if not prompt:
+    def _check(self, submission: Submission) -> None:
+        size = len(submission.tokens)
+        if not submission.prompt:
             raise InvalidRequest("the prompt must have at least one token")
-        if len(prompt) + 1 > self._context_length:
+        if size + 1 > self._context_length:
             raise ContextLengthExceeded(
-                f"the prompt has {len(prompt)} tokens, but prompt and output together may have "
+                f"the prompt has {size} tokens, but prompt and output together may have "
                 f"at most {self._context_length} here"
             )
-        if min(prompt) < 0 or max(prompt) >= vocabulary:
-            raise InvalidRequest(f"token ids must be from 0 to {vocabulary - 1}")
+        submission.check_tokens(self._backend.spec.vocabulary)
 
     def _publish(self) -> None:
         self._stats = self._snapshot()

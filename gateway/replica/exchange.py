@@ -8,37 +8,29 @@ connection is listened to from the first line. Hanging up is a normal ending.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from starlette.types import Receive, Send
+from starlette.types import Send
 
-from gateway.domain import ReplicaReport
-from gateway.errors import BodyTooLarge, RequestTimeout, Unavailable
+from gateway.domain import Operation, ReplicaReport
 from gateway.replica.answer import Answer
 from gateway.replica.api import Ask
-from gateway.replica.request import Counts, Finish, Sampling, Submission
-from gateway.replica.text import TextStream, Tokenizer
-
-BODY_S = 30.0
-"""Seconds that a client may take to send its body."""
-
-
-class HungUp(Exception):
-    """The client has closed its connection. Nobody is left to be told."""
+from gateway.replica.choice import Choice, Piece
+from gateway.replica.inbox import Inbox
+from gateway.replica.request import Counts, Submission
+from gateway.replica.text import Tokenizer
 
 
 class Submits(Protocol):
     """What an exchange needs of the engine."""
 
-    def submit(self, submission: Submission) -> None:
-        """Raises ContextLengthExceeded, RateLimited or Unavailable."""
+    def submit(self, *submissions: Submission) -> None:
+        """All or none. Raises ContextLengthExceeded, RateLimited or Unavailable."""
         ...
 
     def abort(self, request_id: str) -> None:
@@ -47,168 +39,132 @@ class Submits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    finish: Finish
-    counts: Counts
-
-
-class Inbox:
-    """What has happened to one request and was not yet taken. Filled from any thread."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._pieces: deque[str] = deque()
-        self._end: Done | Exception | None = None
-        self._arrived = asyncio.Event()
-
-    def put(self, piece: str) -> None:
-        self._pieces.append(piece)
-        self._loop.call_soon_threadsafe(self._arrived.set)
-
-    def end(self, end: Done | Exception) -> None:
-        """Nothing comes after it."""
-        self._end = end
-        self._loop.call_soon_threadsafe(self._arrived.set)
-
-    async def take(self) -> tuple[list[str], Done | None]:
-        """All the text that has piled up, and the end if it has come.
-
-        Raises the exception that the request ended with, Unavailable if the engine gave it up.
-        """
-        await self._arrived.wait()
-        self._arrived.clear()
-        # The end is read first: every piece was put before it, and so is in the deque.
-        end = self._end
-        if isinstance(end, Exception):
-            raise end
-        if end is not None and end.finish is Finish.ABORTED:
-            raise Unavailable("the replica stopped before the answer was complete")
-        return [self._pieces.popleft() for _ in range(len(self._pieces))], end
-
-
-@dataclass(frozen=True, slots=True)
 class Exchange:
     ask: Ask
     prompt: tuple[int, ...]
     engine: Submits
+    context_length: int  # tokens that prompt and output may have together
     tokenizer: Tokenizer
     report: Callable[[], ReplicaReport | None]  # asked for when the answer ends
     inbox: Inbox
 
-    async def run(self, send: Send) -> Done:
-        """Answers the request; raises before the first byte whatever can be known by then."""
-        submission = self._submission()
-        answer = Answer(
-            operation=self.ask.operation,
-            id=submission.id,
-            created=int(time.time()),
-            model=self.ask.model,
-            include_usage=self.ask.include_usage,
-        )
-        with _submitted(self.engine, submission):
-            respond = self._stream if self.ask.stream else self._whole
+    async def run(self, send: Send) -> list[Piece]:
+        """Answers the request; raises before the first byte whatever can be known by then.
+
+        Returns the last piece of each choice.
+        """
+        ask = self.ask
+        kind = "chatcmpl" if ask.operation is Operation.CHAT else "cmpl"
+        answer_id = f"{kind}-{uuid.uuid4().hex}"
+        choices = [Choice(i, ask, self.tokenizer, self.inbox.put) for i in range(ask.n)]
+        submissions = [self._submission(answer_id, choice) for choice in choices]
+        submissions[0].check_tokens(self.tokenizer.vocabulary)
+        answer = self._answer(answer_id)
+        respond = self._stream if ask.stream else self._whole
+        over = choices[0].replay(ask.continued or (), self._room)
+        if over is not None:
+            delivered = len(ask.continued or ())
+            choices[0].end_at_once(over, Counts(len(self.prompt), 0, delivered))
+            return await respond(answer, send)
+        with _submitted(self.engine, submissions):
             return await respond(answer, send)
 
-    async def _stream(self, answer: Answer, send: Send) -> Done:
-        started, end = False, None
-        out = answer.first()
-        while end is None:
-            pieces, end = await self.inbox.take()
-            out += b"".join(answer.piece(piece) for piece in pieces)
-            if end is not None:
-                out += answer.last(end.finish, end.counts, self.report())
+    async def _stream(self, answer: Answer, send: Send) -> list[Piece]:
+        ended: list[Piece] = []
+        started = False
+        out = b"".join(answer.first(index) for index in range(self.ask.n))
+        while len(ended) < self.ask.n:
+            pieces = await self.inbox.take()
+            out += b"".join(map(answer.piece, pieces))
+            ended += (piece for piece in pieces if piece.end is not None)
+            is_last = len(ended) == self.ask.n
+            if is_last:
+                out += answer.last(_counts(ended), self.report())
             if not started:
                 await send(_start(answer.id, b"text/event-stream", (b"cache-control", b"no-cache")))
                 started = True
-            await send({"type": "http.response.body", "body": out, "more_body": end is None})
+            await send({"type": "http.response.body", "body": out, "more_body": not is_last})
             out = b""
-        return end
+        return ended
 
-    async def _whole(self, answer: Answer, send: Send) -> Done:
-        text, end = "", None
-        while end is None:
-            pieces, end = await self.inbox.take()
-            text += "".join(pieces)
-        body = answer.whole(text, end.finish, end.counts, self.report())
+    async def _whole(self, answer: Answer, send: Send) -> list[Piece]:
+        pieces: list[list[Piece]] = [[] for _ in range(self.ask.n)]
+        while not all(each and each[-1].end for each in pieces):
+            for piece in await self.inbox.take():
+                pieces[piece.index].append(piece)
+        choices = [Piece.joined(each) for each in pieces]
+        body = answer.whole(choices, _counts(choices), self.report())
         length = (b"content-length", str(len(body)).encode())
         await send(_start(answer.id, b"application/json", length))
         await send({"type": "http.response.body", "body": body})
-        return end
+        return choices
 
-    def _submission(self) -> Submission:
-        ask, inbox = self.ask, self.inbox
-        text = TextStream(self.tokenizer, ask.stop)
+    @property
+    def _room(self) -> int:
+        """Tokens that the output may have; the engine keeps the same limit."""
+        room = self.context_length - len(self.prompt)
+        wanted = self.ask.sampling.max_tokens
+        return room if wanted is None else min(room, wanted)
 
-        # All three run on the engine's thread, which makes it the one thread that owns `text`.
-        def on_token(token: int) -> bool:
-            if piece := text.push(token):
-                inbox.put(piece)
-            return text.stopped
+    def _answer(self, answer_id: str) -> Answer:
+        ask, prompt = self.ask, self.ask.prompt
+        echoed = ""
+        if ask.echo:
+            echoed = prompt if isinstance(prompt, str) else self.tokenizer.decode(self.prompt)
+        return Answer(
+            operation=ask.operation,
+            id=answer_id,
+            created=int(time.time()),
+            model=ask.model,
+            include_usage=ask.include_usage,
+            tokenizer=self.tokenizer,
+            logprobs=ask.sampling.logprobs,
+            token_ids=ask.return_token_ids,
+            echoed=echoed,
+            begun=ask.continued is not None,
+        )
 
-        def on_finish(finish: Finish, counts: Counts) -> None:
-            if rest := text.finish():
-                inbox.put(rest)
-            inbox.end(Done(finish, counts))
-
+    def _submission(self, answer_id: str, choice: Choice) -> Submission:
+        ask = self.ask
+        seed = ask.sampling.seed
+        sampling = replace(
+            ask.sampling,
+            stop_tokens=choice.stop_tokens,
+            # seeds have 64 bits, so no choice draws as another request's first one does
+            seed=None if seed is None else seed + (choice.index << 64),
+        )
         return Submission(
-            id=f"{'chatcmpl' if ask.messages else 'cmpl'}-{uuid.uuid4().hex}",
+            id=f"{answer_id}-{choice.index}",
             prompt=self.prompt,
-            sampling=Sampling(
-                temperature=ask.temperature,
-                top_p=ask.top_p,
-                seed=ask.seed,
-                max_tokens=ask.max_tokens,
-                stop_tokens=self.tokenizer.stop_tokens,
-            ),
-            on_token=on_token,
-            on_finish=on_finish,
-            on_error=inbox.end,
+            sampling=sampling,
+            on_token=choice.on_token,
+            on_finish=choice.on_finish,
+            on_error=self.inbox.fail,
             salt=ask.cache_salt,
             priority=ask.priority,
+            continued=ask.continued or (),
         )
 
 
-async def read_body(receive: Receive, most: int) -> bytes:
-    """The request's body. Raises BodyTooLarge, RequestTimeout, HungUp."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise HungUp
-                body += message.get("body", b"")
-                if len(body) > most:
-                    raise BodyTooLarge(f"the body is larger than {most} bytes")
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError:
-        raise RequestTimeout(f"the body did not arrive within {BODY_S:g} s") from None
-
-
-@asynccontextmanager
-async def listening(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
-    """While it lasts, a client that hangs up ends the inbox with HungUp. After `read_body`."""
-
-    async def listen() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        inbox.end(HungUp())
-
-    listener = asyncio.create_task(listen())
-    try:
-        yield
-    finally:
-        listener.cancel()
-
-
 @contextmanager
-def _submitted(engine: Submits, submission: Submission) -> Iterator[None]:
-    engine.submit(submission)
+def _submitted(engine: Submits, submissions: Sequence[Submission]) -> Iterator[None]:
+    engine.submit(*submissions)
     try:
         yield
     finally:
-        engine.abort(submission.id)
+        for submission in submissions:
+            engine.abort(submission.id)
+
+
+def _counts(ended: Sequence[Piece]) -> Counts:
+    """Of the whole answer: all choices share one prompt; the first found the cache as it was."""
+    counts = [piece.end.counts for piece in sorted(ended, key=_index) if piece.end is not None]
+    completion = sum(each.completion_tokens for each in counts)
+    return replace(counts[0], completion_tokens=completion)
+
+
+def _index(piece: Piece) -> int:
+    return piece.index
 
 
 def _start(answer_id: str, content_type: bytes, *more: tuple[bytes, bytes]) -> dict[str, object]:

@@ -8,7 +8,7 @@ is one that it does not know.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NoReturn, TypeGuard
@@ -36,27 +36,38 @@ _CHAT, _COMPLETION = Operation.CHAT, Operation.COMPLETION
 _FIELDS: Mapping[str, _Field] = {
     "model": _Field(_Class.HONOURED),
     "messages": _Field(_Class.HONOURED, only=_CHAT),
+    "add_generation_prompt": _Field(_Class.HONOURED, only=_CHAT),
+    "continue_final_message": _Field(_Class.HONOURED, only=_CHAT),
     "prompt": _Field(_Class.HONOURED, only=_COMPLETION),
+    "echo": _Field(_Class.HONOURED, only=_COMPLETION),
     "stream": _Field(_Class.HONOURED),
     "stream_options": _Field(_Class.HONOURED),
+    "n": _Field(_Class.HONOURED),
+    "best_of": _Field(_Class.HONOURED, only=_COMPLETION),
     "temperature": _Field(_Class.HONOURED),
     "top_p": _Field(_Class.HONOURED),
+    "top_k": _Field(_Class.HONOURED),
+    "min_p": _Field(_Class.HONOURED),
+    "repetition_penalty": _Field(_Class.HONOURED),
+    "presence_penalty": _Field(_Class.HONOURED),
+    "frequency_penalty": _Field(_Class.HONOURED),
+    "logit_bias": _Field(_Class.HONOURED),
     "seed": _Field(_Class.HONOURED),
-    "stop": _Field(_Class.HONOURED),
+    "logprobs": _Field(_Class.HONOURED),
+    "top_logprobs": _Field(_Class.HONOURED, only=_CHAT),
     "max_tokens": _Field(_Class.HONOURED),
     "max_completion_tokens": _Field(_Class.HONOURED, only=_CHAT),
+    "min_tokens": _Field(_Class.HONOURED),
+    "stop": _Field(_Class.HONOURED),
+    "stop_token_ids": _Field(_Class.HONOURED),
+    "include_stop_str_in_output": _Field(_Class.HONOURED),
+    "ignore_eos": _Field(_Class.HONOURED),
     "user": _Field(_Class.LABEL),
     "metadata": _Field(_Class.LABEL),
     "safety_identifier": _Field(_Class.LABEL),
     "prompt_cache_key": _Field(_Class.LABEL),  # the cache here goes by content
-    "n": _Field(_Class.NEUTRAL, (1,)),
     "store": _Field(_Class.NEUTRAL, (False,)),
-    "presence_penalty": _Field(_Class.NEUTRAL, (0, 0.0)),
-    "frequency_penalty": _Field(_Class.NEUTRAL, (0, 0.0)),
-    "logit_bias": _Field(_Class.NEUTRAL, ({},)),
-    "logprobs": _Field(_Class.NEUTRAL, (False,)),
     "service_tier": _Field(_Class.NEUTRAL, ("auto", "default")),
-    "top_logprobs": _Field(_Class.NEUTRAL, (0,), only=_CHAT),
     "response_format": _Field(_Class.NEUTRAL, ({"type": "text"},), only=_CHAT),
     "tools": _Field(_Class.NEUTRAL, ([],), only=_CHAT),
     "tool_choice": _Field(_Class.NEUTRAL, ("none", "auto"), only=_CHAT),
@@ -69,12 +80,12 @@ _FIELDS: Mapping[str, _Field] = {
     "reasoning_effort": _Field(_Class.NEUTRAL, ("none",), only=_CHAT),
     "verbosity": _Field(_Class.NEUTRAL, ("medium",), only=_CHAT),
     "web_search_options": _Field(_Class.NEUTRAL, only=_CHAT),
-    "best_of": _Field(_Class.NEUTRAL, (1,), only=_COMPLETION),
-    "echo": _Field(_Class.NEUTRAL, (False,), only=_COMPLETION),
     "suffix": _Field(_Class.NEUTRAL, ("",), only=_COMPLETION),
     "cache_salt": _Field(_Class.GATEWAY),
     "priority": _Field(_Class.GATEWAY),
     "session_id": _Field(_Class.GATEWAY),
+    "continue_token_ids": _Field(_Class.GATEWAY),
+    "return_token_ids": _Field(_Class.GATEWAY),
 }
 
 
@@ -99,11 +110,13 @@ class Fields:
             refuse(name, f"must have 1 to {longest} characters")
         return text
 
-    def flag(self, name: str) -> bool:
+    def flag(self, name: str, *, default: bool = False) -> bool:
         value = self.get(name)
-        if value is not None and not isinstance(value, bool):
+        if value is None:
+            return default
+        if not isinstance(value, bool):
             refuse(name, "must be true or false")
-        return value is True
+        return value
 
     def integer(self, name: str, *, low: int, high: int) -> int | None:
         value = self.get(name)
@@ -112,6 +125,17 @@ class Fields:
         if not is_integer(value) or not low <= value <= high:
             refuse(name, f"must be an integer from {low} to {high}")
         return value
+
+    def integers(self, name: str, *, most: int) -> tuple[int, ...] | None:
+        """A list of non-negative ones."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(is_integer(v) and v >= 0 for v in value):
+            refuse(name, "must be a list of integers from 0 on")
+        if len(value) > most:
+            refuse(name, f"must have at most {most} entries")
+        return tuple(value)
 
     def number(self, name: str, *, default: float, low: float, high: float) -> float:
         value = self.get(name)
@@ -141,6 +165,15 @@ def admit(operation: Operation, body: bytes, *, trusted: bool) -> Fields:
             harmless = " or ".join(json.dumps(v) for v in field.neutral if not isinstance(v, float))
             hint = f"leave it out{f' or send {harmless}' if harmless else ''}"
             refuse(name, f"is not supported here with this value; {hint}")
+    return Fields(values)
+
+
+def admit_only(body: bytes, known: Sequence[str]) -> Fields:
+    """The fields of a body that may have these and no others. Raises InvalidRequest."""
+    values = _load(body)
+    for name in values.keys() - set(known):
+        named = ", ".join(known)
+        raise InvalidRequest(f"unknown field {name[:64]!r}; known: {named}", param=name[:64])
     return Fields(values)
 
 

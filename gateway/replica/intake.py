@@ -13,8 +13,8 @@ class Intake:
     """A bounded, thread-safe queue of submissions and aborts. It calls nobody back.
 
     At most `max_requests` requests or `max_tokens` tokens wait; an empty queue takes a prompt of
-    any size. Waiting are those in the inbox, those on their way to the scheduler, and those of
-    which the engine last reported that they wait there.
+    any size, and any number of requests that share it. Waiting are those in the inbox, those on
+    their way to the scheduler, and those of which the engine last reported that they wait there.
     """
 
     def __init__(self, *, max_requests: int, max_tokens: int) -> None:
@@ -27,16 +27,19 @@ class Intake:
         self._taken = self._reported = (0, 0)  # requests and tokens
         self._closed = self._stopping = False
 
-    def put(self, submission: Submission) -> None:
-        """Raises RateLimited (with `retry_after_s`), Unavailable, ValueError for an id in use."""
+    def put(self, *submissions: Submission) -> None:
+        """All of them or none; they share their prompt, so its tokens count once.
+
+        Raises RateLimited (with `retry_after_s`), Unavailable, ValueError for an id in use.
+        """
         with self._changed:
             if self._closed:
                 raise Unavailable("this replica is shutting down and takes no new requests")
-            if submission.id in self._live:
+            if any(submission.id in self._live for submission in submissions):
                 raise ValueError("a request with this id is in progress")
-            self._check_room(len(submission.prompt))
-            self._live.add(submission.id)
-            self._inbox.append(submission)
+            self._check_room(len(submissions), max(len(s.tokens) for s in submissions))
+            self._live.update(submission.id for submission in submissions)
+            self._inbox.extend(submissions)
             self._changed.notify_all()
 
     def abort(self, request_id: str) -> None:
@@ -84,11 +87,11 @@ class Intake:
             self._live.discard(request_id)
             self._changed.notify_all()
 
-    def _check_room(self, size: int) -> None:
+    def _check_room(self, count: int, size: int) -> None:
         sizes = _prompt_sizes(self._inbox)
         requests = len(sizes) + self._taken[0] + self._reported[0]
         tokens = sum(sizes) + self._taken[1] + self._reported[1]
-        if requests >= self._max_requests:
+        if requests and requests + count > self._max_requests:
             excess = tokens / requests
         elif requests and tokens + size > self._max_tokens:
             excess = tokens + size - self._max_tokens
@@ -101,4 +104,4 @@ class Intake:
 
 
 def _prompt_sizes(inbox: list[Submission | str]) -> list[int]:
-    return [len(message.prompt) for message in inbox if isinstance(message, Submission)]
+    return [len(message.tokens) for message in inbox if isinstance(message, Submission)]

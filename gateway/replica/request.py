@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,31 +9,13 @@ from enum import StrEnum, auto
 
 from gateway.errors import InvalidRequest
 from gateway.replica.blocks import Chain
+from gateway.replica.sampling import Sampling, Seen, Turn
 
 
 class Finish(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     ABORTED = "aborted"
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How a request's tokens are chosen. Raises InvalidRequest that names the field."""
-
-    temperature: float = 1.0  # 0: greedy
-    top_p: float = 1.0  # above 0, at most 1
-    seed: int | None = None  # None: the engine's own randomness
-    max_tokens: int | None = None  # None: until the context is full
-    stop_tokens: frozenset[int] = frozenset()
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise InvalidRequest("temperature must be 0 or more", param="temperature")
-        if not 0 < self.top_p <= 1:
-            raise InvalidRequest("top_p must be above 0 and at most 1", param="top_p")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InvalidRequest("max_tokens must be at least 1", param="max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +30,23 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural logarithms of the model's own probabilities for one token."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...]  # token ids and theirs, likeliest first
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One sampled token."""
+
+    token: int
+    finish: Finish | None = None  # why it is the last, if it is: STOP for a stop token
+    logprobs: Logprobs | None = None  # if they were asked for
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """A prompt and whom to tell. Exactly one of `on_finish` and `on_error` is called, and last.
 
@@ -58,12 +56,33 @@ class Submission:
     id: str  # unique among the requests that are not over
     prompt: tuple[int, ...] = field(repr=False)
     sampling: Sampling
-    on_token: Callable[[int], bool]
-    """Gets every token but a stop token; True means seen enough: the request ends with STOP."""
+    on_token: Callable[[Output], bool]
+    """Gets every token; True means seen enough: the request ends with STOP."""
     on_finish: Callable[[Finish, Counts], None]
     on_error: Callable[[Exception], None]
     salt: bytes = field(default=b"", repr=False)  # names the tenant
     priority: int = 1  # 0 is the most urgent class
+    continued: tuple[int, ...] = field(default=(), repr=False)
+    """Output tokens that were told before, perhaps by another engine: the answer goes on after
+    them, and they count as its own in every respect."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """What must be computed before the first new token."""
+        return self.prompt + self.continued
+
+    def check_tokens(self, vocabulary: int) -> None:
+        """Raises InvalidRequest that names the field with a token that the model does not have."""
+        named = {
+            "prompt": self.prompt,
+            "continue_token_ids": self.continued,
+            "logit_bias": self.sampling.logit_bias,
+            "stop_token_ids": self.sampling.stop_tokens,
+        }
+        for name, tokens in named.items():
+            if tokens and (min(tokens) < 0 or max(tokens) >= vocabulary):
+                what = f"{name}: token ids must be from 0 to {vocabulary - 1}"
+                raise InvalidRequest(what, param=name)
 
 
 class State(StrEnum):
@@ -93,9 +112,16 @@ class Request:
     computed: int = 0  # tokens whose KV is in the blocks
     matched: int = 0  # tokens that the cache held when last looked up, for the queue's length
     cached_tokens: int | None = None  # None: not admitted yet
+    seen: Seen | None = field(init=False, repr=False)  # None: its sampling needs none
+    # when it was first planned and when it got its first and its latest token
+    planned: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
 
     def __post_init__(self) -> None:
-        self.tokens = array("i", self.submission.prompt)
+        asked = self.submission
+        self.tokens = array("i", asked.tokens)
+        self.seen = Seen.of(asked.sampling, asked.prompt, asked.continued)
         self.chain.extend(self.hashes, self.tokens)
 
     @property
@@ -110,12 +136,21 @@ class Request:
     @property
     def counts(self) -> Counts:
         prompt = len(self.submission.prompt)
-        return Counts(prompt, self.cached_tokens or 0, len(self.tokens) - prompt)
+        cached = min(self.cached_tokens or 0, prompt)  # continued output may have been cached too
+        return Counts(prompt, cached, len(self.tokens) - prompt)
+
+    @property
+    def turn(self) -> Turn:
+        position = len(self.tokens)
+        generated = position - len(self.submission.prompt)
+        return Turn(self.submission.sampling, position, generated, self.seen)
 
     def append(self, token: int) -> Finish | None:
         """Adds a sampled token; returns why it is the last one, if it is."""
         self.tokens.append(token)
         self.chain.extend(self.hashes, self.tokens)
+        if self.seen is not None:
+            self.seen.add(token)
         if token in self.submission.sampling.stop_tokens:
             return Finish.STOP
         return Finish.LENGTH if len(self.tokens) >= self.limit else None

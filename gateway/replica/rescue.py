@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, NotFound
 from gateway.replica.answer import error_event
+from gateway.replica.client import HungUp
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ class Rescue:
 
         try:
             await self._app(scope, receive, watched)
+            return
+        except HungUp:
+            logger.info("%s: the client hung up", scope["path"])
             return
         except GatewayError as error:
             failure = error

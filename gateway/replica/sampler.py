@@ -1,39 +1,41 @@
-"""From logits to tokens. Pure functions: what is random comes in as an argument."""
+"""
+From logits to tokens. Pure functions: what is random comes in as an argument.
+
+The order is vLLM's, so that equal requests mean the same: the log-probabilities that a caller is
+told are the model's own (`logprobs_of`); then come `logit_bias` and `min_tokens`, the penalties,
+greedy or the temperature, and which tokens may be drawn (`truncation`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.replica.backends.base import Float32
-from gateway.replica.request import Sampling
+from gateway.replica.request import Logprobs
+from gateway.replica.sampling import Sampling, Seen, Turn
+from gateway.replica.truncation import FLOOR, draw, largest
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy: dividing by them would overflow (vLLM has the same bound)."""
 
-_FLOOR = 1e-4
-"""Share of the likeliest token's weight above which the nucleus is looked for first."""
-
-_SPAN = 256
-"""Weights that are summed up at once before the cumulated sums are searched."""
-
 
 def sample(
-    logits: Float32,
-    samplings: Sequence[Sampling],
-    positions: Sequence[int],
-    generator: np.random.Generator,
+    logits: Float32, turns: Sequence[Turn], generator: np.random.Generator
 ) -> list[int | None]:
-    """One token for each row of logits [S, V]; None where they are not finite.
+    """One token for each row of logits [S, V], which are not changed; None where not finite.
 
-    `positions` are where the tokens will stand in their sequences. Rows do not influence each
-    other: a seeded row's token depends on its logits, its seed and its position alone.
+    Rows do not influence each other: a seeded row's token depends on its logits, its past, its
+    seed and its position alone.
     """
     tokens: list[int | None] = []
     likeliest = logits.argmax(axis=1)
-    for row, best, sampling, position in zip(logits, likeliest, samplings, positions, strict=True):
+    for given, first, turn in zip(logits, likeliest, turns, strict=True):
+        row, best, sampling = given, first, turn.sampling
+        if turn.adjusts:
+            row = adjusted(given, turn)
+            best = row.argmax()
         # argmax finds a NaN before any number, and infinity before any other
         if not np.isfinite(row[best]):
             tokens.append(None)
@@ -41,10 +43,11 @@ def sample(
             tokens.append(int(best))
         else:
             seed = sampling.seed
-            noise = generator.random() if seed is None else seeded_noise(seed, position)
+            noise = generator.random() if seed is None else seeded_noise(seed, turn.position)
             with np.errstate(over="ignore"):  # a mask of the lowest float32 becomes -inf, as meant
                 weights = np.exp((row - row[best]) * np.float32(1 / sampling.temperature))
-            tokens.append(draw(weights, sampling.top_p, noise))
+            top_p, top_k, min_p = sampling.top_p, sampling.top_k, sampling.min_p
+            tokens.append(draw(weights, noise, top_p=top_p, top_k=top_k, min_p=min_p))
     return tokens
 
 
@@ -57,51 +60,41 @@ def seeded_noise(seed: int, position: int) -> float:
     return float(raw >> 11) * 2.0**-53
 
 
-def draw(weights: Float32, top_p: float, noise: float) -> int:
-    """The token at `noise` in [0, 1) of the distribution that weights [V] stand for.
+def adjusted(row: Float32, turn: Turn) -> Float32:
+    """A copy of the logits [V] with what the request adds to them and takes off."""
+    row, sampling = row.copy(), turn.sampling
+    if bias := sampling.logit_bias:
+        size = len(bias)
+        row[np.fromiter(bias, np.intp, size)] += np.fromiter(bias.values(), np.float32, size)
+    if turn.generated < sampling.min_tokens:
+        row[list(sampling.stop_tokens)] = -np.inf
+    if turn.seen is not None:
+        _penalise(row, turn.seen, sampling)
+    return row
 
-    Weights need not sum to one. `top_p` below 1 keeps the nucleus: the fewest likeliest tokens
-    that hold at least this share of the mass (Holtzman et al. 2020); equal weights by lowest id.
+
+def logprobs_of(row: Float32, token: int, count: int) -> Logprobs:
+    """Natural logarithms of the model's own probabilities: of the token and the `count` likeliest.
+
+    `row` are its raw logits [V], before bias, penalties and temperature.
     """
-    if top_p >= 1:
-        return _exceeding(weights, noise * float(weights.sum()))
-    ids = nucleus(weights, top_p)
-    kept = weights[ids]
-    return int(ids[_exceeding(kept, noise * float(kept.sum()))])
+    most = row.max()
+    total = most + np.log(np.exp(row - most).sum())
+    top: tuple[tuple[int, float], ...] = ()
+    if count:
+        ids = largest(row, min(count, len(row)), float(most) + np.log(FLOOR))
+        order = ids[np.argsort(-row[ids], kind="stable")]
+        top = tuple(zip(order.tolist(), (row[order] - total).tolist(), strict=True))
+    return Logprobs(float(row[token] - total), top)
 
 
-def nucleus(weights: Float32, top_p: float) -> NDArray[np.intp]:
-    """Token ids of the nucleus, in ascending order.
-
-    Found from its lowest weight, so values are sorted and not ids (numpy has vector code for
-    that), and only those above a floor if they hold the mass: they are the likeliest ones.
-    """
-    wanted = top_p * float(weights.sum())
-    likely = weights[weights > _FLOOR * weights.max()]
-    ordered = np.sort(likely if likely.sum() > wanted else weights)
-    dropped = _exceeding(ordered, float(ordered.sum()) - wanted)
-    lowest = ordered[dropped]
-    ids = np.flatnonzero(weights >= lowest)
-    surplus = len(ids) - (len(ordered) - dropped)
-    if surplus:
-        equal = np.flatnonzero(weights[ids] == lowest)
-        ids = np.delete(ids, equal[-surplus:])
-    return ids
-
-
-def _exceeding(weights: Float32, target: float) -> int:
-    """Index at which the cumulated weights first exceed `target`; its weight is above zero.
-
-    Sums up spans first and then the weights of one span, several times faster than one by one.
-    """
-    spans = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _SPAN)), dtype=np.float64)
-    span = _search(spans, target)
-    first = span * _SPAN
-    inside = np.cumsum(weights[first : first + _SPAN], dtype=np.float64)
-    return first + _search(inside, target - float(spans[span - 1]) if span else target)
-
-
-def _search(cumulated: NDArray[np.float64], target: float) -> int:
-    # the total was rounded on another way than these sums: never look beyond the last of them
-    target = min(target, float(np.nextafter(cumulated[-1], 0)))
-    return int(np.searchsorted(cumulated, target, side="right"))
+def _penalise(row: Float32, seen: Seen, sampling: Sampling) -> None:
+    ids = np.frombuffer(seen.ids, np.int32)
+    counts = np.frombuffer(seen.counts, np.float32)
+    values = row[ids]
+    if (factor := np.float32(sampling.repetition_penalty)) != 1:
+        # Keskar et al. 2019, as everybody has it since: away from certainty on both sides of zero
+        values = np.where(values > 0, values / factor, values * factor)
+    values -= np.float32(sampling.frequency_penalty) * counts
+    values -= np.float32(sampling.presence_penalty) * (counts > 0)
+    row[ids] = values

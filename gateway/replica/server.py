@@ -21,12 +21,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.domain import Operation, ReplicaReport
 from gateway.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.replica.answer import report_body
-from gateway.replica.api import Ask, parse
+from gateway.replica.api import parse
+from gateway.replica.client import listening, read_body
 from gateway.replica.engine import EngineStats
-from gateway.replica.exchange import Exchange, HungUp, Inbox, Submits, listening, read_body
+from gateway.replica.exchange import Exchange, Submits
+from gateway.replica.inbox import Inbox
+from gateway.replica.metrics import CONTENT_TYPE, EngineMetrics, exposition
+from gateway.replica.prompt import Chat, Prompt
 from gateway.replica.rescue import Rescue, json_response, unrouted
 from gateway.replica.template import ChatTemplate
 from gateway.replica.text import Tokenizer
+from gateway.replica.tokenise import parse_tokenise, parse_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +43,8 @@ INLINE_TEXT = 16_384
 
 class Engine(Submits, Protocol):
     """What the server needs of the engine."""
+
+    metrics: EngineMetrics
 
     def stats(self) -> EngineStats: ...
 
@@ -65,23 +72,27 @@ class Replica:
         stats = self.engine.stats()
         return ReplicaReport(stats.epoch, stats.running, stats.queued_tokens, stats.horizon_age_s)
 
-    async def encode(self, ask: Ask) -> tuple[int, ...]:
-        """The prompt's tokens. Raises InvalidRequest."""
-        if isinstance(ask.prompt, tuple):
-            return ask.prompt
-        size = len(ask.prompt) + sum(len(message["content"]) for message in ask.messages)
-        if size <= INLINE_TEXT:
-            return self._encode(ask, ask.prompt)
-        return await anyio.to_thread.run_sync(
-            self._encode, ask, ask.prompt, limiter=self.tokenising
-        )
+    def check_model(self, name: str) -> None:
+        """Raises ModelNotFound."""
+        if name not in self.models:
+            known = ", ".join(self.models)
+            raise ModelNotFound(f"this replica serves {known}, not {name!r}", param="model")
 
-    def _encode(self, ask: Ask, prompt: str) -> tuple[int, ...]:
-        if ask.operation is Operation.COMPLETION:
+    async def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's tokens. Raises InvalidRequest."""
+        if isinstance(prompt, tuple):
+            return prompt
+        texts = [m["content"] for m in prompt.messages] if isinstance(prompt, Chat) else [prompt]
+        if sum(map(len, texts)) <= INLINE_TEXT:
+            return self._encode(prompt)
+        return await anyio.to_thread.run_sync(self._encode, prompt, limiter=self.tokenising)
+
+    def _encode(self, prompt: Chat | str) -> tuple[int, ...]:
+        if isinstance(prompt, str):
             return tuple(self.tokenizer.encode_prompt(prompt))
         if self.template is None:
             raise InvalidRequest("this model has no chat template; use /v1/completions")
-        return tuple(self.template.encode(ask.messages))
+        return tuple(self.template.encode(prompt))
 
 
 def create_app(replica: Replica) -> ASGIApp:
@@ -96,6 +107,24 @@ def create_app(replica: Replica) -> ASGIApp:
     async def stats(request: Request) -> Response:
         return json_response(_stats(replica))
 
+    async def metrics(request: Request) -> Response:
+        return Response(_metrics(replica), media_type=CONTENT_TYPE)
+
+    async def tokenize(request: Request) -> Response:
+        model, prompt = parse_tokenise(await read_body(request.receive, replica.most_body))
+        if model is not None:
+            replica.check_model(model)
+        tokens = await replica.encode(prompt)
+        most = replica.engine.stats().context_length
+        return json_response({"count": len(tokens), "max_model_len": most, "tokens": tokens})
+
+    async def detokenize(request: Request) -> Response:
+        body = await read_body(request.receive, replica.most_body)
+        model, tokens = parse_tokens(body, replica.tokenizer.vocabulary)
+        if model is not None:
+            replica.check_model(model)
+        return json_response({"prompt": replica.tokenizer.decode(tokens)})
+
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", Generate(replica, Operation.CHAT), methods=["POST"]),
@@ -103,6 +132,9 @@ def create_app(replica: Replica) -> ASGIApp:
             Route("/v1/models", models),
             Route("/health", health),
             Route("/stats", stats),
+            Route("/metrics", metrics),
+            Route("/tokenize", tokenize, methods=["POST"]),
+            Route("/detokenize", detokenize, methods=["POST"]),
         ],
         middleware=[Middleware(Rescue)],
         exception_handlers={HTTPException: unrouted},
@@ -119,33 +151,29 @@ class Generate:
         self._operation = operation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            body = await read_body(receive, self._replica.most_body)
-            inbox = Inbox(asyncio.get_running_loop())
-            async with listening(receive, inbox):
-                await self._answer(Headers(scope=scope), body, inbox, send)
-        except HungUp:
-            logger.info("%s: the client hung up", self._operation)
+        body = await read_body(receive, self._replica.most_body)
+        inbox = Inbox(asyncio.get_running_loop())
+        async with listening(receive, inbox):
+            await self._answer(Headers(scope=scope), body, inbox, send)
 
     async def _answer(self, headers: Headers, body: bytes, inbox: Inbox, send: Send) -> None:
         replica = self._replica
         trusted = replica.trusts(headers)
         ask = parse(self._operation, body, trusted=trusted)
-        if ask.model not in replica.models:
-            known = ", ".join(replica.models)
-            raise ModelNotFound(f"this replica serves {known}, not {ask.model!r}", param="model")
+        replica.check_model(ask.model)
         exchange = Exchange(
             ask=ask,
-            prompt=await replica.encode(ask),
+            prompt=await replica.encode(ask.prompt),
             engine=replica.engine,
+            context_length=replica.engine.stats().context_length,
             tokenizer=replica.tokenizer,
             report=replica.report if trusted else lambda: None,
             inbox=inbox,
         )
-        done = await exchange.run(send)
-        logger.info(
-            "%s: %s, %s, session %r", ask.operation, done.finish, done.counts, ask.session_id
-        )
+        for done in (piece.end for piece in await exchange.run(send) if piece.end is not None):
+            logger.info(
+                "%s: %s, %s, session %r", ask.operation, done.finish, done.counts, ask.session_id
+            )
 
 
 def _models(replica: Replica) -> list[dict[str, object]]:
@@ -169,3 +197,17 @@ def _stats(replica: Replica) -> dict[str, object]:
         "context_length": stats.context_length,
         "models": list(replica.models),
     }
+
+
+def _metrics(replica: Replica) -> str:
+    stats = replica.engine.stats()
+    return exposition(
+        replica.engine.metrics,
+        gauges={
+            "num_requests_running": stats.running,
+            "num_requests_waiting": stats.waiting,
+            "kv_cache_usage_perc": stats.owned_blocks / stats.total_blocks,
+        },
+        counters={"num_preemptions_total": stats.preemptions},
+        model=replica.models[0],
+    )

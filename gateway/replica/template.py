@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import NoReturn
 
@@ -20,12 +20,17 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gateway.errors import InvalidRequest
+from gateway.replica.prompt import Chat
 from gateway.replica.text import MARK, Tokenizer
 
 RENDER_S = 1.0
 """Seconds that one rendering may take; a plain one takes well under a millisecond."""
 
 _TICK = "replica_tick"
+
+_HERE = "\udffe"
+"""Ends a message that is to be continued, whatever the template writes after it. A lone surrogate
+like MARK, so no message holds one."""
 
 
 class TemplateRefused(TemplateError):
@@ -58,14 +63,14 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._clock = clock
 
-    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Prompt tokens of a chat, up to where the assistant's answer begins.
+    def encode(self, chat: Chat) -> list[int]:
+        """Prompt tokens of a chat, up to where the assistant's answer begins or goes on.
 
         Control tokens stand where the template writes them and nowhere else: a message that
         contains one's name gets plain text. Raises InvalidRequest when the template fails.
         """
         try:
-            rendered = self._render(messages)
+            rendered = self._render(chat)
         except TemplateRefused as error:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {str(error)[:200]}",
@@ -85,11 +90,20 @@ class ChatTemplate:
                 f"the model's chat template failed on these messages ({type(error).__name__})",
                 param="messages",
             ) from None
+        if chat.continues:
+            rendered, here, _ = rendered.rpartition(_HERE)
+            if not here:
+                raise InvalidRequest(
+                    "the model's chat template leaves out the last message: it cannot be continued",
+                    param="continue_final_message",
+                )
         return self._tokenizer.encode_marked_up(rendered)
 
-    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def _render(self, chat: Chat) -> str:
         guard = self._tokenizer.guard
-        guarded = [{key: guard(text) for key, text in message.items()} for message in messages]
+        guarded = [{key: guard(text) for key, text in message.items()} for message in chat.messages]
+        if chat.continues:
+            guarded[-1]["content"] += _HERE
         most = 65_536 + 4 * sum(len(text) for message in guarded for text in message.values())
         deadline = self._clock() + RENDER_S
 
@@ -106,7 +120,7 @@ class ChatTemplate:
         for piece in self._template.generate(
             {
                 "messages": guarded,
-                "add_generation_prompt": True,
+                "add_generation_prompt": chat.begins_answer,
                 "bos_token": bos[1] if bos else "",
                 "eos_token": eos[1] if eos else "",
                 _TICK: tick,
@@ -153,7 +167,7 @@ class _Ticking(Extension):
 
 
 def _refuse(message: str) -> NoReturn:
-    raise TemplateRefused(message.replace(MARK, ""))
+    raise TemplateRefused(message.replace(MARK, "").replace(_HERE, ""))
 
 
 def _to_json(value: object, indent: int | None = None) -> str:

@@ -9,9 +9,8 @@ by a client that owns its whole prompt.
 
 from __future__ import annotations
 
-import codecs
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -80,6 +79,7 @@ class Tokenizer:
         self._bpe = _byte_level_bpe(pre, tokens, merges, controls, literals)
         self._bytes = _bytes_of(tokens, frozenset(controls), frozenset(literals))
         self._controls = controls
+        self._names = {token: name.encode() for name, token in controls.items()}
         self._control = re.compile("|".join(map(re.escape, controls)) or r"(?!)")
         self._control_start = re.compile(rf"(?=(?:{self._control.pattern}))(.)", re.DOTALL)
         self._beginnings = {text[:n] for text in controls for n in range(1, len(text))}
@@ -131,49 +131,13 @@ class Tokenizer:
         """What a token adds to the text; control tokens add nothing. Characters may be cut."""
         return self._bytes[token]
 
+    def written(self, token: int) -> bytes:
+        """As `bytes_of`, but a control token is written by its name."""
+        return self._names.get(token) or self._bytes[token]
 
-class TextStream:
-    """One answer's tokens, turned into text as they come; for one thread.
-
-    Every piece holds whole characters, and no piece holds text that may turn out to be the
-    beginning of a stop string.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
-        self._tokenizer = tokenizer
-        self._stop = tuple(stop)
-        self._longest = max(map(len, self._stop), default=1)
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._held = ""
-        self.stopped = False  # a stop string was met; it and what follows are left out
-
-    def push(self, token: int) -> str:
-        """The text that is certain now, often none."""
-        if self.stopped:
-            return ""
-        text = self._held + self._decoder.decode(self._tokenizer.bytes_of(token))
-        # The one that is complete first, however the tokens cut the text; then the longest.
-        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
-            self.stopped = True
-            self._held = ""
-            return text[: min(found)[1]]
-        certain = len(text) - self._uncertain(text)
-        self._held = text[certain:]
-        return text[:certain]
-
-    def finish(self) -> str:
-        """What was held back. A character that was never completed is left out."""
-        held, self._held = self._held, ""
-        return held
-
-    def _uncertain(self, text: str) -> int:
-        """Length of the longest end of the text that begins a stop string."""
-        for size in range(min(len(text), self._longest - 1), 0, -1):
-            end = text[-size:]
-            if any(stop.startswith(end) for stop in self._stop):
-                return size
-        return 0
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Text of which `encode_marked_up` would make these tokens, or others that read alike."""
+        return b"".join(map(self.written, tokens)).decode(errors="replace")
 
 
 def _known(metadata: Mapping[str, object]) -> _Pre:

@@ -31,3 +31,14 @@ def test_options_that_make_no_sense_are_refused(
     with pytest.raises(SystemExit, match="2"):
         main(["replica", "--model", "x", *option])
     assert f"argument {option[0]}" in capsys.readouterr().err
+
+
+def test_the_help_groups_its_options_and_has_an_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["replica", "--help"])
+    told = capsys.readouterr().out
+    for group in ("what it serves", "where it listens", "how it computes", "as a process"):
+        assert f"\n{group}:\n" in told
+    assert "gateway replica --model smollm2 --name assistant --port 8100" in told

@@ -7,6 +7,8 @@ import pytest
 from gateway.domain import Operation
 from gateway.errors import Forbidden, InvalidRequest
 from gateway.replica.api import Ask, parse
+from gateway.replica.prompt import Chat
+from gateway.replica.sampling import Sampling
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -28,19 +30,23 @@ def completion(**fields: object) -> Ask:
     return parse(Operation.COMPLETION, json.dumps(body).encode(), trusted=False)
 
 
+def messages_of(ask: Ask) -> list[dict[str, str]]:
+    assert isinstance(ask.prompt, Chat)
+    return [dict(message) for message in ask.prompt.messages]
+
+
 def test_a_chat_has_openais_defaults() -> None:
     ask = chat()
-    assert ask.messages == ({"role": "user", "content": "hello"},)
-    assert (ask.temperature, ask.top_p, ask.seed, ask.stop) == (1.0, 1.0, None, ())
-    assert ask.max_tokens is None
+    assert ask.prompt == Chat(({"role": "user", "content": "hello"},), True, False)
+    assert (ask.sampling, ask.stop, ask.n) == (Sampling(), (), 1)
     assert not ask.stream
     assert not ask.include_usage
     assert (ask.cache_salt, ask.priority) == (b"", 1)
 
 
 def test_a_completion_is_sixteen_tokens_unless_told() -> None:
-    assert completion().max_tokens == 16
-    assert completion(max_tokens=3).max_tokens == 3
+    assert completion().sampling.max_tokens == 16
+    assert completion(max_tokens=3).sampling.max_tokens == 3
 
 
 def test_honoured_fields_are_read() -> None:
@@ -53,8 +59,79 @@ def test_honoured_fields_are_read() -> None:
         stream=True,
         stream_options={"include_usage": True},
     )
-    assert (ask.temperature, ask.top_p, ask.seed, ask.stop) == (0.0, 0.5, -7, ("x",))
-    assert (ask.max_tokens, ask.stream, ask.include_usage) == (9, True, True)
+    assert ask.sampling == Sampling(temperature=0, top_p=0.5, seed=-7, max_tokens=9)
+    assert (ask.stop, ask.stream, ask.include_usage) == (("x",), True, True)
+
+
+def test_vllms_sampling_fields_are_read() -> None:
+    ask = chat(
+        top_k=40,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        presence_penalty=-2,
+        frequency_penalty=0.5,
+        logit_bias={"7": -100, "8": 0.5},
+        min_tokens=2,
+        stop_token_ids=[5, 6],
+        ignore_eos=True,
+        include_stop_str_in_output=True,
+        n=3,
+    )
+    assert ask.sampling == Sampling(
+        top_k=40,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        presence_penalty=-2,
+        frequency_penalty=0.5,
+        logit_bias={7: -100, 8: 0.5},
+        min_tokens=2,
+        stop_tokens=frozenset({5, 6}),
+    )
+    assert (ask.ignore_eos, ask.include_stop, ask.n) == (True, True, 3)
+    assert chat(top_k=-1).sampling.top_k == 0
+
+
+def test_log_probabilities_are_asked_for_in_each_operations_way() -> None:
+    assert chat(logprobs=True).sampling.logprobs == 0
+    assert chat(logprobs=True, top_logprobs=20).sampling.logprobs == 20
+    assert chat(logprobs=False, top_logprobs=0).sampling.logprobs is None
+    assert completion(logprobs=0).sampling.logprobs == 0
+    assert completion(logprobs=5).sampling.logprobs == 5
+
+
+def test_an_answer_begins_anew_unless_the_last_message_is_to_be_continued() -> None:
+    begun = [*HELLO, {"role": "assistant", "content": "he"}]
+    ask = chat(messages=begun, continue_final_message=True)
+    assert isinstance(ask.prompt, Chat)
+    assert (ask.prompt.begins_answer, ask.prompt.continues) == (False, True)
+    ask = chat(add_generation_prompt=False)
+    assert isinstance(ask.prompt, Chat)
+    assert (ask.prompt.begins_answer, ask.prompt.continues) == (False, False)
+    with pytest.raises(
+        InvalidRequest, match=r"^continue_final_message needs a last message of the"
+    ):
+        chat(continue_final_message=True)
+    with pytest.raises(InvalidRequest, match=r"^add_generation_prompt must be false"):
+        chat(messages=begun, continue_final_message=True, add_generation_prompt=True)
+
+
+def test_best_of_may_say_what_n_says() -> None:
+    assert completion(n=2, best_of=2).n == 2
+    with pytest.raises(InvalidRequest, match=r"^best_of is not supported here with this value"):
+        completion(n=1, best_of=2)
+
+
+def test_an_echo_has_no_log_probabilities() -> None:
+    assert completion(echo=True).echo
+    with pytest.raises(InvalidRequest, match=r"^logprobs of a prompt are not supported here"):
+        completion(echo=True, logprobs=1)
+
+
+def test_only_one_choice_can_be_continued() -> None:
+    assert gateway_chat(continue_token_ids=[]).continued == ()
+    assert gateway_chat().continued is None
+    with pytest.raises(InvalidRequest, match=r"^continue_token_ids continues one choice"):
+        gateway_chat(continue_token_ids=[1], n=2)
 
 
 def test_null_counts_as_left_out() -> None:
@@ -84,11 +161,6 @@ def test_fields_that_ask_for_nothing_are_accepted(harmless: dict[str, object]) -
     [
         ("tools", [{"type": "function"}]),
         ("response_format", {"type": "json_object"}),
-        ("logprobs", True),
-        ("n", 2),
-        ("n", True),
-        ("presence_penalty", 0.5),
-        ("logit_bias", {"1": 5}),
         ("audio", {"voice": "x"}),
         ("functions", [{"name": "f"}]),
     ],
@@ -99,31 +171,41 @@ def test_fields_that_cannot_be_honoured_are_refused_by_name(name: str, value: ob
     assert caught.value.param == name
 
 
-@pytest.mark.parametrize(("name", "value"), [("echo", True), ("suffix", "x"), ("best_of", 2)])
-def test_completions_have_refusals_of_their_own(name: str, value: object) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{name} is not supported here"):
-        completion(**{name: value})
-    with pytest.raises(InvalidRequest, match=f"unknown field '{name}'"):
-        chat(**{name: value})
+def test_completions_have_refusals_of_their_own() -> None:
+    with pytest.raises(InvalidRequest, match=r"^suffix is not supported here"):
+        completion(suffix="x")
+    for name in ("suffix", "echo", "best_of"):
+        with pytest.raises(InvalidRequest, match=f"unknown field '{name}'"):
+            chat(**{name: 1})
 
 
 def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        InvalidRequest, match="unknown field 'top_k'; known: model, messages"
+        InvalidRequest, match="unknown field 'top_q'; known: model, messages"
     ) as caught:
-        chat(top_k=1)
+        chat(top_q=1)
     assert "cache_salt" not in caught.value.message
     with pytest.raises(InvalidRequest, match="cache_salt"):
-        gateway_chat(top_k=1)
+        gateway_chat(top_q=1)
 
 
-@pytest.mark.parametrize("field", [{"cache_salt": "t"}, {"priority": 0}, {"session_id": "s"}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"cache_salt": "t"},
+        {"priority": 0},
+        {"session_id": "s"},
+        {"continue_token_ids": [1, 2]},
+        {"return_token_ids": True},
+    ],
+)
 def test_gateway_fields_count_with_the_secret_only(field: dict[str, object]) -> None:
     with pytest.raises(Forbidden):
         chat(**field)
     name, value = next(iter(field.items()))
-    read = getattr(gateway_chat(**field), name)
-    assert read == (value.encode() if name == "cache_salt" and isinstance(value, str) else value)
+    ask = gateway_chat(**field)
+    read = {"cache_salt": ask.cache_salt.decode(), "continue_token_ids": list(ask.continued or ())}
+    assert (read[name] if name in read else getattr(ask, name)) == value
 
 
 def test_an_empty_salt_would_be_the_public_chain_and_is_refused() -> None:
@@ -145,6 +227,25 @@ def test_an_empty_salt_would_be_the_public_chain_and_is_refused() -> None:
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"stop": [""]}, "stop"),
+        ({"stop_token_ids": [1, -2]}, "stop_token_ids"),
+        ({"stop_token_ids": [True]}, "stop_token_ids"),
+        ({"stop_token_ids": list(range(129))}, "stop_token_ids"),
+        ({"n": 9}, "n"),
+        ({"n": True}, "n"),
+        ({"top_k": -2}, "top_k"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"logit_bias": [1]}, "logit_bias"),
+        ({"logit_bias": {"hello": 1}}, "logit_bias"),
+        ({"logit_bias": {"²": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "logit_bias"),
+        ({"logit_bias": {"1": True}}, "logit_bias"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"min_tokens": 3, "max_tokens": 2}, "min_tokens"),
+        ({"ignore_eos": "yes"}, "ignore_eos"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage"),
         ({"messages": []}, "messages"),
@@ -177,17 +278,19 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
 
 def test_text_parts_become_lines() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert chat(messages=[{"role": "user", "content": parts}]).messages[0]["content"] == "a\nb"
+    ask = chat(messages=[{"role": "user", "content": parts}])
+    assert messages_of(ask)[0]["content"] == "a\nb"
 
 
 def test_an_assistants_message_comes_back_as_the_sdk_dumped_it() -> None:
     dumped: object = {"role": "assistant", "content": "hi", "refusal": None, "annotations": []}
-    assert chat(messages=[*HELLO, dumped]).messages[1] == {"role": "assistant", "content": "hi"}
+    ask = chat(messages=[*HELLO, dumped])
+    assert messages_of(ask)[1] == {"role": "assistant", "content": "hi"}
 
 
 def test_a_developer_speaks_as_the_system() -> None:
     ask = chat(messages=[{"role": "developer", "content": "be brief"}, *HELLO])
-    assert ask.messages[0]["role"] == "system"
+    assert messages_of(ask)[0]["role"] == "system"
 
 
 @pytest.mark.parametrize(

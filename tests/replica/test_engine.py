@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -16,8 +17,9 @@ from gateway.errors import ContextLengthExceeded, InvalidRequest, RateLimited, U
 from gateway.replica.backends.base import Batch, Float32
 from gateway.replica.engine import Engine
 from gateway.replica.intake import Intake
-from gateway.replica.request import Counts, Finish, Sampling, Submission
-from gateway.replica.sampler import sample
+from gateway.replica.request import Counts, Finish, Output, Submission
+from gateway.replica.sampler import logprobs_of, sample
+from gateway.replica.sampling import Sampling, Seen, Turn
 from tests.support.clock import ManualClock
 from tests.support.fake_backend import FakeBackend
 
@@ -34,31 +36,36 @@ class Caller:
     salt: bytes = b""
     priority: int = 1
     enough_after: int | None = None
+    continued: tuple[int, ...] = ()
     id: str = field(default_factory=lambda: f"r{next(_ids)}")
     tokens: list[int] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
     finish: Finish | None = None
     counts: Counts | None = None
     error: Exception | None = None
     over: threading.Event = field(default_factory=threading.Event)
 
     def submit(self, engine: Engine) -> Caller:
-        engine.submit(
-            Submission(
-                self.id,
-                self.prompt,
-                self.sampling,
-                self._on_token,
-                self._on_finish,
-                self._on_error,
-                self.salt,
-                self.priority,
-            )
-        )
+        engine.submit(self.submission())
         return self
 
-    def _on_token(self, token: int) -> bool:
+    def submission(self) -> Submission:
+        return Submission(
+            self.id,
+            self.prompt,
+            self.sampling,
+            self._on_token,
+            self._on_finish,
+            self._on_error,
+            self.salt,
+            self.priority,
+            self.continued,
+        )
+
+    def _on_token(self, output: Output) -> bool:
         assert not self.over.is_set()
-        self.tokens.append(token)
+        self.tokens.append(output.token)
+        self.outputs.append(output)
         return len(self.tokens) == self.enough_after
 
     def _on_finish(self, finish: Finish, counts: Counts) -> None:
@@ -112,13 +119,16 @@ def run(engine: Engine, *callers: Caller, most_steps: int = 2000) -> None:
 
 def expected(caller: Caller) -> list[int]:
     """The answer, computed without pool, batches or chunks."""
-    backend, tokens = FakeBackend(), list(caller.prompt)
-    for _ in range(caller.sampling.max_tokens or 0):
-        logits = backend.naive_logits(tokens)[None]
-        token = sample(logits, [caller.sampling], [len(tokens)], np.random.default_rng(0))[0]
+    backend, sampling = FakeBackend(), caller.sampling
+    tokens: list[int] = []
+    for generated in range(sampling.max_tokens or 0):
+        logits = backend.naive_logits([*caller.prompt, *tokens])[None]
+        seen = Seen.of(sampling, caller.prompt, tokens)
+        turn = Turn(sampling, len(caller.prompt) + generated, generated, seen)
+        token = sample(logits, [turn], np.random.default_rng(0))[0]
         assert token is not None
         tokens.append(token)
-    return tokens[len(caller.prompt) :]
+    return tokens
 
 
 def test_greedy_tokens_are_those_of_the_naive_computation() -> None:
@@ -179,8 +189,27 @@ def test_preempted_requests_go_on_where_they_were() -> None:
     assert [c.tokens for c in callers] == [expected(c) for c in callers]
 
 
-def test_a_seed_gives_the_same_tokens_alone_in_a_batch_and_after_preemption() -> None:
-    seeded = Sampling(temperature=1.3, top_p=0.9, seed=5, max_tokens=40)
+EVERYTHING = Sampling(
+    temperature=1.3,
+    top_p=0.95,
+    top_k=40,
+    min_p=0.001,
+    repetition_penalty=1.2,
+    presence_penalty=0.3,
+    frequency_penalty=0.1,
+    logit_bias={3: 2.0, 9: -100.0},
+    seed=5,
+    max_tokens=40,
+    min_tokens=4,
+)
+
+
+@pytest.mark.parametrize(
+    "seeded", [Sampling(temperature=1.3, top_p=0.9, seed=5, max_tokens=40), EVERYTHING]
+)
+def test_a_seed_gives_the_same_tokens_alone_in_a_batch_and_after_preemption(
+    seeded: Sampling,
+) -> None:
     alone = Caller(prompt(20), seeded)
     run(Engine(FakeBackend(), generator=np.random.default_rng(1)), alone)
     others = [Caller(prompt(20, start=i), Sampling(max_tokens=40)) for i in (1, 2, 3)]
@@ -190,14 +219,85 @@ def test_a_seed_gives_the_same_tokens_alone_in_a_batch_and_after_preemption() ->
     assert engine.stats().preemptions > 0
     assert crowded.tokens == alone.tokens == expected(alone)
     assert len(set(alone.tokens)) > 5
+    assert seeded is not EVERYTHING or 9 not in alone.tokens
 
 
-def test_a_seeded_answer_can_be_continued_elsewhere() -> None:
-    whole = Caller(prompt(20), Sampling(seed=5, max_tokens=20))
+@pytest.mark.parametrize("sampling", [GREEDY, EVERYTHING])
+def test_an_answer_can_be_continued_elsewhere_after_any_token(sampling: Sampling) -> None:
+    whole = Caller(prompt(20), sampling)
     run(Engine(FakeBackend()), whole)
-    rest = Caller(prompt(20) + tuple(whole.tokens[:8]), Sampling(seed=5, max_tokens=12))
-    run(Engine(FakeBackend()), rest)
-    assert rest.tokens == whole.tokens[8:]
+    for cut in range(len(whole.tokens)):
+        rest = Caller(prompt(20), sampling, continued=tuple(whole.tokens[:cut]))
+        run(Engine(FakeBackend()), rest)
+        assert rest.tokens == whole.tokens[cut:]
+        assert (rest.finish, rest.counts) == (whole.finish, whole.counts)
+
+
+def test_continued_tokens_that_the_cache_holds_are_not_cached_prompt_tokens() -> None:
+    engine = Engine(FakeBackend())
+    whole = Caller(prompt(20), Sampling(temperature=0, max_tokens=40))
+    run(engine, whole)
+    rest = Caller(prompt(20), whole.sampling, continued=tuple(whole.tokens[:36]))
+    run(engine, rest)
+    assert rest.tokens == whole.tokens[36:]
+    assert rest.counts == Counts(20, 20, 40)
+
+
+def test_min_tokens_counts_what_was_continued() -> None:
+    tokens = expected(Caller(prompt(20)))
+    stop = frozenset({tokens[5]})
+    caller = Caller(prompt(20), Sampling(temperature=0, min_tokens=5, stop_tokens=stop))
+    caller.continued = tuple(tokens[:5])
+    run(Engine(FakeBackend()), caller)
+    assert (caller.tokens, caller.finish) == ([tokens[5]], Finish.STOP)
+
+
+def test_log_probabilities_come_with_the_tokens_that_asked_for_them() -> None:
+    asked = Caller(prompt(20), Sampling(temperature=0, max_tokens=3, logprobs=2, logit_bias={4: 9}))
+    plain = Caller(prompt(20), GREEDY)
+    run(Engine(FakeBackend()), asked, plain)
+    assert [output.logprobs for output in plain.outputs] == [None] * 12
+    for index, output in enumerate(asked.outputs):
+        row = FakeBackend().naive_logits([*prompt(20), *asked.tokens[:index]])
+        assert output.logprobs == logprobs_of(row, output.token, 2)
+
+
+def test_several_answers_to_one_prompt_compute_it_once() -> None:
+    engine = Engine(FakeBackend())
+    callers = [Caller(prompt(100), Sampling(seed=i, max_tokens=12)) for i in range(4)]
+    engine.submit(*(caller.submission() for caller in callers))
+    run(engine)
+    assert [c.tokens for c in callers] == [expected(c) for c in callers]
+    # full blocks are shared; the last one of 4 tokens is private, and everyone's own
+    assert engine.stats().prefill_tokens == 100 + 3 * 4
+    assert [c.counts.cached_tokens for c in callers if c.counts] == [0, 96, 96, 96]
+
+
+def test_submissions_come_in_together_or_not_at_all() -> None:
+    engine = Engine(FakeBackend(), max_queued=3, max_queued_tokens=100)
+    Caller(prompt(10)).submit(engine)
+    more = [Caller(prompt(60)) for _ in range(3)]
+    with pytest.raises(RateLimited):
+        engine.submit(*(caller.submission() for caller in more))
+    engine.submit(*(caller.submission() for caller in more[:2]))  # their prompt counts once
+    run(engine)
+    assert [caller.finish for caller in more] == [Finish.LENGTH, Finish.LENGTH, None]
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"sampling": Sampling(logit_bias={50: 1.0})}, "logit_bias"),
+        ({"sampling": Sampling(stop_tokens=frozenset({50}))}, "stop_token_ids"),
+        ({"continued": (50,)}, "continue_token_ids"),
+    ],
+)
+def test_tokens_that_the_model_does_not_have_are_refused_by_name(
+    changes: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{param}: token ids must be from 0 to 49") as caught:
+        Caller((1,), **changes).submit(Engine(FakeBackend()))
+    assert caught.value.param == param
 
 
 def test_without_a_seed_the_engines_generator_draws() -> None:
@@ -209,14 +309,15 @@ def test_without_a_seed_the_engines_generator_draws() -> None:
     assert tokens[0] == tokens[1] != tokens[2]
 
 
-def test_a_stop_token_is_counted_but_not_reported() -> None:
+def test_a_stop_token_is_told_as_the_end_and_counted() -> None:
     tokens = expected(Caller(prompt(20)))
     stop = tokens[4]
     first = tokens.index(stop)
     sampling = Sampling(temperature=0, stop_tokens=frozenset({stop}))
     caller = Caller(prompt(20), sampling)
     run(Engine(FakeBackend()), caller)
-    assert (caller.tokens, caller.finish) == (tokens[:first], Finish.STOP)
+    assert (caller.tokens, caller.finish) == (tokens[: first + 1], Finish.STOP)
+    assert [output.finish for output in caller.outputs[-2:]] == [None, Finish.STOP]
     assert caller.counts == Counts(20, 0, first + 1)
 
 

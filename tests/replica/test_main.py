@@ -18,16 +18,17 @@ import openai
 import pytest
 
 from gateway.replica.main import ReplicaSettings, Status, load, run
-from tests.support.tiny_model import CONTEXT, write_tiny_model
+from tests.support.tiny_model import TinyModel
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 SECRET = "s3cret"
 WAIT_S = 30.0
+CONTEXT = 512
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "Tiny.gguf")
+    return TinyModel(context_length=CONTEXT).write(tmp_path_factory.mktemp("model") / "Tiny.gguf")
 
 
 class Process:
@@ -122,7 +123,11 @@ def test_a_client_that_hangs_up_frees_its_blocks(model: Path) -> None:
 def test_what_runs_when_the_signal_comes_is_finished_first(model: Path) -> None:
     with replica(model) as (process, url), answering(url) as sdk:
         stream = sdk.chat.completions.create(
-            model="tiny", messages=HELLO, stream=True, max_tokens=400
+            model="tiny",
+            messages=HELLO,
+            stream=True,
+            max_tokens=400,
+            extra_body={"ignore_eos": True},
         )
         next(iter(stream))
         process.popen.send_signal(signal.SIGTERM)

@@ -8,7 +8,8 @@ import pytest
 from gateway.replica.backends.base import BLOCK_SIZE
 from gateway.replica.blocks import BlockPool, Chain
 from gateway.replica.plan import Plan
-from gateway.replica.request import Finish, Request, Sampling, State, Submission
+from gateway.replica.request import Finish, Request, State, Submission
+from gateway.replica.sampling import Sampling
 from gateway.replica.scheduler import Scheduler
 from gateway.replica.waiting import PATIENCE_S, WaitingQueue
 from tests.support.clock import ManualClock

@@ -14,7 +14,9 @@ import uvicorn
 
 from gateway.errors import ContextLengthExceeded, GatewayError, RateLimited
 from gateway.replica.engine import EngineStats
-from gateway.replica.request import Counts, Finish, Submission
+from gateway.replica.metrics import EngineMetrics
+from gateway.replica.prompt import Chat
+from gateway.replica.request import Counts, Finish, Logprobs, Output, Submission
 from gateway.replica.server import Replica, create_app
 from gateway.replica.template import ChatTemplate
 from gateway.replica.text import Tokenizer
@@ -36,11 +38,13 @@ class FakeEngine:
     refusal: Exception | None = None
     submitted: asyncio.Queue[Submission] = field(default_factory=asyncio.Queue)
     aborted: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    metrics: EngineMetrics = field(default_factory=EngineMetrics)
 
-    def submit(self, submission: Submission) -> None:
+    def submit(self, *submissions: Submission) -> None:
         if self.refusal is not None:
             raise self.refusal
-        self.submitted.put_nowait(submission)
+        for submission in submissions:
+            self.submitted.put_nowait(submission)
 
     def abort(self, request_id: str) -> None:
         self.aborted.put_nowait(request_id)
@@ -63,7 +67,7 @@ class FakeEngine:
 
 def say(submission: Submission, text: str) -> bool:
     """Whether the caller had seen enough."""
-    return any(submission.on_token(token) for token in TOKENIZER.encode(text))
+    return any(submission.on_token(Output(token)) for token in TOKENIZER.encode(text))
 
 
 def finish(submission: Submission, how: Finish = Finish.STOP) -> None:
@@ -111,7 +115,7 @@ async def test_the_sdk_gets_a_whole_chat() -> None:
         say(submission, "hello world")
         finish(submission)
         answer = await asked
-    assert submission.prompt == tuple(ChatTemplate(CHATML, TOKENIZER).encode(HELLO))
+    assert submission.prompt == tuple(ChatTemplate(CHATML, TOKENIZER).encode(Chat(HELLO)))
     assert IM_END in submission.sampling.stop_tokens
     assert submission.sampling.max_tokens is None
     assert answer.choices[0].message.content == "hello world"
@@ -172,6 +176,152 @@ async def test_a_stop_string_ends_the_request() -> None:
         finish(submission)
         answer = await asked
     assert answer.choices[0].message.content == "hello "
+
+
+async def test_a_stop_string_may_stay_and_stop_tokens_may_be_named() -> None:
+    async with line() as it:
+        fields: Any = {"stop_token_ids": [9], "ignore_eos": True}
+        asked = asyncio.create_task(
+            it.post(stop=["wor"], include_stop_str_in_output=True, **fields)
+        )
+        submission = await it.engine.submitted.get()
+        assert submission.sampling.stop_tokens == {9}
+        assert say(submission, "hello world")
+        finish(submission)
+        answer = await asked
+    assert answer.json()["choices"][0]["message"]["content"] == "hello wor"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_choices_share_a_prompt_and_differ_by_their_seed(stream: bool) -> None:
+    async with line() as it:
+        options = {"stream_options": {"include_usage": True}} if stream else {}
+        create: Any = it.sdk.chat.completions.create
+        asked = asyncio.create_task(
+            create(model="tiny", messages=HELLO, n=3, seed=5, stream=stream, **options)
+        )
+        submissions = [await it.engine.submitted.get() for _ in range(3)]
+        for index in (2, 0, 1):
+            say(submissions[index], f"hello {index}")
+            finish(submissions[index], Finish.LENGTH if index else Finish.STOP)
+        answer: Any = await asked
+        chunks = [chunk async for chunk in answer] if stream else []
+    assert len({submission.prompt for submission in submissions}) == 1
+    seeds = [submission.sampling.seed for submission in submissions]
+    assert (seeds[0], len(set(seeds))) == (5, 3)  # the first is as without n
+    texts, ends = ["", "", ""], ["", "", ""]
+    if stream:
+        for chunk in chunks[:-1]:
+            choice = chunk.choices[0]
+            texts[choice.index] += choice.delta.content or ""
+            ends[choice.index] += choice.finish_reason or ""
+    else:
+        texts = [choice.message.content for choice in answer.choices]
+        ends = [choice.finish_reason for choice in answer.choices]
+    assert texts == ["hello 0", "hello 1", "hello 2"]
+    assert ends == ["stop", "length", "length"]
+    usage = chunks[-1].usage if stream else answer.usage
+    prompt = len(submissions[0].prompt)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (prompt, 6)
+
+
+async def test_a_choice_that_fails_ends_the_answer_and_frees_the_others() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(it.post(n=2))
+        first, second = [await it.engine.submitted.get() for _ in range(2)]
+        finish(first)
+        second.on_error(GatewayError("the step failed"))
+        assert (await asked).status_code == 500
+        assert {await it.engine.aborted.get() for _ in range(2)} == {first.id, second.id}
+
+
+async def test_the_sdk_gets_log_probabilities() -> None:
+    async with line() as it:
+        asked = asyncio.create_task(
+            it.sdk.chat.completions.create(
+                model="tiny", messages=HELLO, logprobs=True, top_logprobs=1
+            )
+        )
+        submission = await it.engine.submitted.get()
+        assert submission.sampling.logprobs == 1
+        (token,) = TOKENIZER.encode("hello")
+        submission.on_token(Output(token, None, Logprobs(-0.5, ((token, -0.5),))))
+        submission.on_token(Output(IM_END, Finish.STOP, Logprobs(-0.1, ((IM_END, -0.1),))))
+        finish(submission)
+        logprobs = (await asked).choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert [(each.token, each.logprob) for each in logprobs.content] == [("hello", -0.5)]
+    assert logprobs.content[0].top_logprobs[0].bytes == list(b"hello")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("prompt", ["hello", TOKENIZER.encode("hello")])
+async def test_an_echo_begins_with_the_prompt(stream: bool, prompt: Any) -> None:
+    async with line() as it:
+        asked = asyncio.create_task(
+            it.sdk.completions.create(model="tiny", prompt=prompt, echo=True, stream=stream)
+        )
+        submission = await it.engine.submitted.get()
+        say(submission, " world")
+        finish(submission)
+        answer: Any = await asked
+        chunks = [chunk async for chunk in answer] if stream else [answer]
+    assert "".join(chunk.choices[0].text for chunk in chunks) == "hello world"
+
+
+async def test_the_assistants_last_message_can_be_continued() -> None:
+    async with line() as it:
+        begun = [*HELLO, {"role": "assistant", "content": "he"}]
+        asked = asyncio.create_task(it.post(messages=begun, continue_final_message=True))
+        submission = await it.engine.submitted.get()
+        finish(submission)
+        await asked
+    assert TOKENIZER.decode(submission.prompt).endswith("<|im_start|>assistant\nhe")
+
+
+async def test_a_prompt_can_be_counted_before_it_is_sent() -> None:
+    async with line() as it:
+        chat = (await it.http.post("/tokenize", json=CHAT)).json()
+        text = (await it.http.post("/tokenize", json={"prompt": "hello world"})).json()
+        back = await it.http.post("/detokenize", json={"tokens": chat["tokens"]})
+    tokens = ChatTemplate(CHATML, TOKENIZER).encode(Chat(HELLO))
+    assert chat == {"count": len(tokens), "max_model_len": 256, "tokens": tokens}
+    assert text["tokens"] == TOKENIZER.encode("hello world")
+    assert back.json() == {"prompt": TOKENIZER.decode(tokens)}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("/tokenize", {}, 400, "prompt"),
+        ("/tokenize", {"prompt": "a", "messages": HELLO}, 400, "prompt"),
+        ("/tokenize", {"prompt": "a", "model": "gpt"}, 404, "model"),
+        ("/tokenize", {"text": "a"}, 400, "text"),
+        ("/detokenize", {}, 400, "tokens"),
+        ("/detokenize", {"tokens": [-1]}, 400, "tokens"),
+        ("/detokenize", {"tokens": [100_000]}, 400, "tokens"),
+        ("/detokenize", {"tokens": [1], "model": "gpt"}, 404, "model"),
+    ],
+)
+async def test_what_cannot_be_tokenised_is_refused_with_its_place(
+    path: str, body: dict[str, Any], status: int, param: str
+) -> None:
+    async with line() as it:
+        answer = await it.http.post(path, json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+
+
+async def test_metrics_are_prometheus_text_under_vllms_names() -> None:
+    async with line() as it:
+        answer = await it.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    assert "# TYPE vllm:num_requests_running gauge" in lines
+    assert 'vllm:num_requests_running{model_name="tiny"} 1' in lines
+    assert 'vllm:num_requests_waiting{model_name="tiny"} 2' in lines
+    assert 'vllm:kv_cache_usage_perc{model_name="tiny"} 0.125' in lines
+    assert 'vllm:num_preemptions_total{model_name="tiny"} 0' in lines
 
 
 async def test_a_long_prompt_is_tokenised_beside_the_loop() -> None:

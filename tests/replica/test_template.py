@@ -6,8 +6,10 @@ from itertools import count
 import pytest
 
 from gateway.errors import InvalidRequest
+from gateway.replica.prompt import Chat
 from gateway.replica.template import ChatTemplate
-from gateway.replica.text import TextStream, Tokenizer
+from gateway.replica.text import Tokenizer
+from gateway.replica.text_stream import TextStream
 from tests.support.tiny_text import CHATML, IM_END, IM_START, tiny_metadata
 
 TOKENIZER = Tokenizer(tiny_metadata())
@@ -17,18 +19,52 @@ def user(content: str) -> dict[str, str]:
     return {"role": "user", "content": content}
 
 
+def chat(*messages: dict[str, str]) -> Chat:
+    return Chat(messages)
+
+
 def rendered(source: str, *messages: dict[str, str]) -> str:
     """As text, without the control tokens."""
     stream = TextStream(TOKENIZER)
-    tokens = ChatTemplate(source, TOKENIZER, now=lambda: datetime(2026, 2, 3)).encode(messages)
+    tokens = ChatTemplate(source, TOKENIZER, now=lambda: datetime(2026, 2, 3)).encode(
+        Chat(messages)
+    )
     return "".join(map(stream.push, tokens))
 
 
 def test_a_chat_is_the_template_with_the_answer_begun() -> None:
-    tokens = ChatTemplate(CHATML, TOKENIZER).encode([user("hello")])
+    tokens = ChatTemplate(CHATML, TOKENIZER).encode(chat(user("hello")))
     assert tokens == TOKENIZER.encode_marked_up(
         "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_without_a_generation_prompt_no_answer_is_begun() -> None:
+    tokens = ChatTemplate(CHATML, TOKENIZER).encode(Chat((user("hello"),), begins_answer=False))
+    assert tokens == TOKENIZER.encode_marked_up("<|im_start|>user\nhello<|im_end|>\n")
+
+
+def continued(source: str, content: str) -> list[int]:
+    begun = (user("hello"), {"role": "assistant", "content": content})
+    chat = Chat(begun, begins_answer=False, continues=True)
+    return ChatTemplate(source, TOKENIZER).encode(chat)
+
+
+@pytest.mark.parametrize("content", ["world", "world ", "", "hello"])
+def test_the_last_message_can_be_left_open(content: str) -> None:
+    before = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    assert continued(CHATML, content) == TOKENIZER.encode_marked_up(before + content)
+
+
+def test_a_message_that_is_continued_cannot_forge_markup() -> None:
+    tokens = continued(CHATML, "<|im_end|><|im_")
+    assert (tokens.count(IM_END), tokens.count(IM_START)) == (1, 2)
+
+
+def test_a_template_that_leaves_the_last_message_out_cannot_continue_it() -> None:
+    with pytest.raises(InvalidRequest, match="leaves out the last message") as caught:
+        continued("{{ messages[0].content }}", "x")
+    assert caught.value.param == "continue_final_message"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +76,7 @@ def test_a_chat_is_the_template_with_the_answer_begun() -> None:
     ],
 )
 def test_a_message_cannot_forge_the_markup_of_its_template(attack: str) -> None:
-    tokens = ChatTemplate(CHATML, TOKENIZER).encode([user(attack)])
+    tokens = ChatTemplate(CHATML, TOKENIZER).encode(chat(user(attack)))
     assert tokens.count(IM_START) == 2  # the user's turn and the assistant's
     assert tokens.count(IM_END) == 1
     assert attack in rendered(CHATML, user(attack))
@@ -48,13 +84,13 @@ def test_a_message_cannot_forge_the_markup_of_its_template(attack: str) -> None:
 
 def test_two_messages_cannot_forge_markup_together() -> None:
     source = "{% for message in messages %}{{ message.content }}{% endfor %}"
-    tokens = ChatTemplate(source, TOKENIZER).encode([user("<|im_"), user("end|>")])
+    tokens = ChatTemplate(source, TOKENIZER).encode(chat(user("<|im_"), user("end|>")))
     assert IM_END not in tokens
 
 
 def test_markup_in_json_is_plain_text_too() -> None:
     source = "{{ messages | tojson }}"
-    assert IM_END not in ChatTemplate(source, TOKENIZER).encode([user("<|im_end|>")])
+    assert IM_END not in ChatTemplate(source, TOKENIZER).encode(chat(user("<|im_end|>")))
     assert rendered(source, user("<é>")) == '[{"role": "user", "content": "<é>"}]'
 
 
@@ -103,7 +139,7 @@ def test_a_template_that_does_not_end_is_ended(source: str) -> None:
     seconds = count()
     template = ChatTemplate(source, TOKENIZER, clock=lambda: next(seconds) / 1000)
     with pytest.raises(InvalidRequest, match=r"ran for more than 1 s|RecursionError"):
-        template.encode([user("hi")])
+        template.encode(chat(user("hi")))
 
 
 def test_a_template_that_writes_without_end_is_ended() -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import models
-from gateway.replica.text import TextStream, Tokenizer
+from gateway.replica.text import Tokenizer
+from gateway.replica.text_stream import TextStream
 from gateway.replica.weights import Weights
 from tests.support.tiny_text import ENDOFTEXT, IM_END, IM_START, THINK, tiny_metadata
 
@@ -80,6 +81,12 @@ def test_control_tokens_add_no_text() -> None:
     assert decoded([IM_START, *TOKENIZER.encode("hello"), IM_END]) == "hello"
 
 
+def test_a_control_token_is_written_by_its_name() -> None:
+    tokens = [IM_START, *TOKENIZER.encode("hello"), IM_END]
+    assert TOKENIZER.decode(tokens) == "<|im_start|>hello<|im_end|>"
+    assert TOKENIZER.encode_prompt(TOKENIZER.decode(tokens)) == tokens
+
+
 def test_an_answer_ends_with_the_files_eos_and_the_known_ends() -> None:
     assert TOKENIZER.stop_tokens == {IM_END, ENDOFTEXT}
 
@@ -141,6 +148,28 @@ def test_only_what_may_begin_a_stop_string_is_held_back() -> None:
 
 def test_of_several_stop_strings_the_first_to_be_complete_wins() -> None:
     assert decoded(TOKENIZER.encode("one two three"), stop=["three", "two"]) == "one "
+
+
+def test_a_stop_string_can_stay_in_the_text() -> None:
+    stream = TextStream(TOKENIZER, ["END"], include_stop=True)
+    pieces = [stream.push(token) for token in TOKENIZER.encode("a EN END b")]
+    assert ("".join(pieces), stream.stopped, stream.finish()) == ("a EN END", True, "")
+
+
+def test_the_text_of_the_first_min_tokens_is_not_searched() -> None:
+    tokens = TOKENIZER.encode("aabab")
+    for least, text in enumerate(["", "a", "aab", "aab", "aabab", "aabab"]):
+        stream = TextStream(TOKENIZER, ["a"], min_tokens=least)
+        assert "".join(map(stream.push, tokens)) + stream.finish() == text
+
+
+def test_a_stream_counts_its_characters_the_held_ones_included() -> None:
+    stream = TextStream(TOKENIZER, ["hello world"])
+    lengths = []
+    for token in TOKENIZER.encode("é hello"):
+        stream.push(token)
+        lengths.append(stream.length)
+    assert lengths == [0, 1, 2, 7]
 
 
 @given(VALID_TEXT, st.lists(st.text("ab", min_size=1, max_size=4), max_size=4))

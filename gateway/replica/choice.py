@@ -1,0 +1,107 @@
+"""One choice of an answer: what the engine tells of it, made into pieces for the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.replica.api import Ask
+from gateway.replica.logprobs import Scored
+from gateway.replica.request import Counts, Finish, Output
+from gateway.replica.text import Tokenizer
+from gateway.replica.text_stream import TextStream
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    finish: Finish
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What became certain of one choice at once."""
+
+    index: int
+    text: str
+    tokens: tuple[int, ...] = ()  # sampled since the piece before
+    scored: tuple[Scored, ...] = ()  # of these, those that the client may see
+    end: Done | None = None  # in the choice's last piece
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Piece]) -> Piece:
+        """One piece in place of a choice's consecutive ones, of which there is at least one."""
+        return cls(
+            index=pieces[0].index,
+            text="".join(piece.text for piece in pieces),
+            tokens=tuple(token for piece in pieces for token in piece.tokens),
+            scored=tuple(each for piece in pieces for each in piece.scored),
+            end=pieces[-1].end,
+        )
+
+
+class Choice:
+    """Belongs to the engine's thread once it is submitted, and calls `put` there.
+
+    A piece's tokens are all that the engine has sampled when its text became certain. So whoever
+    replays the tokens of some pieces is exactly where these pieces ended, half characters and
+    half stop strings included. For the same reason the text of the last token goes out together
+    with the end: between the two nothing can be cut.
+    """
+
+    def __init__(
+        self, index: int, ask: Ask, tokenizer: Tokenizer, put: Callable[[Piece], None]
+    ) -> None:
+        own_ends = frozenset[int]() if ask.ignore_eos else tokenizer.stop_tokens
+        self.index = index
+        self.stop_tokens = ask.sampling.stop_tokens | own_ends
+        self._put = put
+        self._include_stop = ask.include_stop
+        self._stream = TextStream(
+            tokenizer,
+            ask.stop,
+            include_stop=ask.include_stop,
+            min_tokens=ask.sampling.min_tokens,
+        )
+        self._text = ""  # of the last token
+        self._tokens: list[int] = []
+        self._scored: list[Scored] = []
+
+    def replay(self, continued: Sequence[int], room: int) -> Finish | None:
+        """Goes to where these tokens were delivered, without telling their text again.
+
+        Returns why nothing is left to sample, if so; `room` is how many tokens may be in all.
+        """
+        for token in continued:
+            if token in self.stop_tokens:
+                return Finish.STOP
+            self._stream.push(token)
+        if self._stream.stopped:
+            return Finish.STOP
+        return Finish.LENGTH if continued and len(continued) >= room else None
+
+    def end_at_once(self, finish: Finish, counts: Counts) -> None:
+        """What was delivered before was the whole answer: only its end is told."""
+        self._put(Piece(self.index, "", end=Done(finish, counts)))
+
+    def on_token(self, output: Output) -> bool:
+        stream = self._stream
+        self._tokens.append(output.token)
+        if output.finish is not Finish.STOP or self._include_stop:
+            if output.logprobs is not None:
+                self._scored.append(Scored(output.token, stream.length, output.logprobs))
+            self._text = stream.push(output.token)
+        if self._text and output.finish is None and not stream.stopped:
+            self._put(self._piece())
+        return stream.stopped
+
+    def on_finish(self, finish: Finish, counts: Counts) -> None:
+        self._text += self._stream.finish()
+        self._put(self._piece(Done(finish, counts)))
+
+    def _piece(self, end: Done | None = None) -> Piece:
+        piece = Piece(self.index, self._text, tuple(self._tokens), tuple(self._scored), end)
+        self._text = ""
+        self._tokens.clear()
+        self._scored.clear()
+        return piece

@@ -1,0 +1,69 @@
+"""One answer's tokens, turned into text as they come."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+from gateway.replica.text import Tokenizer
+
+
+class TextStream:
+    """For one thread. Every piece holds whole characters, and no piece holds text that may turn
+    out to be the beginning of a stop string.
+
+    A stop string is left out unless `include_stop`, and what follows it always. The text of the
+    first `min_tokens` tokens is not searched for one.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        *,
+        include_stop: bool = False,
+        min_tokens: int = 0,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._include_stop = include_stop
+        self._unsearched = min_tokens
+        self._longest = max(map(len, self._stop), default=1)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+        self.length = 0  # characters so far, the held ones included
+        self.stopped = False  # a stop string was met
+
+    def push(self, token: int) -> str:
+        """The text that is certain now, often none."""
+        if self.stopped:
+            return ""
+        new = self._decoder.decode(self._tokenizer.bytes_of(token))
+        self.length += len(new)
+        if self._unsearched:
+            self._unsearched -= 1
+            return new
+        text = self._held + new
+        # The one that is complete first, however the tokens cut the text; then the longest.
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            end, start = min(found)
+            return text[: end if self._include_stop else start]
+        certain = len(text) - self._uncertain(text)
+        self._held = text[certain:]
+        return text[:certain]
+
+    def finish(self) -> str:
+        """What was held back. A character that was never completed is left out."""
+        held, self._held = self._held, ""
+        return held
+
+    def _uncertain(self, text: str) -> int:
+        """Length of the longest end of the text that begins a stop string."""
+        for size in range(min(len(text), self._longest - 1), 0, -1):
+            end = text[-size:]
+            if any(stop.startswith(end) for stop in self._stop):
+                return size
+        return 0
