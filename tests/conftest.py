@@ -4,7 +4,7 @@ import os
 # other busy process that makes the float32 oracle ten times slower, not two times faster.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture
