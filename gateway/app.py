@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import secrets
 import time
@@ -19,7 +18,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from gateway.admission.keys import Key, KeyRing
-from gateway.config import Config
+from gateway.config import Config, ConfigError
+from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.dispatch import Dispatcher, Observer
@@ -31,18 +31,23 @@ from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
 from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
+from gateway.front.door import Door
 from gateway.front.health import Health
+from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
 from gateway.front.rescue import no_such_route, rescue
+from gateway.local_replicas import LocalReplicas
+from gateway.pacer import Pacers
 from gateway.providers.base import Provider
 from gateway.providers.openai_compatible import OpenAICompatible, Timeouts
 from gateway.providers.replica import Replica
 from gateway.providers.transport import AiohttpTransport
-from gateway.supervisor import Supervisor, replica_command, threads_per_replica
+from gateway.reload import Live, Source, watch_config
+from gateway.rules import Rules
+from gateway.supervisor import Supervisor
 from gateway.telemetry.log import ExchangeLog
 from routing_policies.base import Price
-from routing_policies.policy import Policy
 
 logger = logging.getLogger("gateway")
 
@@ -54,46 +59,59 @@ class Gateway:
     """Everything that lives as long as one gateway process."""
 
     config: Config
-    policy: Policy
-    on_ready: Callable[[Sequence[str]], None] = lambda models: None
+    rules: Rules
+    on_ready: Callable[[str], None] = lambda model: None
     observers: Sequence[Observer] = ()
     clock: Clock = time.monotonic
     random: random.Random = field(default_factory=random.Random)
+    source: Source | None = None  # where the config is read again when it changes
 
     def __post_init__(self) -> None:
         for name, endpoint in self.config.endpoints.items():
             if endpoint.missing:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
-            for doubt in price_doubts(endpoint, date.today()):
-                logger.warning("%s: %s", name, doubt)
+        _warn_of_prices(self.config)
+        self.live = Live()
+        self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
+        pacers = Pacers(self.fleet, self.clock)
+        pacers.use(self.rules.policies)
         self.dispatcher = Dispatcher(
             self.fleet,
-            self.policy,
-            [self.fleet, ExchangeLog(), *self.observers],
+            self.rules,
+            pacers,
+            [self.fleet, pacers, ExchangeLog(), *self.observers],
             self.clock,
             self.random,
         )
+        self._said_ready = False
         # Salts and prefix keys need only outlive what they name: this process's knowledge.
         self._secret = secrets.token_bytes(32)
 
+    def put_in_force(self, config: Config, rules: Rules) -> None:
+        """What a changed config says, at once: nothing here waits. Endpoints, replicas and the
+        server's address stay as they were at the start. Raises ConfigError."""
+        if self.config.keys and not config.keys:  # it was not started to be open to everyone
+            raise ConfigError(None, None, ("keys",), "to take away the last one takes a restart")
+        for path in needs_restart(self.config, config):
+            logger.warning("%s has changed, which takes effect after a restart", path)
+        _warn_of_prices(config)
+        door = _door(config)
+        self.door.ring, self.door.limits = door.ring, door.limits
+        self.dispatcher.rules = rules
+        self.dispatcher.pacers.use(rules.policies)
+        for name in self._usable().keys() & config.endpoints.keys():
+            self.fleet.endpoints[name].prices = _prices(config.endpoints[name])
+
     def asgi(self) -> Starlette:
-        server = self.config.server
-        ring = KeyRing(
-            Key(key.name, key.tenant, key.key.value, _all_or(key.models))
-            for key in self.config.keys
-        )
-        limits = BodyLimits(server.max_body, server.body_timeout)
-        models = Models(ring, self.fleet, created=int(time.time()))
-        health = Health(self.fleet)
+        models = Models(self.door, self.fleet, created=int(time.time()))
+        health = Health(self.fleet, self.live)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(
-                operation, ring, self.dispatcher, limits, self._secret, self.clock
-            )
+            endpoint = Completions(operation, self.door, self.dispatcher, self._secret, self.clock)
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
-        return Starlette(
+        app = Starlette(
             routes=[
                 completions(Operation.CHAT),
                 completions(Operation.COMPLETION),
@@ -104,10 +122,13 @@ class Gateway:
             ],
             middleware=[
                 Middleware(RequestId),  # names the request; everything below may log the name
+                *([] if self.config.keys else [Middleware(LoopbackOnly)]),  # no web pages
             ],
             exception_handlers={GatewayError: rescue, HTTPException: no_such_route},
             lifespan=self.lifespan,
         )
+        app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body
+        return app
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -117,12 +138,25 @@ class Gateway:
             for name, endpoint in self._usable().items():
                 self.fleet.endpoints[name].up(_provider(endpoint, transport))
             watching = asyncio.create_task(watch(self.fleet, self.clock))
+            watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
-            local = LocalReplicas(self, transport)
+            if self.source is not None:
+                reloading = asyncio.create_task(
+                    watch_config(self.source, self.live, self.put_in_force)
+                )
+                stack.callback(reloading.cancel)
+            local = LocalReplicas(self.config, self.fleet, transport, self._say_ready)
             await stack.enter_async_context(Supervisor(local.commands(), local))
-            if not local.awaited:
-                self.on_ready(self.fleet.models())
+            if self.fleet.ready():
+                self._say_ready()
             yield
+
+    def _say_ready(self) -> None:
+        """Once, as soon as an endpoint answers, with a model that it serves."""
+        if not self._said_ready:
+            self._said_ready = True
+            healthy = (e for e in self.fleet.endpoints.values() if e.healthy)
+            self.on_ready(min(next(healthy).models))
 
     def _endpoints(self) -> list[Endpoint]:
         local = [
@@ -135,10 +169,7 @@ class Gateway:
                 frozenset(endpoint.models),
                 endpoint.context_length,
                 dedicated=endpoint.dedicated or endpoint.dialect == "replica",
-                prices={
-                    model: Price(price.input, price.output, price.cached, price.cache_write)
-                    for model, price in endpoint.prices.items()
-                },
+                prices=_prices(endpoint),
             )
             for name, endpoint in self._usable().items()
         ]
@@ -146,6 +177,32 @@ class Gateway:
 
     def _usable(self) -> Mapping[str, EndpointConfig]:
         return {n: e for n, e in self.config.endpoints.items() if e.missing is None}
+
+
+def _log_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("endpoints are no longer watched", exc_info=task.exception())
+
+
+def _door(config: Config) -> Door:
+    ring = KeyRing(
+        Key(key.name, key.tenant, key.key.value, _all_or(key.models), key.explain)
+        for key in config.keys
+    )
+    return Door(ring, BodyLimits(config.server.max_body, config.server.body_timeout))
+
+
+def _prices(endpoint: EndpointConfig) -> Mapping[str, Price]:
+    return {
+        model: Price(price.input, price.output, price.cached, price.cache_write)
+        for model, price in endpoint.prices.items()
+    }
+
+
+def _warn_of_prices(config: Config) -> None:
+    for name, endpoint in config.endpoints.items():
+        for doubt in price_doubts(endpoint, date.today()):
+            logger.warning("%s: %s", name, doubt)
 
 
 def _all_or(names: tuple[str, ...] | None) -> frozenset[str] | None:
@@ -164,57 +221,3 @@ def _provider(endpoint: EndpointConfig, transport: AiohttpTransport) -> Provider
         secret = endpoint.secret.value if endpoint.secret else ""
         return Replica(transport, url, endpoint.models, api_key, timeouts, secret)
     return OpenAICompatible(transport, url, endpoint.models, api_key, timeouts)
-
-
-class LocalReplicas:
-    """Makes endpoints of the supervisor's processes as they come and go."""
-
-    def __init__(self, gateway: Gateway, transport: AiohttpTransport) -> None:
-        self._gateway = gateway
-        self._transport = transport
-        self._steps: dict[str, str] = {}
-        self.awaited = set(gateway.config.replica_names())  # not heard of yet
-
-    def commands(self) -> dict[str, Sequence[str]]:
-        names = self._gateway.config.replica_names()
-        threads = threads_per_replica(os.cpu_count() or 1, len(names))
-        return {
-            name: replica_command(
-                replicas.model,
-                *("--name", self._model(name)),
-                *("--kv-tokens", str(replicas.kv_tokens)),
-                *("--threads", str(replicas.threads or threads)),
-            )
-            for name, replicas in names.items()
-        }
-
-    def replica_progress(self, name: str, step: str, done: float) -> None:
-        if self._steps.get(name) != step:
-            self._steps[name] = step
-            logger.info("%s: %s (%d %%)", name, step, round(done * 100))
-
-    def replica_ready(self, name: str, url: str, secret: str, epoch: str) -> None:
-        logger.info("%s: ready", name)
-        model = self._model(name)
-        provider = Replica(self._transport, f"{url}/v1", {model: model}, secret=secret)
-        self._gateway.fleet.endpoints[name].up(provider)
-        self._heard_of(name)
-
-    def replica_gone(self, name: str, reason: str) -> None:
-        logger.info("%s: gone: %s", name, reason)
-        self._gateway.fleet.endpoints[name].gone(reason)
-
-    def replica_failed(self, name: str, error: str) -> None:
-        logger.error("%s: cannot start: %s", name, error)
-        self._heard_of(name)
-
-    def _model(self, name: str) -> str:
-        (model,) = self._gateway.fleet.endpoints[name].models
-        return model
-
-    def _heard_of(self, name: str) -> None:
-        """Once every replica has come up or given up for the first time, say so."""
-        if name in self.awaited:
-            self.awaited.remove(name)
-            if not self.awaited and self._gateway.fleet.ready():
-                self._gateway.on_ready(self._gateway.fleet.models())

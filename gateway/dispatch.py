@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import math
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,8 +23,12 @@ from gateway.errors import (
 )
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import Match
+from gateway.pacer import Pacers
+from gateway.rules import Rules
 from routing_policies.base import Candidate, Context, Ranked
 from routing_policies.policy import Decision, Policy
+
+logger = logging.getLogger(__name__)
 
 NO_MATCH = Match(size=0, tokens=None, touched=0.0)
 
@@ -32,51 +39,68 @@ class Observer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Dispatcher:
     fleet: Fleet
-    policy: Policy
+    rules: Rules  # a reload of the config puts others here
+    pacers: Pacers
     observers: Sequence[Observer]
     clock: Callable[[], float]
     random: random.Random
 
     @asynccontextmanager
     async def open(
-        self, request: InferenceRequest, outcome: Outcome
+        self, request: InferenceRequest, outcome: Outcome, headers: Mapping[str, str]
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """The answer's events, from the first endpoint in the policy's order that gives one.
+        """The answer's events, from the first endpoint in the policy's order that gives one; of the
+        client's model, or else of the models that the policy falls back on.
 
         Until then nothing has gone to the client, so a refusal only costs the next try. Raises
         ModelNotFound, NoCandidate, the most telling UpstreamError, or what an endpoint found wrong
         with the request itself.
         """
-        outcome.request, outcome.policy = request, self.policy.name
+        outcome.request = request
+        policy = self.rules.policy_for(request, headers)
+        outcome.policy = policy.name
         self._check_model(request.model, outcome.principal)
-        asked, candidates, matches = self.fleet.snapshot(request)
-        context = Context(now=self.clock(), draw=self.random.random())
-        decision = self.policy.decide(asked, candidates, context)
-        outcome.considered = _considered(decision)
-        failure = _nobody(request, candidates, decision)
-
+        failure: GatewayError | None = None
         async with AsyncExitStack() as held:
-            for choice in decision.ranked[: self.policy.fallback.attempts]:
-                name = choice.candidate.endpoint
-                if request.model not in choice.candidate.models:
-                    continue  # not for a policy to choose
-                if not self.fleet.endpoints[name].healthy or _too_short(choice.candidate, failure):
-                    continue  # it went away, or proved too small, since the decision
-                attempt = self._attempt(request, outcome, choice, matches.get(name, NO_MATCH))
+            for asked in _in_turn(request, policy.fallback.models, outcome.principal):
                 try:
-                    events = await held.enter_async_context(attempt)
+                    events = await self._first_to_answer(asked, policy, outcome, held)
                     break
-                except UpstreamError as exc:
-                    failure = _more_telling(failure, exc)
-                except ContextLengthExceeded as exc:
-                    failure = exc
-                    failure.limit = choice.candidate.context_length
+                except (UpstreamError, NoCandidate, ContextLengthExceeded) as exc:
+                    failure = failure or exc  # what the client hears is of its own model
             else:
+                assert failure is not None
                 raise failure
             yield events
+
+    async def _first_to_answer(
+        self, request: InferenceRequest, policy: Policy, outcome: Outcome, held: AsyncExitStack
+    ) -> AsyncIterator[Event]:
+        """Decide, and try the choices in their order; what the answer needs is `held`."""
+        asked, candidates, matches = self.fleet.snapshot(request)
+        dearer = self.pacers.multiplier(policy.name)
+        context = Context(self.clock(), self.random.random(), budget_multiplier=dearer)
+        decision = policy.decide(asked, candidates, context)
+        outcome.request, outcome.considered = request, _considered(decision)
+        failure = _nobody(request, candidates, decision)
+        for choice in decision.ranked[: policy.fallback.attempts]:
+            name = choice.candidate.endpoint
+            if request.model not in choice.candidate.models:
+                continue  # not for a policy to choose
+            if not self.fleet.endpoints[name].healthy or _too_short(choice.candidate, failure):
+                continue  # it went away, or proved too small, since the decision
+            attempt = self._attempt(request, outcome, choice, matches.get(name, NO_MATCH))
+            try:
+                return await held.enter_async_context(attempt)
+            except UpstreamError as exc:
+                failure = _more_telling(failure, exc)
+            except ContextLengthExceeded as exc:
+                failure = exc
+                failure.limit = choice.candidate.context_length
+        raise failure
 
     @asynccontextmanager
     async def _attempt(
@@ -118,15 +142,26 @@ class Dispatcher:
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
         for observer in self.observers:
-            observer.settled(outcome)
+            try:
+                observer.settled(outcome)
+            except Exception:  # a rim: one observer's defect must not cost another its record
+                logger.exception("%s did not take the outcome", type(observer).__name__)
 
     def _check_model(self, model: str, principal: Principal) -> None:
         usable = [name for name in self.fleet.models() if principal.may_use(name)]
         if model not in usable:
-            raise ModelNotFound(
-                f"there is no model {model!r} for this key; it may use: {', '.join(usable)}",
-                param="model",
-            )
+            raise ModelNotFound.among(usable, model)
+
+
+def _in_turn(
+    request: InferenceRequest, fallbacks: Sequence[str], principal: Principal
+) -> Iterator[InferenceRequest]:
+    """The request for the client's model, then for each other that its key may use."""
+    yield request
+    for model in fallbacks:
+        if model != request.model and principal.may_use(model):
+            # Prefix keys are of the client's model: what this leaves in a cache they do not name.
+            yield dataclasses.replace(request, model=model, prefix=())
 
 
 def _considered(decision: Decision) -> tuple[Considered, ...]:
@@ -137,17 +172,17 @@ def _considered(decision: Decision) -> tuple[Considered, ...]:
 def _in_numbers(ranked: Ranked) -> Considered:
     candidate, estimate = ranked.candidate, ranked.estimate
     return Considered(
-        candidate.endpoint,
-        None,
-        ranked.cost,
-        estimate.ttft_s,
-        estimate.tpot_s,
-        estimate.cost_usd,
-        estimate.cached_tokens,
-        estimate.uncached_tokens,
-        estimate.p_miss,
-        candidate.in_flight,
-        candidate.queued_tokens,
+        endpoint=candidate.endpoint,
+        dropped_by=None,
+        cost=ranked.cost,
+        ttft_s=estimate.ttft_s,
+        tpot_s=estimate.tpot_s,
+        cost_usd=estimate.cost_usd,
+        cached_tokens=estimate.cached_tokens,
+        uncached_tokens=estimate.uncached_tokens,
+        p_miss=estimate.p_miss,
+        in_flight=candidate.in_flight,
+        queued_tokens=candidate.queued_tokens,
     )
 
 
@@ -185,4 +220,8 @@ def _more_telling(known: GatewayError, new: UpstreamError) -> GatewayError:
         return new
     if not isinstance(new, UpstreamBusy):
         return known
-    return min(known, new, key=lambda busy: busy.retry_after_s or 0.0)
+    return min(known, new, key=_wait)
+
+
+def _wait(busy: GatewayError) -> float:
+    return math.inf if busy.retry_after_s is None else busy.retry_after_s

@@ -24,6 +24,7 @@ class Principal:
     tenant: str
     key_name: str
     models: frozenset[str] | None = None  # None: every model
+    may_explain: bool = False  # it may ask why an endpoint was chosen
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models

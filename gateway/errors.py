@@ -24,7 +24,8 @@ GatewayError                    500 server_error
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 
 class GatewayError(Exception):
@@ -78,6 +79,14 @@ class NotFound(GatewayError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+    @classmethod
+    def among(cls, usable: Sequence[str], asked: str) -> Self:
+        """Names what this key may use; of what was asked, no more than a line."""
+        names = ", ".join(usable) or "none"
+        return cls(
+            f"there is no model {asked[:100]!r} for this key; it may use: {names}", param="model"
+        )
 
 
 class RequestTimeout(GatewayError):

@@ -81,9 +81,9 @@ class ModelError(Exception):
 
 
 def find(name_or_path: str) -> Path:
-    """The file of a model: an existing path as it stands, else a pulled model of the catalog."""
+    """A model's file or folder: an existing path as it stands, else a pulled one of the catalog."""
     path = Path(name_or_path).expanduser()
-    if path.is_file():
+    if path.is_file() or (path / "config.json").is_file():
         return path
     try:
         model = lookup(name_or_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,8 @@ class RouteRequest:
     prompt_tokens: int  # estimated
     max_tokens: int | None = None
     output_tokens: float = 256.0  # expected, at most max_tokens
+    fewest_prompt_tokens: int = 0  # a bound, and no estimate
+    request_class: str = "standard"  # a policy may have other numbers for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,14 @@ class Price:
     cached: float | None = None  # None: as `input`
     cache_write: float = 0.0  # on top of `input`, for tokens that are not cached yet
 
+    def dollars(self, uncached_tokens: float, cached_tokens: float, output_tokens: float) -> float:
+        cached = self.input if self.cached is None else self.cached
+        return (
+            uncached_tokens * (self.input + self.cache_write)
+            + cached_tokens * cached
+            + output_tokens * self.output
+        ) / 1e6
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -61,6 +71,7 @@ class Candidate:
     queued_tokens: int = 0  # uncached prompt tokens sent there, first token still awaited
     cached_tokens: int = 0  # of this request's prompt, expected in its prefix cache
     dedicated: bool = False  # it computes for us alone: one request delays the others there
+    chosen_at: float | None = None  # when it last was, for this model; on the context's clock
     coefficients: Coefficients = Coefficients()
     price: Price = Price()
 
@@ -82,12 +93,23 @@ class Limits:
     tpot_s: float | None = None  # for each token after it
 
 
-NO_LIMITS = Limits()
-
-
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """What the policy expects of this request on one candidate, computed in `estimate.py`."""
+class HardLimits:
+    """A candidate whose estimate is beyond one of these is not asked. None: no limit."""
+
+    cost_usd: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+
+NO_LIMITS, NO_HARD_LIMITS = Limits(), HardLimits()
+
+
+class Estimate(NamedTuple):
+    """What the policy expects of this request on one candidate, computed in `estimate.py`.
+
+    A tuple, since one is made for each candidate of every decision: dataclasses take twice as long.
+    """
 
     cached_tokens: int
     uncached_tokens: int

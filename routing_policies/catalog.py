@@ -2,12 +2,12 @@
 
 The file's name is the part's name: `filters/fits_context.py` holds the class `FitsContext`, a
 dataclass whose fields are the parameters that YAML may give. A folder of the user's, laid out the
-same way, adds to what the package has.
+same way, adds to what the package has; `my_package.module:ClassName` names any other class.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import sys
 from collections.abc import Mapping
@@ -24,6 +24,12 @@ UNITS = {"%": 0.01, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 PARAMETER_TYPES = (float, int, str, bool, list, dict)
 """What a part's fields may be: what YAML can say. `float` reads units."""
+
+NOT_IMPORTED = (
+    *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError, OSError),
+)
+"""What somebody else's module may raise when it is run."""
 
 
 class PolicyError(ValueError):
@@ -55,10 +61,7 @@ class Catalog:
 
     def build(self, kind: str, name: str, given: Mapping[str, Any]) -> Any:
         """An instance of the part, its parameters checked against the class's fields."""
-        if name not in self.parts[kind]:
-            known = ", ".join(sorted(self.parts[kind]))
-            raise PolicyError(f"no {kind[:-1]} is called {name!r}; there are: {known}")
-        part = self.parts[kind][name]
+        part = self._find(kind, name)
         hints = get_type_hints(part)
         known_fields = {f.name: f for f in fields(part)}
         for key in given:
@@ -73,6 +76,19 @@ class Catalog:
             return part(**checked)
         except ValueError as exc:  # what a part finds wrong itself, in its `__post_init__`
             raise PolicyError(str(exc)) from None
+
+    def _find(self, kind: str, name: str) -> type[Any]:
+        module_name, colon, class_name = name.partition(":")
+        if colon:
+            try:
+                module = importlib.import_module(module_name)
+            except NOT_IMPORTED as exc:
+                raise PolicyError(f"{module_name} cannot be imported: {exc}") from exc
+            return _checked(module, class_name, KINDS[kind], module_name)
+        if name not in self.parts[kind]:
+            known = ", ".join(sorted(self.parts[kind]))
+            raise PolicyError(f"no {kind[:-1]} is called {name!r}; there are: {known}")
+        return self.parts[kind][name]
 
 
 def number(value: object) -> float:
@@ -106,30 +122,34 @@ def _value(expected: type[Any], value: object, key: str) -> object:
 
 def _part(file: Path, kind: str, method: str) -> type[Any]:
     class_name = "".join(word.capitalize() for word in file.stem.split("_"))
-    part = getattr(_import(file, kind), class_name, None)
+    return _checked(_import(file, kind), class_name, method, str(file))
+
+
+def _checked(module: ModuleType, class_name: str, method: str, where: str) -> type[Any]:
+    """The module's class of that name, if YAML can build it."""
+    part = getattr(module, class_name, None)
     if not is_dataclass(part) or not isinstance(part, type) or not hasattr(part, method):
-        raise PolicyError(f"{file} must hold a dataclass {class_name} with a method {method!r}")
+        raise PolicyError(f"{where} must hold a dataclass {class_name} with a method {method!r}")
     try:
         hints = get_type_hints(part)
     except NameError as exc:
-        raise PolicyError(f"{file} cannot be read: {exc}") from None
+        raise PolicyError(f"{where} cannot be read: {exc}") from None
     for field in fields(part):
         if (get_origin(hints[field.name]) or hints[field.name]) not in PARAMETER_TYPES:
             can = ", ".join(t.__name__ for t in PARAMETER_TYPES)
-            raise PolicyError(f"{file}: {field.name!r} has a type that YAML cannot say: use {can}")
+            raise PolicyError(f"{where}: {field.name!r} has a type that YAML cannot say: use {can}")
     return part
 
 
 def _import(file: Path, kind: str) -> ModuleType:
     if file.parent.parent == Path(__file__).parent:
         return importlib.import_module(f"routing_policies.{kind}.{file.stem}")
-    spec = importlib.util.spec_from_file_location(f"user_policies.{kind}.{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise PolicyError(f"{file} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses looks its annotations up there
+    module = ModuleType(f"user_policies.{kind}.{file.stem}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # dataclasses looks its annotations up there
     try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, NameError) as exc:
+        # Not by the import system: its cache takes two edits within a second for the same.
+        exec(compile(file.read_bytes(), file, "exec"), vars(module))
+    except NOT_IMPORTED as exc:
         raise PolicyError(f"{file} cannot be imported: {exc}") from exc
     return module

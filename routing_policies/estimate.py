@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from routing_policies.base import Candidate, Context, Estimate, Limits, Price, RouteRequest
+from routing_policies.base import Candidate, Coefficients, Context, Estimate, Limits, RouteRequest
 
 
 def estimate(
@@ -27,7 +27,8 @@ def estimate(
     ttft = known.base_s + candidate.queued_tokens * known.per_queued_s + prefill
     tpot = known.per_output_s + candidate.in_flight * known.per_output_busy_s
     others = math.sqrt(candidate.in_flight) if candidate.dedicated else 0.0
-    dollars = _dollars(request, candidate.price, cached * known.hit_rate)
+    found = cached * known.hit_rate  # of the cached tokens; a cache that often misses saves less
+    dollars = candidate.price.dollars(request.prompt_tokens - found, found, request.output_tokens)
     return Estimate(
         cached_tokens=cached,
         uncached_tokens=uncached,
@@ -36,29 +37,20 @@ def estimate(
         tpot_s=tpot,
         cost_usd=dollars,
         effective_usd=dollars * (1 + context.budget_multiplier),
-        p_miss=_risk(ttft, tpot, limits, known.spread, known.error_rate),
+        p_miss=_risk(ttft, tpot, limits, known),
     )
 
 
-def _dollars(request: RouteRequest, price: Price, cached: float) -> float:
-    cached_price = price.input if price.cached is None else price.cached
-    uncached = request.prompt_tokens - cached
-    return (
-        uncached * (price.input + price.cache_write)
-        + cached * cached_price
-        + request.output_tokens * price.output
-    ) / 1e6
-
-
-def _risk(ttft: float, tpot: float, limits: Limits, spread: float, error_rate: float) -> float:
-    """Actual times are taken as log-normal around the expected; an error is a miss."""
-    kept = 1 - error_rate
-    for expected, limit in ((ttft, limits.ttft_s), (tpot, limits.tpot_s)):
-        if limit is not None:
-            kept *= _normal(math.log(limit / max(expected, 1e-6)) / max(spread, 1e-3))
+def _risk(ttft: float, tpot: float, limits: Limits, known: Coefficients) -> float:
+    kept = 1 - known.error_rate  # an error is a miss
+    if limits.ttft_s is not None:
+        kept *= _within(ttft, limits.ttft_s, known.spread)
+    if limits.tpot_s is not None:
+        kept *= _within(tpot, limits.tpot_s, known.spread)
     return 1 - kept
 
 
-def _normal(z: float) -> float:
-    """The standard normal distribution's share below z."""
+def _within(expected: float, limit: float, spread: float) -> float:
+    """P(actual ≤ limit), actual times being log-normal around the expected."""
+    z = math.log(limit / max(expected, 1e-6)) / max(spread, 1e-3)
     return 0.5 * math.erfc(-z / math.sqrt(2))

@@ -3,165 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from routing_policies.base import (
+    NO_HARD_LIMITS,
     NO_LIMITS,
     Candidate,
     Context,
+    Estimate,
     Filter,
+    HardLimits,
     Limits,
     Objective,
     Picker,
     Ranked,
     RouteRequest,
 )
-from routing_policies.catalog import Catalog, PolicyError, number
 from routing_policies.estimate import estimate
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     ranked: Sequence[Ranked]  # first choice first
-    dropped: Mapping[str, str]  # endpoint -> the filter that removed it
+    dropped: Mapping[str, str]  # endpoint -> the filter or hard limit that removed it
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    attempts: int = 3  # tries per exchange, the first included
+    attempts: int = 3  # tries per exchange and model, the first included
+    models: tuple[str, ...] = ()  # asked for when no endpoint of the client's model answers
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a policy may spend; a pacer on the gateway's side keeps to it."""
+
+    dollars_per_hour: float
+    patience_s: float  # dollars count double once so much of the budget was spent early
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     name: str
     filters: Mapping[str, Filter]
-    objectives: Sequence[tuple[float, Objective]]
+    objectives: Mapping[str, tuple[float, Objective]]  # name -> weight and objective
     picker: Picker
     limits: Limits = NO_LIMITS
+    hard: HardLimits = NO_HARD_LIMITS
+    budget: Budget | None = None
+    classes: Mapping[str, Policy] = field(default_factory=dict)  # with other numbers
     fallback: Fallback = Fallback()
 
     def decide(
         self, request: RouteRequest, candidates: Sequence[Candidate], context: Context
     ) -> Decision:
-        kept = list(candidates)
+        if request.request_class in self.classes:
+            return self.classes[request.request_class].decide(request, candidates, context)
         dropped: dict[str, str] = {}
+        kept = candidates
         for name, filter_ in self.filters.items():
-            dropped |= {c.endpoint: name for c in kept if not filter_.keep(request, c)}
-            kept = [c for c in kept if c.endpoint not in dropped]
+            passed = []
+            for candidate in kept:
+                if filter_.keep(request, candidate):
+                    passed.append(candidate)
+                else:
+                    dropped[candidate.endpoint] = name
+            kept = passed
 
-        ranked = [self._weigh(request, candidate, context) for candidate in kept]
+        ranked = []
+        for candidate in kept:
+            expected = estimate(request, candidate, self.limits, context)
+            if limit := _exceeded(expected, self.hard):
+                dropped[candidate.endpoint] = limit
+            else:
+                ranked.append(self._weigh(request, candidate, expected))
         return Decision(self.picker.pick(ranked, context), dropped)
 
-    def _weigh(self, request: RouteRequest, candidate: Candidate, context: Context) -> Ranked:
-        expected = estimate(request, candidate, self.limits, context)
-        cost = sum(
-            weight * objective.cost(request, candidate, expected)
-            for weight, objective in self.objectives
-        )
+    def _weigh(self, request: RouteRequest, candidate: Candidate, expected: Estimate) -> Ranked:
+        cost = 0.0
+        for weight, objective in self.objectives.values():
+            cost += weight * objective.cost(request, candidate, expected)
         return Ranked(candidate, expected, cost)
 
-
-def build_policy(name: str, spec: object, catalog: Catalog) -> Policy:
-    """A policy from the plain mapping that its YAML file holds. Raises PolicyError."""
-    known = ("filters", "limits", "minimize", "pick", "fallback")
-    if not isinstance(spec, Mapping):
-        raise PolicyError(f"a policy is a mapping of {', '.join(known)}")
-    for key in spec:
-        if key not in known:
-            raise PolicyError(f"a policy has no {key!r}; it has: {', '.join(known)}", str(key))
-    for key in ("minimize", "pick"):
-        if not spec.get(key):
-            raise PolicyError(f"a policy needs {key!r}")
-    return Policy(
-        name,
-        filters=_filters(spec.get("filters") or [], catalog),
-        objectives=_objectives(spec["minimize"], catalog),
-        picker=_picker(spec["pick"], catalog),
-        limits=_limits(spec.get("limits") or {}),
-        fallback=_fallback(spec.get("fallback") or {}),
-    )
+    def terms(self, request: RouteRequest, ranked: Ranked) -> Mapping[str, float]:
+        """What each objective adds to the cost of a candidate that was ranked for `request`."""
+        policy = self.classes.get(request.request_class, self)
+        return {
+            name: weight * objective.cost(request, ranked.candidate, ranked.estimate)
+            for name, (weight, objective) in policy.objectives.items()
+        }
 
 
-def _filters(spec: object, catalog: Catalog) -> Mapping[str, Filter]:
-    if not isinstance(spec, list):
-        raise PolicyError("filters is a list of names", "filters")
-    built: dict[str, Filter] = {}
-    for index, item in enumerate(spec):
-        name, given, path = _named(item, "filters", index)
-        if name in built:
-            raise PolicyError(f"{name!r} stands here twice", "filters", index)
-        built[name] = _build(catalog, "filters", name, given, *path)
-    return built
-
-
-def _objectives(spec: object, catalog: Catalog) -> Sequence[tuple[float, Objective]]:
-    """`{name: weight}` or `{name: {weight: 1, parameter: …}}`."""
-    if not isinstance(spec, Mapping):
-        raise PolicyError("minimize maps objectives to their weights", "minimize")
-    built: list[tuple[float, Objective]] = []
-    for name, value in spec.items():
-        given = dict(value) if isinstance(value, Mapping) else {"weight": value}
-        try:
-            weight = number(given.pop("weight", 1))
-        except ValueError as exc:
-            raise PolicyError(str(exc), "minimize", str(name)) from None
-        if weight < 0:
-            raise PolicyError(f"{weight:g}: a weight is not negative", "minimize", str(name))
-        part = _build(catalog, "objectives", str(name), given, "minimize", str(name))
-        built.append((weight, part))
-    return built
-
-
-def _picker(spec: object, catalog: Catalog) -> Picker:
-    name, given, path = _named(spec, "pick")
-    picker: Picker = _build(catalog, "pickers", name, given, *path)
-    return picker
-
-
-def _limits(spec: object) -> Limits:
-    """`{ttft: 3s, tpot: 60ms}`: what counts as a miss."""
-    if not isinstance(spec, Mapping):
-        raise PolicyError("limits maps ttft and tpot to times", "limits")
-    given: dict[str, float] = {}
-    for key, value in spec.items():
-        if key not in ("ttft", "tpot"):
-            raise PolicyError(
-                f"there is no limit {key!r}; there are: ttft, tpot", "limits", str(key)
-            )
-        try:
-            given[f"{key}_s"] = number(value)
-        except ValueError as exc:
-            raise PolicyError(str(exc), "limits", key) from None
-        if given[f"{key}_s"] <= 0:
-            raise PolicyError("a limit is longer than nothing", "limits", key)
-    return Limits(**given)
-
-
-def _fallback(spec: object) -> Fallback:
-    if not isinstance(spec, Mapping) or set(spec) - {"attempts"}:
-        raise PolicyError("fallback takes: attempts", "fallback")
-    attempts = spec.get("attempts", 3)
-    if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
-        raise PolicyError(f"{attempts!r} is not a number of tries", "fallback", "attempts")
-    return Fallback(attempts)
-
-
-def _named(item: object, *path: str | int) -> tuple[str, Mapping[str, Any], tuple[str | int, ...]]:
-    """The name, parameters and key path of `name` or `{name: {parameter: value}}`."""
-    if isinstance(item, str):
-        return item, {}, path
-    if isinstance(item, Mapping) and len(item) == 1:
-        name, given = next(iter(item.items()))
-        if given is None or isinstance(given, Mapping):
-            return str(name), given or {}, (*path, str(name))
-    raise PolicyError(f"{item!r} is neither a name nor {{name: {{parameters}}}}", *path)
-
-
-def _build(
-    catalog: Catalog, kind: str, name: str, given: Mapping[str, Any], *path: str | int
-) -> Any:
-    try:
-        return catalog.build(kind, name, given)
-    except PolicyError as exc:
-        raise PolicyError(exc.message, *path, *exc.path) from None
+def _exceeded(expected: Estimate, hard: HardLimits) -> str | None:
+    """`hard.NAME` of the first hard limit that an estimate is beyond."""
+    if hard is NO_HARD_LIMITS:
+        return None
+    for name, value, limit in (
+        ("cost_usd", expected.cost_usd, hard.cost_usd),
+        ("ttft", expected.ttft_s, hard.ttft_s),
+        ("tpot", expected.tpot_s, hard.tpot_s),
+    ):
+        if limit is not None and value > limit:
+            return f"hard.{name}"
+    return None

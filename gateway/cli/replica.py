@@ -81,7 +81,8 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=_positive,
         default=1,
-        help="at most so many threads compute (default: %(default)s)",
+        help="2 compute prompts beside answers, on two cores; more are not used "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--kv-tokens",

@@ -5,12 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import logging
+import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.cli import Subparsers
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+    from gateway.config import Config
+    from gateway.config.tree import Server
+    from gateway.rules import Rules
 
 logger = logging.getLogger("gateway")
 
@@ -30,57 +40,91 @@ Ready. In another terminal, with `pip install openai`:
 """
 
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("serve", help="run the gateway")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML file")
     parser.add_argument("--host", help="instead of the config's server.host")
     parser.add_argument("--port", type=int, help="instead of the config's server.port")
-    parser.add_argument("--log-level", default="info", help="debug, info (default), warning, error")
+    parser.add_argument("--log-level", default="info", choices=LOG_LEVELS, metavar="LEVEL")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     from gateway.app import Gateway
-    from gateway.config import ConfigError, load
-    from gateway.front.server import ConnectionLimits, server
+    from gateway.config import ConfigError
+    from gateway.reload import Source
     from gateway.telemetry.log import configure
 
+    source = Source(args.config, functools.partial(_load, args.config, args.host, args.port))
     try:
-        config, policy = load(args.config)
-        given = {"host": args.host, "port": args.port}
-        given = {key: value for key, value in given.items() if value is not None}
-        config = dataclasses.replace(config, server=dataclasses.replace(config.server, **given))
+        config, rules = source.read()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except ValueError as error:  # what the command line made of the config
-        print(f"gateway serve: {error}", file=sys.stderr)
-        return 2
 
     configure(args.log_level)
-    settings = config.server
-    url = f"http://{settings.host}:{settings.port}"
+    try:
+        listener = _listener(config.server)
+    except OSError as error:
+        where = f"{config.server.host} port {config.server.port}"
+        print(f"gateway serve: cannot listen on {where}: {error.strerror}", file=sys.stderr)
+        return 1
+    url = _url(listener)
     if not config.keys:
         logger.warning("no keys in the config: everyone on this machine may ask, nobody else can")
 
-    def say_ready(models: Sequence[str]) -> None:
+    def say_ready(model: str) -> None:
         key = "one of the config's keys" if config.keys else "none needed"
-        print(EXAMPLE.format(url=url, key=key, model=models[0]), flush=True)
+        print(EXAMPLE.format(url=url, key=key, model=model), flush=True)
 
-    gateway = Gateway(config, policy, on_ready=say_ready)
+    web = _server(Gateway(config, rules, say_ready, source=source).asgi(), config.server)
+    logger.info("listening on %s", url)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end
+        web.run(sockets=[listener])
+    return 0 if web.started else 1
+
+
+def _listener(settings: Server) -> socket.socket:
+    """Bound before anything is started, so that a port in use is known at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _load(file: Path, host: str | None, port: int | None) -> tuple[Config, Rules]:
+    """The config, with what the command line says instead. Raises ConfigError."""
+    from gateway.config import ConfigError, load
+
+    config, rules = load(file)
+    if config.unusable:
+        raise ConfigError(file, None, ("endpoints",), config.unusable)
+    settings = config.server
+    try:
+        server = dataclasses.replace(
+            settings,
+            host=settings.host if host is None else host,
+            port=settings.port if port is None else port,
+        )
+        return dataclasses.replace(config, server=server), rules
+    except ValueError as error:
+        raise ConfigError(file, None, (), f"with --host and --port: {error}") from None
+
+
+def _server(app: ASGIApp, settings: Server) -> uvicorn.Server:
+    from gateway.front.server import ConnectionLimits, server
+
     limits = ConnectionLimits(
         head_s=settings.head_timeout,
         stalled_reader_s=settings.stalled_reader_timeout,
         keep_alive_s=settings.keep_alive,
     )
-    web = server(
-        gateway.asgi(),
-        host=settings.host,
-        port=settings.port,
-        limits=limits,
-        drain_s=settings.drain,
+    return server(
+        app, host=settings.host, port=settings.port, limits=limits, drain_s=settings.drain
     )
-    logger.info("listening on %s", url)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end
-        web.run()
-    return 0 if web.started else 1

@@ -99,7 +99,7 @@ class _Binder:
     def value(self, node: yaml.Node, expected: Any, path: KeyPath) -> Any:
         origin, args = get_origin(expected), get_args(expected)
         if origin in (Union, types.UnionType):
-            return self._optional(node, args, path)
+            return self._union(node, args, path)
         if isinstance(expected, type) and is_dataclass(expected) and expected is not Secret:
             return self._dataclass(node, expected, path)
         if origin is dict:
@@ -112,9 +112,14 @@ class _Binder:
             return tuple(self.value(item, args[0], (*path, i)) for i, item in items)
         return self._scalar(node, expected, path)
 
-    def _optional(self, node: yaml.Node, args: tuple[Any, ...], path: KeyPath) -> Any:
-        (inner,) = (arg for arg in args if arg is not types.NoneType)
-        return None if plain(node) is None else self.value(node, inner, path)
+    def _union(self, node: yaml.Node, args: tuple[Any, ...], path: KeyPath) -> Any:
+        """`None` or another type; a scalar, or a tuple where the YAML has a list."""
+        if types.NoneType in args and plain(node) is None:
+            return None
+        is_list = isinstance(node, yaml.SequenceNode)
+        inner = [arg for arg in args if arg is not types.NoneType]
+        fitting = (arg for arg in inner if (get_origin(arg) is tuple) is is_list)
+        return self.value(node, next(fitting, inner[0]), path)
 
     def _dataclass(self, node: yaml.Node, expected: type[Any], path: KeyPath) -> Any:
         pairs = self._pairs(node, path)

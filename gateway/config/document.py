@@ -17,10 +17,9 @@ QUOTED = re.compile(r"'[^']{2,}'")
 class ConfigError(Exception):
     """Names the file, the line, the key path, what is wrong and what would be right."""
 
-    def __init__(self, file: Path, line: int | None, path: KeyPath, message: str) -> None:
-        where = f"{file}:{line}" if line is not None else str(file)
-        key = dotted(path)
-        super().__init__(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+    def __init__(self, file: Path | None, line: int | None, path: KeyPath, message: str) -> None:
+        where = f"{file}:{line}" if line is not None else file and str(file)
+        super().__init__(": ".join(part for part in (where, dotted(path), message) if part))
 
 
 def dotted(path: KeyPath) -> str:

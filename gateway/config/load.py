@@ -1,4 +1,4 @@
-"""A config file and the policy that it names, checked as one."""
+"""A config file and the policies that it names, checked as one."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from pathlib import Path
 
 import routing_policies
 from gateway.config.bind import Environ, bind
-from gateway.config.document import ConfigError, Document
+from gateway.config.document import ConfigError, Document, KeyPath
 from gateway.config.tree import Config
-from routing_policies.catalog import Catalog, PolicyError
-from routing_policies.policy import Policy, build_policy
+from gateway.rules import EVERYTHING, Rule, Rules
+from routing_policies.build import build_policy
+from routing_policies.catalog import KINDS, Catalog, PolicyError
+from routing_policies.policy import Policy
 
 PACKAGED = Path(routing_policies.__file__).parent
 
 
-def load(file: Path, environ: Environ = os.environ) -> tuple[Config, Policy]:
+def load(file: Path, environ: Environ = os.environ) -> tuple[Config, Rules]:
     """Raises ConfigError."""
     document = Document.read(file)
     config = bind(document, Config, environ)
+    if config.policies and not config.policies.is_dir():
+        raise document.error(("policies",), f"{config.policies} is not a folder")
     folders = [config.policies] if config.policies else []
-    for folder in folders:
-        if not folder.is_dir():
-            raise document.error(("policies",), f"{folder} is not a folder")
-    policies = _policies(*folders)
-    if config.policy not in policies:
-        known = ", ".join(sorted(policies))
-        raise document.error(("policy",), f"no policy is called {config.policy!r}; known: {known}")
     try:
         catalog = Catalog.load(*folders)
     except PolicyError as exc:
         raise document.error(("policies",), exc.message) from None
-    return config, load_policy(policies[config.policy], catalog)
+    return config, _rules(document, config, catalog, policy_files(*folders))
 
 
 def load_policy(file: Path, catalog: Catalog) -> Policy:
@@ -43,8 +40,35 @@ def load_policy(file: Path, catalog: Catalog) -> Policy:
         raise ConfigError(file, document.line(exc.path), exc.path, exc.message) from None
 
 
-def _policies(*folders: Path) -> dict[str, Path]:
+def policy_files(*folders: Path) -> dict[str, Path]:
     """Name -> file; the operator's replace the package's of the same name."""
     return {
         file.stem: file for folder in (PACKAGED, *folders) for file in sorted(folder.glob("*.yaml"))
     }
+
+
+def files_behind(file: Path, policies: Path | None) -> list[Path]:
+    """Every file that `load` may read for a config with this folder of policies."""
+    folders = [PACKAGED, *([policies] if policies else [])]
+    parts = [
+        part for folder in folders for kind in KINDS for part in (folder / kind).glob("[!_]*.py")
+    ]
+    return [file, *(policy for folder in folders for policy in folder.glob("*.yaml")), *parts]
+
+
+def _rules(document: Document, config: Config, catalog: Catalog, files: dict[str, Path]) -> Rules:
+    rules = config.policy_rules
+    if not rules:
+        raise document.error(("policy",), "needs at least one rule")
+    listed = not isinstance(config.policy, str)
+    built: dict[str, Policy] = {}
+    for index, rule in enumerate(rules):
+        path: KeyPath = ("policy", index) if listed else ("policy",)
+        if rule.use not in files:
+            known = ", ".join(sorted(files))
+            where = (*path, "use") if listed else path
+            raise document.error(where, f"no policy is called {rule.use!r}; known: {known}")
+        if (rule.match == EVERYTHING) is not (index == len(rules) - 1):
+            raise document.error(path, "the last rule has no match, and every other has one")
+        built[rule.use] = built.get(rule.use) or load_policy(files[rule.use], catalog)
+    return Rules(tuple(Rule(built[rule.use], rule.match) for rule in rules))

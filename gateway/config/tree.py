@@ -7,8 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from gateway.config.bind import Bytes, Date, Seconds, Secret
+from gateway.rules import EVERYTHING, Match
+
+
+def is_token(text: str) -> bool:
+    """Whether a header can carry it as it is."""
+    return text.isascii() and not any(map(str.isspace, text))
+
+
+def check_url(url: str) -> None:
+    """Raises ValueError, without the URL: it may hold a password where none should be."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # a port that is no number raises when it is read
+    except ValueError:
+        raise ValueError("base_url is not a URL like http://host:port/v1") from None
+    if parts.scheme not in ("http", "https") or not host or not is_token(url):
+        raise ValueError("base_url must start with http:// or https:// and a host")
+    if parts.username is not None:
+        raise ValueError("base_url must hold no user or password: use api_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +122,12 @@ class Endpoint:
     timeouts: EndpointTimeouts = EndpointTimeouts()
 
     def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError("base_url must start with http:// or https://")
+        check_url(self.base_url)
+        for name, secret in (("api_key", self.api_key), ("secret", self.secret)):
+            if secret is not None and not is_token(secret.value):
+                raise ValueError(
+                    f"{name} must be ASCII without white space, as a header carries it"
+                )
         if self.dialect not in DIALECTS:
             raise ValueError(f"dialect must be one of: {', '.join(DIALECTS)}")
         if self.dialect == "replica" and self.secret is None:
@@ -129,20 +153,27 @@ class Key:
     key: Secret
     tenant: str = "default"
     models: tuple[str, ...] | None = None  # None: all
+    explain: bool = False  # it may ask why an endpoint was chosen
 
     def __post_init__(self) -> None:
         if self.key.missing:
             raise ValueError(f"the environment has no {self.key.missing}")
         if len(self.key.value) < 8:
             raise ValueError("a key has at least 8 characters")
-        if not self.key.value.isascii() or any(map(str.isspace, self.key.value)):
+        if not is_token(self.key.value):
             raise ValueError("a key is ASCII without white space, as a header can carry it")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    use: str
+    match: Match = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     server: Server = Server()
-    policy: str = "cache_aware"
+    policy: str | tuple[PolicyRule, ...] = "cache_aware"
     policies: Path | None = None  # a folder of the operator's own
     replicas: dict[str, Replicas] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
@@ -165,6 +196,18 @@ class Config:
         ):
             if len(set(values)) < len(values):
                 raise ValueError(f"two of the keys have the same {what}")
+
+    @property
+    def policy_rules(self) -> tuple[PolicyRule, ...]:
+        return (PolicyRule(self.policy),) if isinstance(self.policy, str) else self.policy
+
+    @property
+    def unusable(self) -> str | None:
+        """Why there would be nobody to answer, if so."""
+        missing = [endpoint.missing for endpoint in self.endpoints.values()]
+        if self.replicas or None in missing:
+            return None
+        return f"none can be used: the environment has no {', no '.join(filter(None, missing))}"
 
     def replica_names(self) -> dict[str, Replicas]:
         """Each replica process by its endpoint's name: `smollm2-0`, `smollm2-1`, …"""

@@ -38,12 +38,16 @@ class Endpoint:
     dedicated: bool = False  # it computes for us alone
     prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
+    chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
 
     @property
     def healthy(self) -> bool:
         return self.provider is not None and self.down_because is None
+
+    def price(self, model: str) -> Price:
+        return self.prices.get(model, NO_PRICE)
 
     def up(self, provider: Provider) -> None:
         self.provider = provider
@@ -81,6 +85,7 @@ class Endpoint:
             queued_tokens=self.queued_tokens,
             cached_tokens=cached_tokens,
             dedicated=self.dedicated,
+            chosen_at=self.chosen_at.get(model),
             coefficients=self.learning.coefficients,
-            price=self.prices.get(model, NO_PRICE),
+            price=self.price(model),
         )

@@ -8,7 +8,7 @@ from gateway.domain import Attempt, InferenceRequest, Outcome, ReplicaReport, Us
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.learning import Average, Observation
 from gateway.fleet.placement import Match, PlacementIndex
-from gateway.fleet.tokens import TokenRatio
+from gateway.fleet.tokens import TokenRatio, fewest
 from routing_policies.base import Candidate, RouteRequest
 
 Clock = Callable[[], float]
@@ -50,6 +50,7 @@ class Fleet:
         return RouteRequest(
             request.model,
             prompt_tokens=self._tokens.estimate(request.model, request.prompt_size),
+            fewest_prompt_tokens=fewest(request.prompt_size),
             max_tokens=request.max_tokens,
             output_tokens=min(expected, request.max_tokens or expected),
         )
@@ -63,7 +64,9 @@ class Fleet:
 
     def sent(self, request: InferenceRequest, endpoint: str) -> None:
         """A request is on its way: the next one that begins like it should find it there."""
-        self._index.place(endpoint, request.prefix, self._clock())
+        now = self._clock()
+        self.endpoints[endpoint].chosen_at[request.model] = now
+        self._index.place(endpoint, request.prefix, now)
 
     def failed(self, request: InferenceRequest, attempt: Attempt) -> None:
         """An attempt ended before its first event: whatever it was to leave in a cache is void."""

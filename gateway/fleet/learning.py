@@ -22,7 +22,7 @@ endpoint was before it."""
 
 def kept(elapsed_s: float, half_life_s: float) -> float:
     """The share of its weight that an old answer keeps when a new one comes."""
-    return (1 - 1 / MEMORY) * 0.5 ** (max(0.0, elapsed_s) / half_life_s)
+    return (1 - 1 / MEMORY) * math.exp2(-max(0.0, elapsed_s) / half_life_s)
 
 
 class Regression:

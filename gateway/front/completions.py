@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from gateway.admission.keys import KeyRing
 from gateway.dispatch import Dispatcher
 from gateway.domain import Operation, Outcome
-from gateway.front.body import BodyLimits
+from gateway.front.door import Door
 from gateway.front.exchange import Exchange
 from gateway.front.request_id import request_id
 from gateway.wire.openai import TenantKeys
@@ -20,14 +19,13 @@ from gateway.wire.openai import TenantKeys
 @dataclass(frozen=True)
 class Completions:
     operation: Operation
-    ring: KeyRing
+    door: Door
     dispatcher: Dispatcher
-    limits: BodyLimits
     secret: bytes = field(repr=False)
     clock: Callable[[], float]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        principal = self.ring.identify(Headers(scope=scope).get("authorization"))
+        principal = self.door.ring.identify(Headers(scope=scope).get("authorization"))
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         exchange = Exchange(
             scope,
@@ -37,7 +35,7 @@ class Completions:
             outcome,
             TenantKeys.derive(self.secret, principal.tenant),
             self.dispatcher,
-            self.limits,
+            self.door.limits,
             self.clock,
         )
         await exchange.run()

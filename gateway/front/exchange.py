@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -21,6 +22,7 @@ from gateway.dispatch import Dispatcher
 from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
 from gateway.errors import GatewayError, Unavailable
 from gateway.front.body import BodyLimits, HungUp, read_body
+from gateway.front.decision import decision_headers
 from gateway.front.rescue import error_event, error_response
 from gateway.wire.openai import Presenter, TenantKeys, parse_request
 from gateway.wire.sse import DONE, encode_event
@@ -86,7 +88,8 @@ class Exchange:
     async def _serve(self, request: InferenceRequest) -> None:
         self.outcome.model = request.model
         presenter = Presenter(request.model, self.outcome.request_id)
-        async with self.dispatcher.open(request, self.outcome) as events:
+        headers = Headers(scope=self.scope)
+        async with self.dispatcher.open(request, self.outcome, headers) as events:
             if request.stream:
                 await self._start(STREAM_HEADERS | self._headers())
                 async for event in events:
@@ -113,7 +116,9 @@ class Exchange:
         if self._started:
             await self._send(error_event(error), more=False)
         else:
-            await self._respond(error_response(error))
+            response = error_response(error)
+            response.headers.update(decision_headers(self.outcome, Headers(scope=self.scope)))
+            await self._respond(response)
 
     async def _respond(self, response: Response) -> None:
         self._started = True
@@ -130,9 +135,12 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
     def _headers(self) -> dict[str, str]:
+        assert self.outcome.request is not None, "only an answer has these headers"
         return {
             "x-gateway-endpoint": self.outcome.attempts[-1].endpoint,
+            "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
+            **decision_headers(self.outcome, Headers(scope=self.scope)),
         }
 
     def _note(self, event: Event) -> None:

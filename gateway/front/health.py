@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.fleet.fleet import Fleet
+from gateway.reload import Live
 
 
 @dataclass(frozen=True)
 class Health:
     fleet: Fleet
+    live: Live
 
     async def alive(self, request: Request) -> Response:
-        return JSONResponse({"status": "alive"})
+        return JSONResponse({"status": "alive", "config": dataclasses.asdict(self.live)})
 
     async def ready(self, request: Request) -> Response:
         if self.fleet.ready():

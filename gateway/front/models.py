@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.admission.keys import KeyRing
 from gateway.errors import ModelNotFound
 from gateway.fleet.fleet import Fleet
+from gateway.front.door import Door
 
 
 @dataclass(frozen=True)
 class Models:
-    ring: KeyRing
+    door: Door
     fleet: Fleet
     created: int  # Unix seconds; OpenAI's schema wants one, and the SDKs parse it
 
@@ -26,14 +26,11 @@ class Models:
         name = request.path_params["name"]
         usable = self._usable(request)
         if name not in usable:
-            raise ModelNotFound(
-                f"there is no model {name!r} for this key; it may use: {', '.join(usable)}",
-                param="model",
-            )
+            raise ModelNotFound.among(usable, name)
         return JSONResponse(self._model(name))
 
     def _usable(self, request: Request) -> list[str]:
-        principal = self.ring.identify(request.headers.get("authorization"))
+        principal = self.door.ring.identify(request.headers.get("authorization"))
         return [name for name in self.fleet.models() if principal.may_use(name)]
 
     def _model(self, name: str) -> dict[str, object]:

@@ -38,6 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reading = Deadline(self.loop)
         self._writing = Deadline(self.loop)
         self._too_large = False
+        self._deaf = False  # nothing more is taken; the connection closes after its answer
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -45,18 +46,27 @@ class GuardedProtocol(HttpToolsProtocol):
         self._writing.disarm()
         super().connection_lost(exc)
 
-    # The head: request line and headers.
+    # The head: request line and headers. A second request before the first is answered
+    # (pipelining) is not served: uvicorn would stop reading, and not notice a hang-up. RFC 9112
+    # §9.3.2 lets a server close instead, and no client in use pipelines.
 
     def _await_head(self) -> None:
         self._head_bytes: int | None = 0  # received of a head; None: it is complete
         self._reading.arm(self.limits.head_s, self.transport.close)
 
     def on_message_begin(self) -> None:
+        if self._answering():
+            raise ValueError("pipelined")  # httptools makes it a parser error: handled below
         super().on_message_begin()
         if self._head_bytes is None:  # a further request on this connection
             self._await_head()
 
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         super().data_received(data)
         if self._head_bytes is not None and not self.transport.is_closing():
             self._head_bytes += len(data)
@@ -76,6 +86,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets an answer in the API's shape, and no second chance."""
+        if self._answering():
+            self._deaf = True
+            self.cycle.keep_alive = False
+            return
         status, reason = (431, "the headers are too large") if self._too_large else (400, msg)
         body = encode_json(InvalidRequest(reason).body())
         self.transport.write(

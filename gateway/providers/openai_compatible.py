@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 import httpx
 
@@ -26,6 +28,10 @@ from gateway.wire.sse import DONE, EventDecoder, EventTooLarge
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of an answer that is not streamed, good or bad."""
+
+
+LAST_BYTES_S = 0.05
+"""How long to wait for the end of a body whose last event has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +117,11 @@ class OpenAICompatible:
         decoder = EventDecoder()
         chunks = _chunks(response)
         started = finished = False
-        while (chunk := await _next(chunks, deadline)) is not None:
+        while (chunk := await _next_unless(chunks, deadline, finished)) is not None:
             for data in decoder.feed(chunk):
                 if data == DONE:
                     # Take the body's end too, so that the connection can be used again.
-                    with suppress(TimeoutError):
+                    with suppress(TimeoutError, httpx.TransportError):
                         await _next(chunks, loop.time() + LAST_BYTES_S)
                     return
                 event = parse_event(data)
@@ -128,8 +134,16 @@ class OpenAICompatible:
             raise UpstreamBroken("the endpoint stopped in the middle of its answer")
 
 
-LAST_BYTES_S = 0.05
-"""How long to wait for the end of a body whose last event has come."""
+async def _next_unless(
+    chunks: AsyncIterator[bytes], deadline: float, finished: bool
+) -> bytes | None:
+    """The next bytes, or None at the end. Once it is `finished`, a cut is an end like any other."""
+    try:
+        return await _next(chunks, deadline)
+    except httpx.TransportError:
+        if finished:
+            return None
+        raise
 
 
 async def _next(chunks: AsyncIterator[bytes], deadline: float) -> bytes | None:
@@ -186,7 +200,10 @@ def refusal(status: int, headers: httpx.Headers, body: bytes) -> GatewayError:
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):
-        return None
+    """Seconds, from either form of the header (RFC 9110 §10.2.3)."""
+    text = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, float(text))
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return None

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 import aiohttp
 import httpx
 
-KEEP_IDLE_S = 30.0
-"""Shorter than the idle limits in common use (60 s and up), so that we close first."""
+KEEP_IDLE_S = 4.0
+"""Shorter than uvicorn's 5 s, which vLLM, SGLang and many others keep: whoever closes an idle
+connection just as a request is on its way makes that request fail, so it must be us."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -37,12 +38,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timeout = request.extensions.get("timeout", {})
-        with translated():
+        with as_httpx():
             response = await self._session.request(
                 request.method,
                 str(request.url),
                 headers=request.headers.multi_items(),
-                data=request.content or None,
+                data=_in_pieces(request.content) if request.content else None,
                 allow_redirects=False,  # an endpoint's address comes from the config alone
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout.get("connect")),
             )
@@ -54,12 +55,27 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         await self._session.close()
 
 
+PIECE = 256 * 1024
+
+
+def _in_pieces(content: bytes) -> bytes | AsyncIterator[bytes]:
+    """A large body would hold up the event loop while it is copied to the socket in one go."""
+    if len(content) <= PIECE:
+        return content
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), PIECE):
+            yield content[start : start + PIECE]
+
+    return pieces()
+
+
 class _Body(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with translated():
+        with as_httpx():
             async for chunk in self._response.content.iter_any():
                 yield chunk
 
@@ -69,8 +85,8 @@ class _Body(httpx.AsyncByteStream):
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """aiohttp's errors as httpx's; a ConnectError promises that nothing was sent."""
+def as_httpx() -> Iterator[None]:
+    """aiohttp's errors as httpx's own; a ConnectError promises that nothing was sent."""
     try:
         yield
     except aiohttp.ConnectionTimeoutError as exc:

@@ -40,6 +40,11 @@ OWNED: Mapping[str, Owned] = {
     "api_key": Owned.REFUSED,
     "base_url": Owned.REFUSED,
     "extra_headers": Owned.REFUSED,
+    # Weights and embeddings of a caller's own.
+    "lora_path": Owned.REFUSED,
+    "input_embeds": Owned.REFUSED,
+    "prompt_embeds": Owned.REFUSED,
+    "preset": Owned.REFUSED,
     # Engines' inner fields: transfer of KV between machines, ranks, hosts to connect to, names of
     # requests and caches, code to run.
     "bootstrap_host": Owned.REFUSED,
@@ -54,6 +59,7 @@ OWNED: Mapping[str, Owned] = {
     "rid": Owned.REFUSED,
     "continue_token_ids": Owned.REFUSED,
     "return_token_ids": Owned.REFUSED,
+    "session_params": Owned.REFUSED,
 }
 
 _NUMBER = (int, float)
@@ -119,6 +125,8 @@ def check_fields(operation: Operation, body: Json) -> None:
     for name, value in body.items():
         if OWNED.get(name) is Owned.REFUSED and value is not None:
             raise InvalidRequest(f"{name!r} is set by the gateway, not by its callers", param=name)
+        if name == "chat_template_kwargs" and isinstance(value, dict) and "chat_template" in value:
+            raise InvalidRequest("it must not hold 'chat_template'", param=name)
         if name in known and not _is_one_of(value, known[name]):
             raise InvalidRequest(
                 f"{name!r} must be {_described(known[name])}, not {_NAMES[type(value)]}", param=name

@@ -71,7 +71,13 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
     )
 
 
+MAX_MESSAGES = 10_000
+"""More are no conversation, and each costs the event loop microseconds."""
+
+
 def _check_messages(messages: list[Any]) -> None:
+    if len(messages) > MAX_MESSAGES:
+        raise InvalidRequest(f"'messages' must have at most {MAX_MESSAGES} items", param="messages")
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if not isinstance(message, dict):
@@ -117,12 +123,15 @@ def parse_event(raw: bytes) -> Event:
         raise UpstreamBroken("the endpoint sent something that is not an answer")
     if payload.get("error") is not None:
         raise UpstreamBroken("the endpoint reported an error in its answer")
+    usage = parse_usage(payload.get("usage"))
     choices = payload.get("choices")
+    if choices is None and usage is not None:
+        choices = payload["choices"] = []  # some say so in the chunk that only has usage
     if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
         raise UpstreamBroken("the endpoint sent an answer without choices")
     return Event(
         payload=payload,
-        usage=parse_usage(payload.get("usage")),
+        usage=usage,
         report=parse_report(payload.pop("replica", None)),
         finishes=any(choice.get("finish_reason") for choice in choices),
     )
@@ -141,7 +150,7 @@ def parse_usage(usage: Any) -> Usage | None:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < 2**53 else None
 
 
 def parse_report(report: Any) -> ReplicaReport | None:
@@ -180,7 +189,7 @@ class Presenter:
     def present(self, event: Event) -> bytes:
         payload = event.payload
         if self._id is None:
-            self._id = payload.get("id") or f"chatcmpl-{self.request_id}"
+            self._id = payload.get("id") or f"gen-{self.request_id}"
             self._created = payload.get("created")
         payload["id"] = self._id
         payload["model"] = self.model

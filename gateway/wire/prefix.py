@@ -9,16 +9,20 @@ recognise, another tenant's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from gateway.domain import Json, PrefixKey
 
-FINE_GRAIN, FINE_UP_TO = 256, 8 * 1024
-COARSE_GRAIN = 2 * 1024
-"""Keys stand at every message's end and at multiples of the grain: about 64 tokens apart at first,
-about 512 apart later, where a prompt is long enough that the rest does not matter."""
+GRAINS = ((8 * 1024, 256), (512 * 1024, 2 * 1024))
+COARSEST_GRAIN = 32 * 1024
+"""Up to so many bytes, keys stand at multiples of the grain: about 64 tokens apart at first, wider
+where a prompt is long enough that the rest does not matter."""
+
+MESSAGE_KEYS = 64
+"""Keys stand at the ends of the first messages too. All this bounds what one request may add to the
+index: about 1,400 keys for 32 MB."""
 
 KEY_BYTES = 16
 
@@ -64,23 +68,25 @@ def prefix_keys(parts: Sequence[bytes], tenant_key: bytes) -> tuple[PrefixKey, .
     digest = blake2b(key=tenant_key, digest_size=KEY_BYTES)
     keys = []
     at = 0
-    for part in parts:
+    for index, part in enumerate(parts):
         start = 0
         for end in _boundaries(at, len(part)):
             digest.update(part[start:end])
             start = end
             keys.append(PrefixKey(digest.digest(), at + end))
+        digest.update(part[start:])
         at += len(part)
+        if start < len(part) and (index < MESSAGE_KEYS or index == len(parts) - 1):
+            keys.append(PrefixKey(digest.digest(), at))
     return tuple(keys)
 
 
-def _boundaries(at: int, length: int) -> Iterable[int]:
-    """Offsets in a part that begins at byte `at`: multiples of the grain, and its end."""
+def _boundaries(at: int, length: int) -> Iterator[int]:
+    """Offsets in a part that begins at byte `at`: multiples of the grain."""
     position = at
     while True:
-        grain = FINE_GRAIN if position < FINE_UP_TO else COARSE_GRAIN
+        grain = next((grain for limit, grain in GRAINS if position < limit), COARSEST_GRAIN)
         position += grain - position % grain
-        if position >= at + length:
-            break
+        if position > at + length:
+            return
         yield position - at
-    yield length

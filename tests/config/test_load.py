@@ -10,7 +10,9 @@ import pytest
 from gateway.config import Config, ConfigError, load
 from gateway.config.bind import Seconds, Secret
 from gateway.config.tree import Endpoint
-from routing_policies.policy import Policy
+from gateway.domain import InferenceRequest
+from gateway.rules import Rules
+from tests.support.requests import chat
 
 ENVIRON = {"TOKEN": "t0ken-of-the-environment", "HOST": "api.test", "EMPTY": ""}
 GOOD = """
@@ -33,7 +35,7 @@ keys:
 ONE_ENDPOINT = "endpoints: {e: {base_url: 'http://e/v1', models: [m]}}\n"
 
 
-def read(text: str, folder: Path, environ: Mapping[str, str] = ENVIRON) -> tuple[Config, Policy]:
+def read(text: str, folder: Path, environ: Mapping[str, str] = ENVIRON) -> tuple[Config, Rules]:
     file = folder / "config.yaml"
     file.write_text(text)
     return load(file, environ)
@@ -55,7 +57,7 @@ def endpoint(*lines: str) -> str:
 
 
 def test_a_good_file_is_a_frozen_tree_and_its_policy(tmp_path: Path) -> None:
-    config, policy = read(GOOD, tmp_path)
+    config, rules = read(GOOD, tmp_path)
     assert (config.server.port, config.server.max_body, config.server.drain) == (9000, 1 << 20, 0.5)
     assert config.server.host == "127.0.0.1"
     assert list(config.replica_names()) == ["tiny-0", "tiny-1"]
@@ -66,13 +68,13 @@ def test_a_good_file_is_a_frozen_tree_and_its_policy(tmp_path: Path) -> None:
     assert config.endpoints["near"].models == {"small": "small", "large": "large"}
     assert config.endpoints["near"].api_key is None
     assert (config.keys[0].tenant, config.keys[0].models) == ("acme", ("big",))
-    assert policy.name == "least_busy"
+    assert list(rules.policies) == ["least_busy"]
 
 
 def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
-    config, policy = read(ONE_ENDPOINT, tmp_path)
+    config, rules = read(ONE_ENDPOINT, tmp_path)
     assert config == Config(endpoints=config.endpoints)
-    assert policy.name == "cache_aware"
+    assert list(rules.policies) == ["cache_aware"]
 
 
 def test_an_empty_section_is_the_same_as_none(tmp_path: Path) -> None:
@@ -311,9 +313,9 @@ endpoints:
   b: {{base_url: "http://b", models: [m], dialect: replica, secret: "${{SECRET}}"}}
 keys: [{{name: k, key: "{SECRET}"}}]
 """
-    config, policy = read(text, tmp_path, {"SECRET": SECRET})
+    config, rules = read(text, tmp_path, {"SECRET": SECRET})
     assert config.endpoints["b"].secret == Secret(SECRET)
-    assert "hunter2" not in repr(config) + str(config) + repr(policy)
+    assert "hunter2" not in repr(config) + str(config) + repr(rules)
 
 
 @pytest.mark.parametrize(
@@ -354,14 +356,14 @@ SPECIAL = "minimize: {in_flight: 1}\npick: lowest\n"
 
 
 def test_policies_are_found_beside_the_config(tmp_path: Path) -> None:
-    config, policy = read(MINE, with_policies(tmp_path, special=SPECIAL))
-    assert (policy.name, config.policies) == ("special", tmp_path / "mine")
+    config, rules = read(MINE, with_policies(tmp_path, special=SPECIAL))
+    assert (list(rules.policies), config.policies) == (["special"], tmp_path / "mine")
 
 
 def test_an_operators_policy_replaces_the_packages(tmp_path: Path) -> None:
     text = MINE.replace("special", "cache_aware")
-    _, policy = read(text, with_policies(tmp_path, cache_aware=SPECIAL))
-    assert policy.filters == {}
+    _, rules = read(text, with_policies(tmp_path, cache_aware=SPECIAL))
+    assert rules.policies["cache_aware"].filters == {}
 
 
 @pytest.mark.parametrize(
@@ -370,8 +372,8 @@ def test_an_operators_policy_replaces_the_packages(tmp_path: Path) -> None:
         ("pick: lowest", "special.yaml:1: a policy needs 'minimize'"),
         (SPECIAL + "filters:\n  - healthy\n  - hale\n", "special.yaml:5: filters[1]: no filter is"),
         (
-            SPECIAL + "filters:\n  - fits_context:\n      certainty: x\n",
-            "special.yaml:5: filters[0].fits_context.certainty: 'x' is not a number",
+            "minimize: {in_flight: 1}\npick:\n  lowest:\n    tie: x\n",
+            "special.yaml:4: pick.lowest.tie: 'x' is not a number",
         ),
         ("minimize:\n  in_flight: x\npick: lowest", "special.yaml:2: minimize.in_flight: 'x' is"),
         (SPECIAL + "minimize: {in_flight: 2}", "special.yaml:3: minimize: stands here twice"),
@@ -388,3 +390,48 @@ def test_a_part_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     folder = with_policies(tmp_path, special=SPECIAL, filters__avoids="import nothing_like_it")
     says = "config.yaml:3: policies: mine/filters/avoids.py cannot be imported: No module named"
     assert mistake(MINE, folder).startswith(says)
+
+
+# Several policies, one for each request.
+
+RULES = """
+policy:
+  - {use: fastest, match: {tenant: acme}}
+  - {use: balanced, match: {model: m, header: {X-Team: search}}}
+  - {use: fastest, match: {header: {x-urgent: "1"}}}
+  - {use: special}
+"""
+
+
+def test_the_first_rule_that_matches_names_the_policy(tmp_path: Path) -> None:
+    text = ONE_ENDPOINT + RULES + "policies: ./mine\n"
+    _, rules = read(text, with_policies(tmp_path, special=SPECIAL))
+
+    def chosen(request: InferenceRequest, **headers: str) -> str:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return rules.policy_for(request, given).name
+
+    assert chosen(chat(tenant="acme"), x_team="search") == "fastest"
+    assert chosen(chat(tenant="other"), x_team="search") == "balanced"
+    assert chosen(chat(tenant="other", model="n"), x_team="search") == "special"
+    assert chosen(chat(tenant="other"), x_team="find") == "special"
+    assert chosen(chat(tenant="other"), x_urgent="1") == "fastest"
+    assert list(rules.policies) == ["fastest", "balanced", "special"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ("[]", "policy: needs at least one rule"),
+        ("[{use: fastst}]", "policy[0].use: no policy is called 'fastst'; known: balanced, "),
+        ("[{match: {tenant: a}}]", "policy[0]: needs 'use'"),
+        ("[{use: fastest, match: {team: a}}]", "policy[0].match.team: there is no such key"),
+        ("[{use: fastest, match: {tenant: a}}]", "policy[0]: the last rule has no match, and"),
+        ("[{use: fastest}, {use: balanced}]", "policy[0]: the last rule has no match, and every"),
+        ("[fastest]", "policy[0]: must be a mapping of keys to values"),
+        ("{use: fastest}", "policy: must be a string, not a mapping"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(tmp_path: Path, policy: str, says: str) -> None:
+    message = mistake(ONE_ENDPOINT + f"policy: {policy}", tmp_path)
+    assert message.startswith(f"config.yaml:2: {says}")

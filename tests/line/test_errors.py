@@ -90,7 +90,9 @@ async def test_with_keys_a_bad_or_missing_one_is_401_before_the_body_is_read():
         # A body that never comes: were it read first, there would be no answer.
         host, port = g.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\n{" % PATH.encode())
+        writer.write(
+            b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: 999\r\n\r\n{" % PATH.encode()
+        )
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
         writer.close()
     assert head.startswith(b"HTTP/1.1 401")
@@ -212,3 +214,71 @@ async def test_health_and_readiness():
         g.gateway.fleet.endpoints["u0"].down("gone")
         assert (await client.get(g.url + "/health")).status_code == 200
         assert (await client.get(g.url + "/ready")).status_code == 503
+
+
+async def test_a_whole_answer_is_whole_however_the_connection_ends():
+    ends = [{"break_at_end": True}, {"break_at_end": True, "done": False}]
+    for broken in ends:
+        async with gateway(Upstream(**broken)) as g:
+            stream = await g.sdk.chat.completions.create(**ASK, stream=True)
+            pieces = [c.choices[0].delta.content or "" async for c in stream]
+            (outcome,) = await g.settled.wait_for(1)
+        assert "".join(pieces) == "Hello there"
+        assert outcome.ended == "finished"
+
+
+async def test_a_short_prompt_does_not_make_a_long_one_look_too_long():
+    """The template's tokens of "hi" once made a ratio that refused 30 KB in a context of 8,192."""
+    async with gateway(Upstream(), endpoint={"context_length": 8192}) as g:
+        await g.sdk.chat.completions.create(**ASK)
+        long = [{"role": "user", "content": "word " * 6000}]
+        assert (await g.sdk.chat.completions.create(model="m", messages=long)).choices
+
+
+async def test_a_large_body_goes_through():
+    upstream = Upstream()
+    text = "word " * 500_000
+    async with gateway(upstream) as g:
+        answer = await g.sdk.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": text}]
+        )
+    assert answer.choices
+    assert upstream.received[0].body["messages"][0]["content"] == text
+
+
+async def test_one_observers_defect_costs_no_other_its_record():
+    class Defective:
+        def settled(self, outcome):
+            raise OverflowError("mine alone")
+
+    async with gateway(Upstream()) as g:
+        g.gateway.dispatcher.observers = [Defective(), *g.gateway.dispatcher.observers]
+        await g.sdk.chat.completions.create(**ASK)
+        assert len(await g.settled.wait_for(1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://localhost:3000"}, 200),
+        ({"host": "localhost"}, 200),
+    ],
+)
+async def test_without_keys_no_web_page_may_ask(headers, status):
+    async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        response = await client.get(g.url + "/v1/models", headers=headers)
+    assert response.status_code == status
+
+
+async def test_a_template_is_refused_through_the_side_door_too():
+    async with gateway(Upstream()) as g:
+        error = await error_of(g, extra_body={"chat_template_kwargs": {"chat_template": "{{x}}"}})
+    assert error.param == "chat_template_kwargs"
+
+
+async def test_a_long_name_of_a_model_is_not_echoed_whole():
+    async with gateway(Upstream()) as g:
+        error = await error_of(g, model="m" * 100_000)
+    assert len(error.message) < 400

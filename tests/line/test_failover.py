@@ -5,6 +5,7 @@ import dataclasses
 import openai
 import pytest
 
+from gateway.rules import always
 from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
 
@@ -88,7 +89,7 @@ async def test_a_policy_that_forgets_about_models_still_asks_no_endpoint_that_la
     async with gateway(other, right, policy="least_busy", models=("m", "n")) as g:
         for endpoint, models in (("u0", {"n"}), ("u1", {"m"})):
             g.gateway.fleet.endpoints[endpoint].models = frozenset(models)
-        forgetful = dataclasses.replace(g.gateway.dispatcher.policy, filters={})
-        object.__setattr__(g.gateway.dispatcher, "policy", forgetful)
+        (policy,) = g.gateway.rules.policies.values()
+        g.gateway.dispatcher.rules = always(dataclasses.replace(policy, filters={}))
         assert (await g.sdk.chat.completions.create(**ASK)).choices
     assert (len(other.received), len(right.received)) == (0, 1)

@@ -51,7 +51,7 @@ async def test_leaving_while_sending_the_body_asks_no_endpoint():
         host, port = g.url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"
         )
         await writer.drain()
         writer.close()

@@ -54,7 +54,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
             serving.wait_for(r"\[(smollm2-\d)\] ready at (\S+) \(pid (\d+)\)", 300)
             for _ in range(2)
         ]
-        serving.wait_for("^Ready", 30)
+        assert any(line.startswith("Ready") for line in serving.lines)
         url = f"http://127.0.0.1:{port}"
         with (
             OpenAI(base_url=f"{url}/v1", api_key="sk-ann-ann", max_retries=0) as ann,
@@ -154,7 +154,7 @@ def test_a_prompt_beyond_the_context_is_refused_by_name(local: Local):
 
 def test_what_the_replica_does_not_do_is_refused_by_name(local: Local):
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(local.ann, "hi", n=3)
+        ask(local.ann, "hi", n=99)
     assert caught.value.param == "n"
 
 

@@ -16,7 +16,7 @@ from tests.support.upstream import Upstream
 pytestmark = pytest.mark.anyio
 
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": true}'
-POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
 WHOLE = POST + b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
@@ -46,10 +46,15 @@ async def test_a_head_that_does_not_arrive_is_hung_up_on(sent):
 
 
 async def test_the_deadline_holds_for_the_next_request_on_a_connection_too():
-    async with gateway(Upstream(), limits=ConnectionLimits(head_s=0.2)) as g:
-        answer = await answer_to(g, WHOLE + b"POST /v1/chat")
+    async with (
+        gateway(Upstream(), limits=ConnectionLimits(head_s=0.2)) as g,
+        connected(g) as (reader, writer),
+    ):
+        writer.write(WHOLE)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), 5)
+        writer.write(b"POST /v1/chat")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
     assert answer.startswith(b"HTTP/1.1 200")
-    assert answer.endswith(b"0\r\n\r\n")
 
 
 async def test_a_body_that_does_not_arrive_is_408():
@@ -104,7 +109,7 @@ async def test_a_stream_that_outlasts_the_drain_ends_in_an_error_and_not_like_a_
         host, port = g.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(WHOLE)
-        await reader.readuntil(b'"lo"')
+        await asyncio.wait_for(reader.readuntil(b'"lo"'), 5)
     rest = await asyncio.wait_for(reader.read(), 5)
     writer.close()
     assert b"shutting down" in rest
@@ -117,9 +122,29 @@ async def test_a_stream_that_ends_within_the_drain_is_whole():
         host, port = g.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(WHOLE)
-        await reader.readuntil(b'"lo"')
+        await asyncio.wait_for(reader.readuntil(b'"lo"'), 5)
         asyncio.get_running_loop().call_later(0.3, upstream.release.set)
     rest = await asyncio.wait_for(reader.read(), 5)
     writer.close()
     assert b" there" in rest
     assert b"[DONE]" in rest
+
+
+async def test_a_second_request_before_the_first_is_answered_is_left_to_another_connection():
+    """And the hang-up of whoever sent both is still noticed."""
+    upstream = Upstream(hold_at=2)
+    async with gateway(upstream) as g:
+        async with connected(g) as (reader, writer):
+            writer.write(WHOLE + WHOLE)
+            await asyncio.wait_for(reader.readuntil(b'"lo"'), 5)
+        await asyncio.wait_for(upstream.hung_up.wait(), 2)
+        (outcome,) = await g.settled.wait_for(1)
+    assert outcome.ended is Ended.HUNG_UP
+    assert len(upstream.received) == 1
+
+
+async def test_the_first_of_two_pipelined_requests_is_answered_in_full():
+    async with gateway(Upstream()) as g:
+        answer = await answer_to(g, WHOLE + WHOLE)
+    assert answer.count(b"[DONE]") == 1
+    assert answer.endswith(b"0\r\n\r\n")

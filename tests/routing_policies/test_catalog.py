@@ -10,8 +10,8 @@ import pytest
 
 from gateway.config.load import load_policy
 from routing_policies.base import Candidate, Context, RouteRequest
+from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog, PolicyError, number
-from routing_policies.policy import build_policy
 
 GOOD: dict[str, Any] = {"minimize": {"in_flight": 1}, "pick": "lowest"}
 
@@ -27,12 +27,12 @@ def mistake(spec: object, *folders: Path) -> tuple[str, str]:
     ("spec", "path", "says"),
     [
         # The policy as a whole.
-        (None, "", "a policy is a mapping of filters, limits, minimize, pick, fallback"),
+        (None, "", "a policy is a mapping of filters, limits, hard, minimize, budget, "),
         ([GOOD], "", "a policy is a mapping"),
         (
             GOOD | {"picks": "lowest"},
             "picks",
-            "a policy has no 'picks'; it has: filters, limits, minimize",
+            "a policy has no 'picks'; it has: filters, limits, hard, minimize",
         ),
         ({"pick": "lowest"}, "", "a policy needs 'minimize'"),
         ({"minimize": {"in_flight": 1}}, "", "a policy needs 'pick'"),
@@ -49,27 +49,27 @@ def mistake(spec: object, *folders: Path) -> tuple[str, str]:
             "healthy has no 'certainty'; it takes: no parameters",
         ),
         (
-            GOOD | {"filters": [{"fits_context": {"certanty": 1}}]},
-            "filters.0.fits_context.certanty",
-            "fits_context has no 'certanty'; it takes: certainty",
+            GOOD | {"pick": {"lowest": {"ties": 1}}},
+            "pick.lowest.ties",
+            "lowest has no 'ties'; it takes: tie",
         ),
         (
-            GOOD | {"filters": [{"fits_context": {"certainty": "half"}}]},
-            "filters.0.fits_context.certainty",
+            GOOD | {"pick": {"lowest": {"tie": "half"}}},
+            "pick.lowest.tie",
             "'half' is not a number",
         ),
         (
-            GOOD | {"filters": [{"fits_context": {"certainty": 0}}]},
-            "filters.0.fits_context",
-            "certainty must be above 0",
+            GOOD | {"pick": {"lowest": {"tie": -1}}},
+            "pick.lowest",
+            "tie must not be negative",
         ),
         # Objectives.
-        (GOOD | {"minimize": "in_flight"}, "minimize", "maps objectives to their weights"),
+        (GOOD | {"minimize": "in_flight"}, "minimize", "maps objectives to weights"),
         (GOOD | {"minimize": {"dolars": 1}}, "minimize.dolars", "no objective is called"),
         (GOOD | {"limits": {"ttft": "soon"}}, "limits.ttft", "'soon' is not a number"),
-        (GOOD | {"limits": {"ttft": 0}}, "limits.ttft", "longer than nothing"),
+        (GOOD | {"limits": {"ttft": 0}}, "limits.ttft", "must be more than nothing"),
         (GOOD | {"limits": {"total": "3s"}}, "limits.total", "there are: ttft, tpot"),
-        (GOOD | {"limits": ["3s"]}, "limits", "maps ttft and tpot to times"),
+        (GOOD | {"limits": ["3s"]}, "limits", "maps ttft, tpot to values"),
         (GOOD | {"minimize": {"in_flight": "lots"}}, "minimize.in_flight", "'lots' is not a num"),
         (GOOD | {"minimize": {"in_flight": True}}, "minimize.in_flight", "True is not a number"),
         (GOOD | {"minimize": {"in_flight": None}}, "minimize.in_flight", "None is not a number"),
@@ -86,16 +86,47 @@ def mistake(spec: object, *folders: Path) -> tuple[str, str]:
             "exponent must be from 0 to 1",
         ),
         # The pick.
-        (GOOD | {"pick": "highest"}, "pick", "no picker is called 'highest'; there are: lowest"),
+        (GOOD | {"pick": "highest"}, "pick", "no picker is called 'highest'; there are: l"),
         (GOOD | {"pick": ["lowest"]}, "pick", "is neither a name nor"),
         (GOOD | {"pick": {"lowest": 3}}, "pick", "is neither a name nor"),
         (GOOD | {"pick": {"lowest": {"tie": []}}}, "pick.lowest.tie", "[] is not a number"),
         (GOOD | {"pick": {"lowest": {"tie": "-1%"}}}, "pick.lowest", "tie must not be negative"),
         # The fallback.
         (GOOD | {"fallback": 3}, "fallback", "fallback takes: attempts"),
-        (GOOD | {"fallback": {"tries": 3}}, "fallback", "fallback takes: attempts"),
+        (GOOD | {"fallback": {"tries": 3}}, "fallback.tries", "takes: attempts, models"),
         (GOOD | {"fallback": {"attempts": 0}}, "fallback.attempts", "0 is not a number of tries"),
         (GOOD | {"fallback": {"attempts": True}}, "fallback.attempts", "True is not a number of"),
+        (GOOD | {"fallback": {"models": "n"}}, "fallback.models", "a list of models' names"),
+        (GOOD | {"fallback": {"models": [1]}}, "fallback.models", "a list of models' names"),
+        # Hard limits, budgets, classes.
+        (GOOD | {"hard": {"cost": 1}}, "hard.cost", "there are: cost_usd, ttft, tpot"),
+        (GOOD | {"hard": {"cost_usd": 0}}, "hard.cost_usd", "must be more than nothing"),
+        (GOOD | {"limits": {"cost_usd": 1}}, "limits.cost_usd", "there are: ttft, tpot"),
+        (GOOD | {"budget": 5}, "budget", "budget takes: dollars_per_hour, patience"),
+        (GOOD | {"budget": {"patience": "1m"}}, "budget", "budget needs 'dollars_per_hour'"),
+        (GOOD | {"budget": {"dollars": 1}}, "budget.dollars", "budget takes: dollars_per_hour"),
+        (
+            GOOD | {"budget": {"dollars_per_hour": -1}},
+            "budget.dollars_per_hour",
+            "must be more than nothing",
+        ),
+        (GOOD | {"classes": ["batch"]}, "classes", "maps each class to values"),
+        (GOOD | {"classes": {"batch": 3}}, "classes.batch", "a class maps objectives"),
+        (
+            GOOD | {"classes": {"batch": {"dollars": 3}}},
+            "classes.batch.dollars",
+            "no 'dollars' to override; there are: in_flight, limits, hard",
+        ),
+        (
+            GOOD | {"classes": {"batch": {"in_flight": -3}}},
+            "classes.batch.in_flight",
+            "a weight is not negative",
+        ),
+        (
+            GOOD | {"classes": {"batch": {"limits": {"ttft": "late"}}}},
+            "classes.batch.limits.ttft",
+            "'late' is not a number",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_key_path(spec: object, path: str, says: str) -> None:
@@ -203,6 +234,41 @@ def test_a_users_folder_adds_filters_objectives_and_pickers(tmp_path: Path) -> N
     assert [r.candidate.endpoint for r in decision.ranked] == ["ab", "abc", "abcd"]
     assert [r.cost for r in decision.ranked] == [196.0, 194.0, 192.0]
     assert decision.dropped == {"bad": "avoids"}
+
+
+def test_a_part_may_be_named_by_where_python_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_policies_by_path.py").write_text(AVOIDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = GOOD | {"filters": [{"my_policies_by_path:Avoids": {"names": ["bad"]}}]}
+    policy = build_policy("mine", spec, Catalog.load())
+    candidates = [Candidate(name, frozenset("m")) for name in ("bad", "good")]
+    decision = policy.decide(RouteRequest("m", 10), candidates, Context(now=0.0, draw=0.0))
+    assert decision.dropped == {"bad": "my_policies_by_path:Avoids"}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("not.there:Avoids", "not.there cannot be imported: No module named 'not'"),
+        ("routing_policies.filters.healthy:Hale", "must hold a dataclass Hale with a method"),
+        ("routing_policies.pickers.lowest:Lowest", "must hold a dataclass Lowest with a method"),
+        (":Lowest", " cannot be imported: Empty module name"),
+    ],
+)
+def test_a_path_that_leads_to_no_part_is_refused(name: str, says: str) -> None:
+    path, message = mistake(GOOD | {"filters": [name]})
+    assert path == "filters.0"
+    assert says in message
+
+
+def test_a_part_that_was_edited_is_read_anew(tmp_path: Path) -> None:
+    """Within a second, to the same length: Python's own cache of modules would not see it."""
+    folder = write(tmp_path, objectives__name_length=NAME_LENGTH)
+    assert Catalog.load(folder).build("objectives", "name_length", {}).per_letter == 1.0
+    write(tmp_path, objectives__name_length=NAME_LENGTH.replace("1.0", "2.0"))
+    assert Catalog.load(folder).build("objectives", "name_length", {}).per_letter == 2.0
 
 
 def test_a_parameter_without_a_default_must_be_given(tmp_path: Path) -> None:

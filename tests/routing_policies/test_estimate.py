@@ -126,5 +126,5 @@ def test_nothing_is_negative_or_no_number(
         in_flight=busy,
         dedicated=True,
     )
-    assert all(math.isfinite(v) and v >= 0 for v in dataclasses.astuple(seen))
+    assert all(math.isfinite(v) and v >= 0 for v in seen)
     assert seen.p_miss <= 1

@@ -13,10 +13,20 @@ import pytest
 from hypothesis import given
 
 from gateway.config.load import PACKAGED, load_policy
-from routing_policies.base import NO_LIMITS, Candidate, Context, RouteRequest
+from routing_policies.base import (
+    NO_LIMITS,
+    Candidate,
+    Coefficients,
+    Context,
+    HardLimits,
+    Limits,
+    Price,
+    RouteRequest,
+)
+from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog
 from routing_policies.estimate import estimate
-from routing_policies.policy import Decision, build_policy
+from routing_policies.policy import Decision, Policy
 
 CATALOG = Catalog.load()
 NAMES = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
@@ -31,7 +41,7 @@ def fleet(**facts: dict[str, Any]) -> list[Candidate]:
 def decide(
     name: str, candidates: Sequence[Candidate], *, prompt_tokens: int = 1000, draw: float = 0.0
 ) -> Decision:
-    request = RouteRequest("m", prompt_tokens)
+    request = RouteRequest("m", prompt_tokens, fewest_prompt_tokens=prompt_tokens // 10)
     return POLICIES[name].decide(request, candidates, Context(now=0.0, draw=draw))
 
 
@@ -162,9 +172,9 @@ def test_a_tie_is_what_is_within_one_percent(queued: int, drawn: str) -> None:
     [
         ({"models": frozenset({"other"})}, "serves_model"),
         ({"healthy": False}, "healthy"),
-        ({"context_length": 500}, "fits_context"),  # 1000 estimated, half of them certain
+        ({"context_length": 100}, "fits_context"),  # of 1000 estimated, 100 are certain
         ({"healthy": False, "models": frozenset({"other"})}, "serves_model"),  # the first to object
-        ({"context_length": 501}, None),  # the estimate may be wrong by that much
+        ({"context_length": 101}, None),  # the estimate may be wrong by that much
         ({"context_length": None}, None),  # not known: the endpoint will tell
         ({"in_flight": 10_000}, None),  # load is the objective's to weigh
     ],
@@ -194,6 +204,84 @@ def test_an_estimate_always_has_a_token_to_compute(
     (candidate,) = fleet(a={"cached_tokens": cached})
     expected = estimate(RouteRequest("m", prompt), candidate, NO_LIMITS, Context(now=0.0, draw=0.0))
     assert (expected.cached_tokens, expected.uncached_tokens) == (expected_cached, uncached)
+
+
+def mixed(**more: Any) -> Policy:
+    spec = {"minimize": {"dollars": 1, "waiting": 0.01}, "pick": {"lowest": {"tie": 0}}}
+    return build_policy("mixed", spec | more, CATALOG)
+
+
+def seconds_and_dollars(ttft_s: float, dollars: float) -> dict[str, Any]:
+    """Facts of an endpoint where a prompt of 1000 tokens takes and costs so much."""
+    return {
+        "coefficients": Coefficients(ttft_s, 0, 0, 0, 0.02, 0),
+        "price": Price(input=dollars * 1000),
+    }
+
+
+@pytest.mark.parametrize(
+    ("hard", "dropped"),
+    [
+        ({}, {}),
+        ({"cost_usd": 0.05}, {"dear": "hard.cost_usd"}),
+        ({"ttft": "10s"}, {"slow": "hard.ttft"}),
+        ({"ttft": "20s", "cost_usd": 0.5}, {}),  # exactly at the limits
+        ({"tpot": "15ms"}, {"dear": "hard.tpot", "slow": "hard.tpot"}),
+        ({"ttft": "10s", "cost_usd": 0.05}, {"dear": "hard.cost_usd", "slow": "hard.ttft"}),
+    ],
+)
+def test_beyond_a_hard_limit_nobody_is_asked(hard: dict[str, Any], dropped: dict[str, str]) -> None:
+    facts = {"dear": seconds_and_dollars(1, 0.5), "slow": seconds_and_dollars(20, 0)}
+    decision = mixed(hard=hard).decide(
+        RouteRequest("m", 1000, output_tokens=0), fleet(**facts), Context(now=0, draw=0)
+    )
+    assert decision.dropped == dropped
+    assert {r.candidate.endpoint for r in decision.ranked} == set(facts) - set(dropped)
+
+
+def test_a_class_has_its_own_numbers_and_the_rest_of_the_policy() -> None:
+    policy = mixed(
+        limits={"ttft": "3s", "tpot": "60ms"},
+        hard={"cost_usd": 1},
+        classes={"batch": {"waiting": 0.0001, "limits": {"ttft": "1m"}, "hard": {"ttft": "5m"}}},
+    )
+    candidates = fleet(dear=seconds_and_dollars(1, 0.1), slow=seconds_and_dollars(20, 0))
+    standard, batch, other = (
+        policy.decide(
+            RouteRequest("m", 1000, output_tokens=0, request_class=name),
+            candidates,
+            Context(now=0, draw=0),
+        )
+        for name in ("standard", "batch", "unheard-of")
+    )
+    assert [r.candidate.endpoint for r in standard.ranked] == ["dear", "slow"]  # 0.11 < 0.2
+    assert [r.candidate.endpoint for r in batch.ranked] == ["slow", "dear"]  # 0.002 < 0.1001
+    assert other == standard
+    batched = policy.classes["batch"]
+    assert batched.limits == Limits(ttft_s=60, tpot_s=0.06)
+    assert batched.hard == HardLimits(cost_usd=1, ttft_s=300)
+    assert (batched.filters, batched.fallback) == (policy.filters, policy.fallback)
+
+
+def test_a_short_budget_makes_the_cheaper_one_worth_the_wait() -> None:
+    candidates = fleet(dear=seconds_and_dollars(1, 0.1), slow=seconds_and_dollars(20, 0))
+    request = RouteRequest("m", 1000, output_tokens=0)
+    firsts = [
+        mixed().decide(request, candidates, Context(0, 0, multiplier)).ranked[0].candidate.endpoint
+        for multiplier in (0, 0.8, 1.0)  # 0.11, 0.19, 0.21 dollars against 0.2
+    ]
+    assert firsts == ["dear", "dear", "slow"]
+
+
+def test_terms_say_what_each_objective_adds() -> None:
+    policy = mixed(classes={"batch": {"waiting": 0.1}})
+    request = RouteRequest("m", 1000, output_tokens=0)
+    candidates = fleet(a=seconds_and_dollars(2, 0.3))
+    (ranked,) = policy.decide(request, candidates, Context(now=0, draw=0)).ranked
+    assert policy.terms(request, ranked) == pytest.approx({"dollars": 0.3, "waiting": 0.02})
+    assert sum(policy.terms(request, ranked).values()) == ranked.cost
+    batch = dataclasses.replace(request, request_class="batch")
+    assert policy.terms(batch, ranked) == pytest.approx({"dollars": 0.3, "waiting": 0.2})
 
 
 def test_objectives_add_up_by_weight() -> None:

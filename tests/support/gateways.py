@@ -18,6 +18,8 @@ from gateway.config.load import PACKAGED, load_policy
 from gateway.config.tree import Endpoint, ModelMap
 from gateway.domain import Outcome
 from gateway.front.server import ConnectionLimits
+from gateway.reload import Source
+from gateway.rules import Rules, always
 from routing_policies.catalog import Catalog
 from tests.support.serving import serving
 
@@ -63,6 +65,8 @@ class FirstInOrder(random.Random):
 async def gateway(
     *upstreams: ASGIApp | str,
     policy: str = "cache_aware",
+    rules: Rules | None = None,
+    source: Source | None = None,
     models: tuple[str, ...] = ("m",),
     api_key: str = "unused",
     endpoint: dict[str, Any] | None = None,
@@ -81,9 +85,10 @@ async def gateway(
         settled = Settled()
         whole = Gateway(
             Config(endpoints=endpoints, **config),
-            load_policy(PACKAGED / f"{policy}.yaml", Catalog.load()),
+            rules or always(load_policy(PACKAGED / f"{policy}.yaml", Catalog.load())),
             observers=[settled],
             random=FirstInOrder(),
+            source=source,
         )
         url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s))
         sdk = await stack.enter_async_context(

@@ -33,6 +33,8 @@ class Upstream:
     hold_at: int | None = None  # waits for `release` before this piece
     break_at: int | None = None  # cuts the connection before this piece
     stop_at: int | None = None  # ends the body tidily before this piece, with no [DONE]
+    break_at_end: bool = False  # cuts the connection after the last event
+    done: bool = True  # says [DONE]
     raw_at: dict[int, bytes] = field(default_factory=dict)  # sent before this piece, as it is
     report: dict[str, Any] | None = None
 
@@ -100,7 +102,10 @@ class Upstream:
         if (body.get("stream_options") or {}).get("include_usage"):
             usage = {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()}
             await self._send(send, event(usage | self._reported()))
-        await self._send(send, b"data: [DONE]\n\n")
+        if self.done:
+            await self._send(send, b"data: [DONE]\n\n")
+        if self.break_at_end:
+            raise ConnectionError("told to break")
         await send({"type": "http.response.body", "body": b""})
 
     def _chunk(self, index: int, piece: str | None) -> dict[str, Any]:

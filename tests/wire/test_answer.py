@@ -218,8 +218,8 @@ def test_a_stream_has_one_id_one_time_and_the_clients_model_name() -> None:
 
 def test_an_answer_without_an_id_gets_the_requests() -> None:
     presenter = Presenter("mine", "r1")
-    assert shown(presenter, id=None)["id"] == "chatcmpl-r1"
-    assert shown(presenter, id="theirs-2")["id"] == "chatcmpl-r1"
+    assert shown(presenter, id=None)["id"] == "gen-r1"
+    assert shown(presenter, id="theirs-2")["id"] == "gen-r1"
 
 
 # What the endpoint sees.

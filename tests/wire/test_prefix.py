@@ -12,10 +12,10 @@ from hypothesis import given
 
 from gateway.domain import InferenceRequest, PrefixKey
 from gateway.wire.prefix import (
-    COARSE_GRAIN,
-    FINE_GRAIN,
-    FINE_UP_TO,
+    COARSEST_GRAIN,
+    GRAINS,
     KEY_BYTES,
+    MESSAGE_KEYS,
     canonical,
     chat_parts,
     prefix_keys,
@@ -26,6 +26,7 @@ TENANT = b"one tenant's key"
 
 texts = st.text(max_size=700)
 conversations = st.lists(texts, min_size=1, max_size=6)
+(FINE_UP_TO, FINE_GRAIN), (COARSE_UP_TO, COARSE_GRAIN) = GRAINS
 parts = st.lists(st.binary(min_size=1, max_size=3 * FINE_UP_TO), min_size=1, max_size=5)
 
 
@@ -181,3 +182,18 @@ def test_a_picture_in_the_request_counts_as_its_digest_and_still_tells_prompts_a
     one, other = parts("A" * 1_000_000), parts("B" * 1_000_000)
     assert len(one[0]) < 300
     assert one != other
+
+
+def test_one_request_adds_a_bounded_number_of_keys() -> None:
+    """Else one caller's request could push every other tenant's placements out of the index."""
+    many_messages = [b"x" * 13] * 300_000
+    one_message = [b"x" * (32 * 1024 * 1024)]
+    for pieces in (many_messages, one_message):
+        assert len(prefix_keys(pieces, TENANT)) < 1500
+    assert len(prefix_keys([b"x"] * 1000, TENANT)) <= MESSAGE_KEYS + 1000 // FINE_GRAIN + 1
+
+
+def test_beyond_the_last_grain_keys_stand_far_apart() -> None:
+    sizes = [key.size for key in prefix_keys([b"x" * (COARSE_UP_TO * 2)], TENANT)]
+    far = [size for size in sizes if size > COARSE_UP_TO]
+    assert far == list(range(COARSE_UP_TO + COARSEST_GRAIN, COARSE_UP_TO * 2 + 1, COARSEST_GRAIN))

@@ -1,0 +1,147 @@
+"""`gateway explain`: where a request would go, and why, in numbers. Sends nothing."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.cli import Subparsers
+
+if TYPE_CHECKING:
+    from gateway.app import Gateway
+    from gateway.domain import InferenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One candidate that was ranked."""
+
+    endpoint: str
+    cost: float  # in the policy's unit
+    terms: Mapping[str, float]  # what each objective adds to the cost
+    estimate: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    policy: str
+    model: str
+    prompt_tokens: int
+    output_tokens: float
+    ranked: Sequence[Row]  # first choice first
+    margin: float | None  # by which the second costs more; None without a second
+    dropped: Mapping[str, str]  # endpoint -> the filter or hard limit that removed it
+
+
+ESTIMATES = ("ttft_s", "tpot_s", "cost_usd", "p_miss", "cached_tokens", "uncached_tokens")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "explain",
+        help="say where a request would go, and why",
+        description="Decides as a gateway would that has just started: endpoints count as healthy "
+        "and idle, speeds and token counts are the first guesses.",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML file")
+    parser.add_argument(
+        "--request", type=Path, required=True, metavar="FILE", help="a request's body, as JSON"
+    )
+    parser.add_argument("--tenant", default="default", help="who asks, for the config's rules")
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="NAME:VALUE",
+        help="a header of the request, for the config's rules; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from gateway.app import Gateway
+    from gateway.config import ConfigError, load
+    from gateway.errors import InvalidRequest
+
+    try:
+        gateway = Gateway(*load(args.config))
+        explained = explain(gateway, _request(args.request, args.tenant), dict(args.header))
+    except (ConfigError, OSError, InvalidRequest) as error:
+        print(f"gateway explain: {error}", file=sys.stderr)
+        return 2
+    plain = dataclasses.asdict(explained)
+    print(json.dumps(plain, indent=2) if args.json else table(explained))
+    return 0
+
+
+def explain(gateway: Gateway, request: InferenceRequest, headers: Mapping[str, str]) -> Explanation:
+    """The decision about `request`. Raises InvalidRequest for a model that nobody serves."""
+    from gateway.errors import InvalidRequest
+    from routing_policies.base import Context
+
+    models = gateway.fleet.models()
+    if request.model not in models:
+        known = ", ".join(models)
+        raise InvalidRequest(f"no model is called {request.model!r}; there are: {known}")
+    policy = gateway.rules.policy_for(request, headers)
+    asked, candidates, _ = gateway.fleet.snapshot(request)
+    healthy = [dataclasses.replace(candidate, healthy=True) for candidate in candidates]
+    decision = policy.decide(asked, healthy, Context(now=gateway.clock(), draw=0.0))
+    costs = [ranked.cost for ranked in decision.ranked[:2]]
+    return Explanation(
+        policy.name,
+        request.model,
+        asked.prompt_tokens,
+        asked.output_tokens,
+        [
+            Row(r.candidate.endpoint, r.cost, policy.terms(asked, r), r.estimate._asdict())
+            for r in decision.ranked
+        ],
+        costs[1] - costs[0] if len(costs) == 2 else None,
+        decision.dropped,
+    )
+
+
+def table(explained: Explanation) -> str:
+    """For people: candidates in the order of choice, with what each objective adds."""
+    terms = explained.ranked[0].terms if explained.ranked else ()
+    lines = [["endpoint", "cost", *terms, *ESTIMATES]]
+    for row in explained.ranked:
+        estimates = (row.estimate[name] for name in ESTIMATES)
+        numbers = (row.cost, *row.terms.values(), *estimates)
+        lines.append([row.endpoint, *(f"{number:.6g}" for number in numbers)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        f"policy {explained.policy}, model {explained.model}: {explained.prompt_tokens} prompt "
+        f"tokens, {explained.output_tokens:g} expected in the answer",
+        *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines),
+    ]
+    if explained.margin is not None:
+        first, second = (row.endpoint for row in explained.ranked[:2])
+        text.append(f"{first} comes before {second}, which costs {explained.margin:.6g} more")
+    text += [f"{endpoint} was dropped by {by}" for endpoint, by in explained.dropped.items()]
+    return "\n".join(text)
+
+
+def _request(file: Path, tenant: str) -> InferenceRequest:
+    from gateway.domain import Operation
+    from gateway.wire.openai import TenantKeys, parse_request
+
+    raw = file.read_bytes()
+    operation = Operation.CHAT if b'"messages"' in raw else Operation.COMPLETION
+    return parse_request(operation, raw, TenantKeys.derive(b"", tenant))
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError("must be NAME:VALUE")
+    return name.strip().lower(), value.strip()

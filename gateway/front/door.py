@@ -1,0 +1,14 @@
+"""What is checked before a request is read. A reload of the config puts other values here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.admission.keys import KeyRing
+from gateway.front.body import BodyLimits
+
+
+@dataclass
+class Door:
+    ring: KeyRing
+    limits: BodyLimits

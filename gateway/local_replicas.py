@@ -1,0 +1,68 @@
+"""Makes endpoints of the supervisor's processes as they come and go."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+import httpx
+
+from gateway.config.tree import Config
+from gateway.fleet.fleet import Fleet
+from gateway.providers.replica import Replica
+from gateway.supervisor import replica_command, threads_per_replica
+
+logger = logging.getLogger("gateway")
+
+
+class LocalReplicas:
+    """A supervisor's watcher. `on_ready` is called each time that a replica begins to answer."""
+
+    def __init__(
+        self,
+        config: Config,
+        fleet: Fleet,
+        transport: httpx.AsyncBaseTransport,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._replicas = config.replica_names()
+        self._fleet = fleet
+        self._transport = transport
+        self._on_ready = on_ready
+        self._steps: dict[str, str] = {}
+
+    def commands(self) -> dict[str, Sequence[str]]:
+        threads = threads_per_replica(os.cpu_count() or 1, len(self._replicas))
+        return {
+            name: replica_command(
+                replicas.model,
+                *("--name", self._model(name)),
+                *("--kv-tokens", str(replicas.kv_tokens)),
+                *("--threads", str(replicas.threads or threads)),
+            )
+            for name, replicas in self._replicas.items()
+        }
+
+    def replica_progress(self, name: str, step: str, done: float) -> None:
+        if self._steps.get(name) != step:
+            self._steps[name] = step
+            logger.info("%s: %s (%d %%)", name, step, round(done * 100))
+
+    def replica_ready(self, name: str, url: str, secret: str, epoch: str) -> None:
+        logger.info("%s: ready", name)
+        model = self._model(name)
+        provider = Replica(self._transport, f"{url}/v1", {model: model}, secret=secret)
+        self._fleet.endpoints[name].up(provider)
+        self._on_ready()
+
+    def replica_gone(self, name: str, reason: str) -> None:
+        logger.info("%s: gone: %s", name, reason)
+        self._fleet.endpoints[name].gone(reason)
+
+    def replica_failed(self, name: str, error: str) -> None:
+        logger.error("%s: cannot start: %s", name, error)
+
+    def _model(self, name: str) -> str:
+        (model,) = self._fleet.endpoints[name].models
+        return model

@@ -1,0 +1,79 @@
+"""Keeps policies to their budgets: what was spent too early makes dollars dearer for a while.
+
+A policy with `budget: {dollars_per_hour: r}` weighs a dollar as 1 + λ. With every exchange that
+cost c dollars, Δt after the last, the pacer moves λ by the gradient of what the budget is
+overspent by (a primal-dual step):
+
+    λ ← max(0, λ + η·(c - r·Δt)),    η = 1 / (r·patience)
+
+So λ is the time by which spending is ahead of the budget, in units of the policy's patience, and
+it falls by 1 for each patience without spending. A budget is never a reason to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gateway.domain import Attempt, Outcome, Usage
+from gateway.fleet.fleet import Fleet
+from routing_policies.policy import Budget, Policy
+
+HOUR_S = 3600.0
+
+
+class Pacer:
+    """One budget's λ. Times are monotonic, in seconds."""
+
+    def __init__(self, budget: Budget, now: float) -> None:
+        self.budget = budget
+        self._multiplier = 0.0
+        self._updated = now
+
+    def multiplier(self, now: float) -> float:
+        return max(0.0, self._after(0.0, now))
+
+    def spent(self, dollars: float, now: float) -> None:
+        # A budget per hour looks back an hour: without this, one wild night would be paid for
+        # all week.
+        most = HOUR_S / self.budget.patience_s
+        self._multiplier = min(max(0.0, self._after(dollars, now)), most)
+        self._updated = now
+
+    def _after(self, dollars: float, now: float) -> float:
+        due_s = dollars / self.budget.dollars_per_hour * HOUR_S
+        return self._multiplier + (due_s - (now - self._updated)) / self.budget.patience_s
+
+
+class Pacers:
+    """Every policy's, by name; an observer of exchanges."""
+
+    def __init__(self, fleet: Fleet, clock: Callable[[], float]) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._pacers: dict[str, Pacer] = {}
+
+    def use(self, policies: Mapping[str, Policy]) -> None:
+        """Keep to the budgets of these policies; what is known of a name stays."""
+        known, self._pacers = self._pacers, {}
+        for name, policy in policies.items():
+            if policy.budget is not None:
+                pacer = self._pacers[name] = known.get(name) or Pacer(policy.budget, self._clock())
+                pacer.budget = policy.budget
+
+    def multiplier(self, policy: str) -> float:
+        pacer = self._pacers.get(policy)
+        return pacer.multiplier(self._clock()) if pacer else 0.0
+
+    def settled(self, outcome: Outcome) -> None:
+        pacer = self._pacers.get(outcome.policy or "")
+        if pacer is not None and outcome.attempts and outcome.request is not None:
+            dollars = self._billed(outcome.attempts[-1], outcome.request.model, outcome.usage)
+            pacer.spent(dollars, self._clock())
+
+    def _billed(self, attempt: Attempt, model: str, usage: Usage | None) -> float:
+        """By the usage that was told, else by what was expected of an answer that had begun."""
+        if usage is None:
+            return attempt.expected_cost_usd if attempt.first_event is not None else 0.0
+        price = self._fleet.endpoints[attempt.endpoint].price(model)
+        cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
+        return price.dollars(usage.prompt_tokens - cached, cached, usage.completion_tokens)

@@ -1,0 +1,53 @@
+"""Which policy decides a request: the first rule that fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.domain import InferenceRequest
+from routing_policies.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What is said must be so; what is left out may be anything."""
+
+    model: str | None = None
+    tenant: str | None = None
+    header: dict[str, str] = field(default_factory=dict)
+
+    def fits(self, request: InferenceRequest, headers: Mapping[str, str]) -> bool:
+        """`headers` has its names in lower case, or takes them in any."""
+        return (
+            self.model in (None, request.model)
+            and self.tenant in (None, request.tenant)
+            and all(headers.get(name.lower()) == value for name, value in self.header.items())
+        )
+
+
+EVERYTHING = Match()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    policy: Policy
+    match: Match = EVERYTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """At least one; the last fits everything."""
+
+    rules: Sequence[Rule]
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        return {rule.policy.name: rule.policy for rule in self.rules}
+
+    def policy_for(self, request: InferenceRequest, headers: Mapping[str, str]) -> Policy:
+        return next(rule.policy for rule in self.rules if rule.match.fits(request, headers))
+
+
+def always(policy: Policy) -> Rules:
+    return Rules((Rule(policy),))

@@ -1,0 +1,109 @@
+"""Rules, fallback models and budgets, from a client's request to the endpoint that answers it."""
+
+import openai
+import pytest
+
+from gateway.fleet.learning import Learning
+from gateway.rules import Match, Rule, Rules, always
+from routing_policies.base import Coefficients, Price
+from routing_policies.build import build_policy
+from routing_policies.catalog import Catalog
+from tests.support.gateways import gateway
+from tests.support.upstream import Upstream
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+BASIC = {"filters": ["serves_model"], "minimize": {"in_flight": 1}, "pick": {"lowest": {"tie": 0}}}
+
+pytestmark = pytest.mark.anyio
+
+
+def policy(name="mine", **more):
+    return build_policy(name, BASIC | more, Catalog.load())
+
+
+def serve_only(g, **models):
+    for endpoint, served in models.items():
+        g.gateway.fleet.endpoints[endpoint].models = frozenset(served)
+
+
+async def test_a_header_chooses_the_policy_and_goes_no_further():
+    rules = Rules((Rule(policy("urgent"), Match(header={"X-Urgent": "1"})), Rule(policy("usual"))))
+    upstream = Upstream()
+    async with gateway(upstream, rules=rules) as g:
+        create = g.sdk.chat.completions.with_raw_response.create
+        urgent = await create(**ASK, extra_headers={"x-urgent": "1"})
+        usual = await create(**ASK)
+    assert urgent.headers["x-gateway-policy"] == "urgent"
+    assert usual.headers["x-gateway-policy"] == "usual"
+    assert all("x-urgent" not in received.headers for received in upstream.received)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_another_model_answers_when_nobody_of_the_asked_one_does(stream):
+    broken, other = Upstream(status=500), Upstream()
+    rules = always(policy(fallback={"attempts": 1, "models": ["x", "n"]}))
+    async with gateway(broken, other, rules=rules, models=("m", "n")) as g:
+        serve_only(g, u0={"m"}, u1={"n"})
+        answer = await g.sdk.chat.completions.with_raw_response.create(**ASK, stream=stream)
+        if stream:
+            names = {chunk.model async for chunk in answer.parse()}
+        else:
+            names = {answer.parse().model}
+        (outcome,) = await g.settled.wait_for(1)
+    assert names == {"m"}  # as the client called it
+    assert answer.headers["x-gateway-model"] == "n"
+    assert answer.headers["x-gateway-endpoint"] == "u1"
+    assert [received.body["model"] for received in other.received] == ["theirs-n"]
+    assert [attempt.endpoint for attempt in outcome.attempts] == ["u0", "u1"]
+    assert outcome.model == "m"
+
+
+async def test_what_the_client_hears_of_is_its_own_model():
+    busy = {"error": {"message": "slow down"}}
+    first, second = Upstream(status=429, error=busy), Upstream(status=500)
+    async with gateway(
+        first, second, rules=always(policy(fallback={"models": ["n"]})), models=("m", "n")
+    ) as g:
+        serve_only(g, u0={"m"}, u1={"n"})
+        with pytest.raises(openai.RateLimitError):
+            await g.sdk.chat.completions.create(**ASK)
+    assert len(second.received) == 1
+
+
+async def test_a_request_that_is_wrong_falls_back_on_nothing():
+    wrong, other = Upstream(status=400, error={"error": {"message": "no"}}), Upstream()
+    async with gateway(
+        wrong, other, rules=always(policy(fallback={"models": ["n"]})), models=("m", "n")
+    ) as g:
+        serve_only(g, u0={"m"}, u1={"n"})
+        with pytest.raises(openai.BadRequestError):
+            await g.sdk.chat.completions.create(**ASK)
+    assert other.received == []
+
+
+async def test_a_fallback_leaves_no_belief_about_the_caches_of_the_asked_model():
+    broken, both = Upstream(status=500), Upstream()
+    async with gateway(
+        broken, both, rules=always(policy(fallback={"models": ["n"]})), models=("m", "n")
+    ) as g:
+        serve_only(g, u0={"m"}, u1={"n"})
+        await g.sdk.chat.completions.create(**ASK)
+        serve_only(g, u1={"m", "n"})
+        await g.sdk.chat.completions.create(**ASK)
+        outcomes = await g.settled.wait_for(2)
+    assert outcomes[1].attempts[-1].expected_cached_tokens == 0
+
+
+async def test_what_was_spent_makes_the_dear_endpoint_lose():
+    spec = {
+        "minimize": {"dollars": 1, "waiting": 1},
+        "budget": {"dollars_per_hour": 0.01, "patience": "1s"},
+    }
+    async with gateway(Upstream(), Upstream(), rules=always(policy(**spec))) as g:
+        dear, slow = g.gateway.fleet.endpoints.values()
+        dear.prices = {"m": Price(input=1000)}  # 11 tokens are 1.1 cents: more than an hour's
+        slow.learning = Learning(Coefficients(base_s=2))
+        for _ in range(2):
+            await g.sdk.chat.completions.create(**ASK)
+        outcomes = await g.settled.wait_for(2)
+    assert [outcome.attempts[0].endpoint for outcome in outcomes] == ["u0", "u1"]
