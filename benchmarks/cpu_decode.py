@@ -50,10 +50,11 @@ def _load(model: str, kernels: str | None) -> CpuBackend:
 
     weights = Weights.open(models.find(model))
     opened = perf_counter() - start
-    backend = CpuBackend.load(weights, kernels=kernels, progress=progress)
+    cache = models.cache_folder().parent / "cpu"
+    backend = CpuBackend.load(weights, kernels=kernels, progress=progress, cache=cache)
     packed, compiled = times["packing weights"], times["compiling kernels"]
     print(f"{backend.kernels} kernels; seconds: open {opened:.2f}, ", end="")
-    print(f"pack {packed - opened:.2f}, compile or fetch from cache {compiled - packed:.2f}")
+    print(f"pack or map {packed - opened:.2f}, compile or load {compiled - packed:.2f}")
     return backend
 
 

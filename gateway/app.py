@@ -137,13 +137,14 @@ class Gateway:
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
                 self.fleet.endpoints[name].up(_provider(endpoint, transport))
-            watching = asyncio.create_task(watch(self.fleet, self.clock))
+            watching = asyncio.create_task(watch(self.fleet, self.clock), name="endpoints are")
             watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
             if self.source is not None:
                 reloading = asyncio.create_task(
-                    watch_config(self.source, self.live, self.put_in_force)
+                    watch_config(self.source, self.live, self.put_in_force), name="the config is"
                 )
+                reloading.add_done_callback(_log_death)
                 stack.callback(reloading.cancel)
             local = LocalReplicas(self.config, self.fleet, transport, self._say_ready)
             await stack.enter_async_context(Supervisor(local.commands(), local))
@@ -181,7 +182,7 @@ class Gateway:
 
 def _log_death(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        logger.error("endpoints are no longer watched", exc_info=task.exception())
+        logger.error("%s no longer watched", task.get_name(), exc_info=task.exception())
 
 
 def _door(config: Config) -> Door:

@@ -128,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         from gateway.replica import main
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("gateway"):
+            raise  # a defect of ours, and nothing to install
         print(
             f"gateway replica: {error.name} is not installed; "
             "run: pip install 'inference-layer[replica]'",

@@ -1,5 +1,5 @@
 """
-The replica's engine: one thread that turns submissions into tokens, step by step.
+The replica's engine: its workers turn submissions into tokens, step by step.
 
     receive   take what other threads submitted and aborted    (intake)
     plan      choose each request's tokens of this step        (scheduler)
@@ -7,8 +7,12 @@ The replica's engine: one thread that turns submissions into tokens, step by ste
     sample    one token for each request that has caught up    (sampler)
     commit    book the step, tell the callers, free what ended
 
-Other threads only write to the intake and read a frozen snapshot, so the scheduler and the
-backend belong to the engine's thread alone. The engine knows no text and no HTTP.
+A worker is a thread with a fork of the backend. To receive and plan, and to commit, it holds the
+engine's lock, some tens of microseconds; while it computes and samples it holds none, and what it
+touches is its own: the scheduler lets nobody near the requests of a step in flight.
+
+All other threads only write to the intake and read a frozen snapshot. The engine knows no text and
+no HTTP.
 """
 
 from __future__ import annotations
@@ -17,15 +21,15 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest
-from gateway.replica.backends.base import BLOCK_SIZE, Backend
+from gateway.replica.backends.base import BLOCK_SIZE, Backend, Float32
 from gateway.replica.blocks import BlockPool, Chain
 from gateway.replica.intake import Intake
 from gateway.replica.metrics import EngineMetrics
@@ -33,32 +37,17 @@ from gateway.replica.plan import Plan
 from gateway.replica.request import Finish, Output, Request, Submission
 from gateway.replica.sampler import logprobs_of, sample
 from gateway.replica.scheduler import Scheduler
+from gateway.replica.stats import EngineStats
+from gateway.replica.workers import Workers
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """A snapshot of the last plan or step. Totals count from the engine's start."""
-
-    epoch: str  # a new random string per engine: under another one, what was cached is gone
-    running: int  # requests that hold blocks
-    waiting: int
-    queued_tokens: int  # accepted and not computed yet, cached ones left out
-    horizon_age_s: float | None  # since the last touch of the latest evicted block
-    block_size: int  # tokens
-    total_blocks: int
-    free_blocks: int
-    cached_blocks: int
-    owned_blocks: int
-    context_length: int  # tokens that one request may hold: never more than the pool
-    prefill_tokens: int = 0  # computed, recomputation after preemption included
-    decode_tokens: int = 0  # sampled
-    preemptions: int = 0
-
-
 class Engine:
-    """Serves one backend. Methods may be called from any thread, unless they say otherwise.
+    """Serves one model. Methods may be called from any thread, unless they say otherwise.
+
+    It has a worker for each of `backends`, which are forks of one. Two let a prompt be computed
+    while others decode. The tokens are the same with any number of them.
 
     At most `max_running` requests share a step and at most `chunk_tokens` tokens are in it; what
     would queue beyond `max_queued` requests or `max_queued_tokens` tokens is refused. `generator`
@@ -67,8 +56,7 @@ class Engine:
 
     def __init__(
         self,
-        backend: Backend,
-        *,
+        *backends: Backend,
         clock: Callable[[], float] = time.monotonic,
         generator: np.random.Generator | None = None,
         max_running: int = 32,
@@ -76,40 +64,40 @@ class Engine:
         max_queued_tokens: int = 32_768,
         chunk_tokens: int = 128,
     ) -> None:
+        backend = backends[0]
         if chunk_tokens > backend.max_tokens:
             raise ValueError(f"chunk_tokens must be at most the backend's {backend.max_tokens}")
-        self._backend = backend
+        self._backends = backends
+        self._spec = backend.spec
         self._clock = clock
-        self._generator = generator or np.random.default_rng()
+        self._generator = generator or np.random.default_rng()  # it locks itself
         self._context_length = min(backend.spec.context_length, backend.blocks * BLOCK_SIZE)
         self._intake = Intake(max_requests=max_queued, max_tokens=max_queued_tokens)
         self._pool = BlockPool(backend.blocks, clock)
-        self._scheduler = Scheduler(self._pool, max_running=max_running, chunk_tokens=chunk_tokens)
+        self._scheduler = Scheduler(
+            self._pool,
+            max_running=max_running,
+            chunk_tokens=chunk_tokens,
+            workers=len(backends),
+        )
+        self._lock = threading.Lock()  # of all that follows, and of the scheduler and its pool
         self._numbers = count()
         self._prefill_tokens = self._decode_tokens = 0
         self._epoch = secrets.token_hex(8)
         self.metrics = EngineMetrics()
         self._stats = self._snapshot()
-        self._thread: threading.Thread | None = None
+        self._workers = Workers(len(backends), self._work, self._abort_all)
 
     def start(self) -> None:
-        if self._thread is not None:
-            raise RuntimeError("the engine has been started before")
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._workers.start()
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Aborts what is left after the current step; TimeoutError if that takes too long."""
+        """Aborts what is left after the current steps; TimeoutError if that takes too long."""
         self._intake.close(stopping=True)
-        if self._thread is None:
-            self._abort_all()
-            return
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            raise TimeoutError(f"the engine's step did not end within {timeout} s")
+        self._workers.join(timeout)
 
     def submit(self, *submissions: Submission) -> None:
-        """Queues requests of one prompt, all or none. Callbacks come on the engine's thread.
+        """Queues requests of one prompt, all or none. Callbacks come on a worker's thread.
 
         Raises InvalidRequest, ContextLengthExceeded, RateLimited (the queue is full; with
         `retry_after_s`), Unavailable (draining), and ValueError for an id that is in use.
@@ -140,61 +128,88 @@ class Engine:
         return replace(self._stats, horizon_age_s=age)
 
     def step(self) -> bool:
-        """One step, on the engine's thread; returns whether requests are left.
-
-        If it fails, the requests that were running are told so and the engine lives on.
-        """
-        started = self._clock()
-        self._receive()
-        plan = self._scheduler.plan(started)
-        self._publish()
-        if plan is not None:
-            try:
-                self._advance(plan)
-            except Exception as error:  # the rim: no failed step may end the engine
-                self._fail_running(error)
-            if plan.prefill_tokens or self._scheduler.waiting:
-                self._intake.pace.add(plan.prefill_tokens, self._clock() - started)
-            self._publish()
+        """One step here and now, for an engine that was not started; whether requests are left."""
+        self._step(self._backends[0])
         return not self.idle()
 
     def check_integrity(self) -> None:
-        """Raises AssertionError unless blocks and requests agree; on the engine's thread."""
-        self._scheduler.check_integrity()
+        """Raises AssertionError unless blocks, requests and steps in flight agree."""
+        with self._lock:
+            self._scheduler.check_integrity()
 
-    def _run(self) -> None:
+    def _work(self, index: int) -> None:
+        """The life of a worker."""
         try:
-            while self._intake.wait_for_work():
-                self.step()
+            while not self._intake.stopping:
+                seen = self._intake.changes
+                if not self._step(self._backends[index]):
+                    self._intake.wait_for_change(seen)
         finally:
-            self._intake.close()  # even if a callback raised: nobody would serve what comes
-            self._abort_all()
+            # even if telling a caller of his end raised: nobody would serve what comes
+            self._intake.close(stopping=True)
+
+    def _step(self, backend: Backend) -> bool:
+        """Plans, computes and commits; False if there was nothing to compute.
+
+        If it fails, the requests of this step are told so and the engine lives on.
+        """
+        with self._lock:
+            started = self._clock()
+            self._receive()
+            plan = self._plan(started)
+        if plan is None:
+            return False
+        try:
+            logits = backend.forward(plan.batch())
+            turns = [request.turn for request in plan.sampled]
+            tokens = sample(logits, turns, self._generator)
+            with self._lock:
+                self._commit(plan, logits, tokens, started)
+        except Exception as error:  # the rim: no failed step may end the engine
+            with self._lock:
+                self._fail_step(plan, error)
+        return True
 
     def _receive(self) -> None:
         for message in self._intake.take():
             if isinstance(message, Submission):
                 self._scheduler.add(self._request(message))
             elif (request := self._scheduler.get(message)) is not None:
-                self._finish(request, Finish.ABORTED)
+                if request.in_flight:
+                    request.aborted = True  # its step is another worker's, who will see it
+                else:
+                    self._finish(request, Finish.ABORTED)
+
+    def _plan(self, now: float) -> Plan | None:
+        plan = self._scheduler.plan(now)
+        self._publish()
+        if plan is not None:
+            for source, target in plan.copies:
+                self._backends[0].copy_block(source, target)
+            self.metrics.planned(plan, now)
+            if self._scheduler.leaves_some:
+                self._intake.stir()
+        return plan
 
     def _request(self, submission: Submission) -> Request:
         wanted = submission.sampling.max_tokens
         limit = self._context_length
         if wanted is not None:
             limit = min(limit, len(submission.prompt) + wanted)
-        chain = Chain.of(self._backend.spec.fingerprint, submission.salt)
+        chain = Chain.of(self._spec.fingerprint, submission.salt)
         return Request(submission, chain, next(self._numbers), self._clock(), limit)
 
-    def _advance(self, plan: Plan) -> None:
-        self.metrics.planned(plan, self._clock())
-        logits = self._backend.forward(plan.batch())
-        requests = plan.sampled
-        tokens = sample(logits, [request.turn for request in requests], self._generator)
+    def _commit(
+        self, plan: Plan, logits: Float32, tokens: Sequence[int | None], started: float
+    ) -> None:
         finishes = self._scheduler.commit(plan, tokens)
         self._prefill_tokens += plan.prefill_tokens
         self._decode_tokens += len(tokens)
         now = self._clock()
-        for request, row, token, finish in zip(requests, logits, tokens, finishes, strict=True):
+        sampled = zip(plan.sampled, logits, tokens, finishes, strict=True)
+        for request, row, token, finish in sampled:
+            if request.aborted:
+                continue
             if token is None:
                 self._fail(request, GatewayError("the model gave no finite logits"))
                 continue
@@ -202,6 +217,12 @@ class Engine:
             logprobs = None if wanted is None else logprobs_of(row, token, wanted)
             self.metrics.sampled(request, now)
             self._report(request, Output(token, finish, logprobs))
+        for request in plan.requests:
+            if request.aborted:
+                self._finish(request, Finish.ABORTED)
+        if plan.prefill_tokens or self._scheduler.waiting:
+            self._intake.pace.add(plan.prefill_tokens, started, self._clock())
+        self._publish()
 
     def _report(self, request: Request, output: Output) -> None:
         """Tells the caller of its new token, and of the end if this is it."""
@@ -230,19 +251,23 @@ class Engine:
         finally:
             self._intake.ended(request.submission.id)
 
-    def _fail_running(self, error: Exception) -> None:
-        running = self._scheduler.running
-        logger.error("a step of %d requests failed", len(running), exc_info=error)
-        for request in running:
-            failure = GatewayError("the replica failed while computing this answer")
-            failure.__cause__ = error
-            self._fail(request, failure)
+    def _fail_step(self, plan: Plan, error: Exception) -> None:
+        logger.error("a step of %d requests failed", len(plan.rows), exc_info=error)
+        self._scheduler.abandon(plan)
+        for request in plan.requests:
+            if self._scheduler.get(request.submission.id) is request:
+                failure = GatewayError("the replica failed while computing this answer")
+                failure.__cause__ = error
+                self._fail(request, failure)
+        self._publish()
 
     def _abort_all(self) -> None:
-        self._receive()
-        for request in list(self._scheduler):
-            self._finish(request, Finish.ABORTED)
-        self._publish()
+        """After the last worker's last step."""
+        with self._lock:
+            self._receive()
+            for request in list(self._scheduler):
+                self._finish(request, Finish.ABORTED)
+            self._publish()
 
     def _check(self, submission: Submission) -> None:
         size = len(submission.tokens)
@@ -253,26 +278,18 @@ class Engine:
                 f"the prompt has {size} tokens, but prompt and output together may have "
                 f"at most {self._context_length} here"
             )
-        submission.check_tokens(self._backend.spec.vocabulary)
+        submission.check_tokens(self._spec.vocabulary)
 
     def _publish(self) -> None:
         self._stats = self._snapshot()
         self._intake.report(self._stats.waiting, self._stats.queued_tokens)
 
     def _snapshot(self) -> EngineStats:
-        return EngineStats(
+        return EngineStats.of(
+            self._scheduler,
+            self._pool,
             epoch=self._epoch,
-            running=len(self._scheduler.running),
-            waiting=self._scheduler.waiting,
-            queued_tokens=self._scheduler.queued_tokens,
-            horizon_age_s=None,  # an age belongs to the moment of asking
-            block_size=BLOCK_SIZE,
-            total_blocks=self._pool.total,
-            free_blocks=self._pool.free,
-            cached_blocks=self._pool.cached,
-            owned_blocks=self._pool.owned,
             context_length=self._context_length,
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
-            preemptions=self._scheduler.preemptions,
         )

@@ -1,4 +1,4 @@
-"""The border between the engine's thread and all others: what comes in, and how much of it."""
+"""The border between the engine's workers and all others: what comes in, and how much of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ class Intake:
     """
 
     def __init__(self, *, max_requests: int, max_tokens: int) -> None:
-        self.pace = Pace()  # kept by the engine's thread
+        self.pace = Pace()  # kept by the engine's workers
+        self.changes = 0  # counts what may give something to do to a worker that had nothing
         self._max_requests = max_requests
         self._max_tokens = max_tokens
         self._changed = threading.Condition()
         self._inbox: list[Submission | str] = []  # a string is the id of an abort
         self._live: set[str] = set()  # ids from `put` to `ended`
         self._taken = self._reported = (0, 0)  # requests and tokens
-        self._closed = self._stopping = False
+        self._closed = self.stopping = False
 
     def put(self, *submissions: Submission) -> None:
         """All of them or none; they share their prompt, so its tokens count once.
@@ -40,20 +41,20 @@ class Intake:
             self._check_room(len(submissions), max(len(s.tokens) for s in submissions))
             self._live.update(submission.id for submission in submissions)
             self._inbox.extend(submissions)
-            self._changed.notify_all()
+            self._stir()
 
     def abort(self, request_id: str) -> None:
         with self._changed:
             if request_id in self._live:
                 self._inbox.append(request_id)
-                self._changed.notify_all()
+                self._stir()
 
     def close(self, *, stopping: bool = False) -> None:
-        """Nothing new is taken; `stopping` also ends `wait_for_work`."""
+        """Nothing new is taken; `stopping` also tells the workers to end."""
         with self._changed:
             self._closed = True
-            self._stopping |= stopping
-            self._changed.notify_all()
+            self.stopping |= stopping
+            self._stir()
 
     def idle(self) -> bool:
         with self._changed:
@@ -63,11 +64,15 @@ class Intake:
         with self._changed:
             return self._changed.wait_for(lambda: not self._live, timeout)
 
-    def wait_for_work(self) -> bool:
-        """Waits until a request is live; False when the engine is to stop."""
+    def stir(self) -> None:
+        """A worker has left something to do to another one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._live or self._stopping)
-            return not self._stopping
+            self._stir()
+
+    def wait_for_change(self, seen: int) -> None:
+        """Waits until `changes` is not `seen` any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.changes != seen)
 
     def take(self) -> list[Submission | str]:
         """Empties the inbox, in the order of arrival."""
@@ -86,6 +91,10 @@ class Intake:
         with self._changed:
             self._live.discard(request_id)
             self._changed.notify_all()
+
+    def _stir(self) -> None:
+        self.changes += 1
+        self._changed.notify_all()
 
     def _check_room(self, count: int, size: int) -> None:
         sizes = _prompt_sizes(self._inbox)

@@ -38,13 +38,16 @@ logger = logging.getLogger(__name__)
 CHUNK_TOKENS = 128
 """Most tokens of one engine step."""
 
+MOST_WORKERS = 2
+"""One for those who decode and one for prompts; a third would have nobody to itself."""
+
 LEAVE_S = 2
 """Seconds for the last bytes to reach their clients, once the engine has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSettings:
-    model: str  # a file, or a name of the catalog
+    model: str  # a file or folder, or a name of the catalog
     host: str = "127.0.0.1"
     port: int = 0  # 0: a free one
     names: tuple[str, ...] = ()  # what clients call the model; none: derived from `model`
@@ -124,9 +127,13 @@ def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
     source = weights.metadata.get("tokenizer.chat_template")
     template = ChatTemplate(source, tokenizer) if isinstance(source, str) else None
     backend = load_backend(weights, settings, status)
-    engine = Engine(backend, max_queued=settings.max_queued, chunk_tokens=CHUNK_TOKENS)
+    if settings.threads > MOST_WORKERS:
+        logger.warning("%d threads compute, not %d", MOST_WORKERS, settings.threads)
+    forks = [backend.fork() for _ in range(1, min(settings.threads, MOST_WORKERS))]
+    engine = Engine(backend, *forks, max_queued=settings.max_queued, chunk_tokens=CHUNK_TOKENS)
     is_path = os.sep in settings.model or path.name == settings.model
-    default = path.stem.lower() if is_path else settings.model
+    file_name = path.resolve().name if path.is_dir() else path.stem
+    default = file_name.lower() if is_path else settings.model
     replica = Replica(
         engine=engine,
         tokenizer=tokenizer,
@@ -140,8 +147,6 @@ def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
 
 def load_backend(weights: Weights, settings: ReplicaSettings, status: Status) -> Backend:
     blocks = max(1, settings.kv_tokens // BLOCK_SIZE)
-    if settings.threads > 1:
-        logger.warning("this backend computes on one thread, not on %d", settings.threads)
     # Imported here: each brings its own compilers, and only one is used.
     if settings.backend == "reference":
         from gateway.replica.backends.reference import ReferenceBackend
@@ -150,7 +155,8 @@ def load_backend(weights: Weights, settings: ReplicaSettings, status: Status) ->
     if settings.backend in ("auto", "cpu"):
         from gateway.replica.backends.cpu import CpuBackend
 
-        return CpuBackend.load(weights, blocks, CHUNK_TOKENS, status.loading)
+        cache = models.cache_folder().parent / "cpu"
+        return CpuBackend.load(weights, blocks, CHUNK_TOKENS, status.loading, cache=cache)
     raise ValueError(f"backend {settings.backend!r} is unknown; known: auto, cpu, reference")
 
 

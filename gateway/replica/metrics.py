@@ -1,10 +1,10 @@
 """
 What the engine measures of itself, and Prometheus's text format of it.
 
-The engine's thread writes plain integers and floats, about a microsecond for each token; whoever
-scrapes reads them from another thread and may be a step behind. Names and buckets are vLLM's
-(vllm/v1/metrics/loggers.py), so that its dashboards fit. Nothing here knows a tenant, a prompt or
-a session.
+The engine's workers write plain integers and floats, one at a time, about a microsecond for each
+token; whoever scrapes reads them from another thread and may be a step behind. Names and buckets
+are vLLM's (vllm/v1/metrics/loggers.py), so that its dashboards fit. Nothing here knows a tenant, a
+prompt or a session.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Histogram:
 
 
 class EngineMetrics:
-    """Filled by the engine's thread; times are the engine's clock, in seconds."""
+    """Filled by the engine's workers; times are the engine's clock, in seconds."""
 
     def __init__(self) -> None:
         self.queried_tokens = 0  # of prompts that were looked up in the prefix cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 HALF_LIFE_S = 10.0
@@ -13,8 +14,12 @@ class Pace:
 
     tokens: float = 0.0
     seconds: float = 0.0
+    until: float = -math.inf  # when the latest step ended
 
-    def add(self, tokens: int, seconds: float) -> None:
+    def add(self, tokens: int, started: float, ended: float) -> None:
+        """One step. The time that it shares with an earlier one counts once."""
+        seconds = ended - max(started, self.until)
+        self.until = ended
         kept = 0.5 ** (seconds / HALF_LIFE_S)
         self.tokens = self.tokens * kept + tokens
         self.seconds = self.seconds * kept + seconds

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.replica.backends.base import Batch
+from gateway.replica.backends.base import BLOCK_SIZE, Batch
 from gateway.replica.request import Request
 
 
@@ -20,23 +22,34 @@ class Row:
     stop: int
     prefill: bool  # not just the token that was sampled last
     sampled: bool  # the request has caught up after this step and gets a token
+    source: int | None = None  # the block whose KV belongs into the row's first one beforehand
 
     @classmethod
-    def of(cls, request: Request, budget: int) -> Row:
+    def of(cls, request: Request, budget: int, source: int | None = None) -> Row:
         """As many of the request's missing tokens as the budget allows."""
         start = request.computed
         stop = start + min(request.missing, budget)
-        return cls(request, start, stop, not request.decoding, stop == len(request.tokens))
+        sampled = stop == len(request.tokens)
+        return cls(request, start, stop, not request.decoding, sampled, source)
 
     def __len__(self) -> int:
         return self.stop - self.start
 
+    @property
+    def written(self) -> array[int]:
+        """The blocks that the step writes to."""
+        return self.request.blocks[self.start // BLOCK_SIZE : -(-self.stop // BLOCK_SIZE)]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """One step's rows. Valid until it is committed, and for one commit."""
+    """One step's rows. In flight from `Scheduler.plan` to the one `commit` or `abandon`."""
 
     rows: tuple[Row, ...]
+
+    @property
+    def requests(self) -> list[Request]:
+        return [row.request for row in self.rows]
 
     @property
     def sampled(self) -> list[Request]:
@@ -44,11 +57,21 @@ class Plan:
         return [row.request for row in self.rows if row.sampled]
 
     @property
+    def decodes(self) -> bool:
+        """Whether all rows are single tokens of answers."""
+        return not any(row.prefill for row in self.rows)
+
+    @property
+    def copies(self) -> list[tuple[int, int]]:
+        """Source and target of the blocks to copy before any later step begins."""
+        return [(row.source, row.written[0]) for row in self.rows if row.source is not None]
+
+    @property
     def prefill_tokens(self) -> int:
         return sum(len(row) for row in self.rows if row.prefill)
 
     def batch(self) -> Batch:
-        """The step as the backend takes it. A copy: later changes of the tables do not show."""
+        """The step as the backend takes it."""
         tokens = array("i")
         positions: list[int] = []
         rows: list[int] = []
@@ -69,3 +92,11 @@ class Plan:
             tables=tables,
             logits_at=np.array(logits_at, np.int32),
         )
+
+
+def check_apart(plans: Sequence[Plan]) -> None:
+    """Raises AssertionError unless these steps can be computed at once."""
+    rows = [row for plan in plans for row in plan.rows]
+    held = Counter(block for row in rows for block in row.request.blocks)
+    assert len({row.request.number for row in rows}) == len(rows), "a request is in one step"
+    assert all(held[block] == 1 for row in rows for block in row.written), "no shared writes"

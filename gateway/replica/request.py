@@ -50,7 +50,7 @@ class Output:
 class Submission:
     """A prompt and whom to tell. Exactly one of `on_finish` and `on_error` is called, and last.
 
-    The callbacks run on the engine's thread between two steps: they must not block nor raise.
+    The callbacks run on a thread of the engine, one at a time: they must not block nor raise.
     """
 
     id: str  # unique among the requests that are not over
@@ -93,7 +93,7 @@ class State(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One submission on its way. Owned by the scheduler, and so by the engine's thread.
+    """One submission on its way. Owned by the scheduler; while it is in flight, by its step.
 
     `blocks` is the request's block table. With n = computed // BLOCK_SIZE,
       [0, n)  are published: named by `hashes`, read-only, perhaps in other tables too;
@@ -106,6 +106,9 @@ class Request:
     arrived: float
     limit: int  # most tokens, the prompt's included
     state: State = State.WAITING
+    in_flight: bool = False  # in a step that is not committed: tokens and blocks stay as they are
+    yields: bool = False  # is preempted once it is in flight no more
+    aborted: bool = False  # ends once it is in flight no more
     tokens: array[int] = field(init=False, repr=False)  # the prompt, then the output
     hashes: list[bytes] = field(default_factory=list, repr=False)  # of every full block of tokens
     blocks: array[int] = field(default_factory=lambda: array("i"))

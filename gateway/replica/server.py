@@ -23,12 +23,12 @@ from gateway.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.replica.answer import report_body
 from gateway.replica.api import parse
 from gateway.replica.client import listening, read_body
-from gateway.replica.engine import EngineStats
 from gateway.replica.exchange import Exchange, Submits
 from gateway.replica.inbox import Inbox
 from gateway.replica.metrics import CONTENT_TYPE, EngineMetrics, exposition
 from gateway.replica.prompt import Chat, Prompt
 from gateway.replica.rescue import Rescue, json_response, unrouted
+from gateway.replica.stats import EngineStats
 from gateway.replica.template import ChatTemplate
 from gateway.replica.text import Tokenizer
 from gateway.replica.tokenise import parse_tokenise, parse_tokens

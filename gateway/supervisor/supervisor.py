@@ -73,10 +73,10 @@ def replica_command(model: str, *options: str) -> tuple[str, ...]:
 def threads_per_replica(cores: int, replicas: int) -> int:
     """Compute threads for each replica on a machine with `cores`.
 
-    Threads of one step wait for each other, so that one which shares its core with the gateway or
-    with another replica holds up all. Below four cores some always would: there a single thread
-    loses little and a neighbour cannot stall it. From four on, one core is left to the gateway.
+    A replica uses at most two, and a second one pays only on a core of its own: with it prompts are
+    computed beside the answers, without it they take the same core from each other. Below four
+    cores there is one for each; from four on, one core is left to the gateway.
     """
     if cores < 4:
         return 1
-    return max(1, (cores - 1) // replicas)
+    return min(2, max(1, (cores - 1) // replicas))

@@ -94,6 +94,14 @@ async def test_a_fallback_leaves_no_belief_about_the_caches_of_the_asked_model()
     assert outcomes[1].attempts[-1].expected_cached_tokens == 0
 
 
+async def test_round_robin_goes_round():
+    async with gateway(Upstream(), Upstream(), Upstream(), policy="round_robin") as g:
+        for _ in range(6):
+            await g.sdk.chat.completions.create(**ASK)
+        outcomes = await g.settled.wait_for(6)
+    assert [o.attempts[0].endpoint for o in outcomes] == ["u0", "u1", "u2"] * 2
+
+
 async def test_what_was_spent_makes_the_dear_endpoint_lose():
     spec = {
         "minimize": {"dollars": 1, "waiting": 1},

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -15,7 +13,6 @@ from gateway import models
 from gateway.replica.backends.base import Float32
 from gateway.replica.backends.cpu import CpuBackend
 from gateway.replica.backends.cpu.backend import best_kernels
-from gateway.replica.backends.cpu.jit import jit_entry
 from gateway.replica.backends.reference import ReferenceBackend
 from gateway.replica.weights import Weights
 from tests.replica.golden.cases import cases
@@ -35,6 +32,8 @@ MODELS = {
     "seven heads a KV head, 80 wide": TinyModel(heads=14, kv_heads=2, head_dim=80),
     "128 wide": TinyModel(heads=2, kv_heads=1, head_dim=128),
     "an output of its own": TinyModel(tied_embeddings=False),
+    "Qwen2's biases": TinyModel("qwen2", qkv_bias=True, kind=Q8_0),
+    "Qwen3's norms of heads": TinyModel("qwen3", head_norms=True, head_dim=32),
     "mixed types": TinyModel(
         kinds={"blk.0.attn_v.weight": Q8_0, "blk.1.ffn_down.weight": F16, "token_embd.weight": Q8_0}
     ),
@@ -75,17 +74,20 @@ def test_logits_are_close_to_the_reference(
     assert (found - expected).std() < 0.08 * expected.std()
 
 
-def test_the_divergence_from_float32_on_golden_answers_is_that_of_8_bit_activations(
+def test_the_divergence_from_float32_stays_within_that_of_8_bit_activations(
     smollm2: Weights,
 ) -> None:
+    """Over every token of every golden prompt and its continuation."""
     reference = ReferenceBackend.load(smollm2, blocks=9, max_tokens=144)
     backend = CpuBackend.load(smollm2, blocks=9, max_tokens=144)
     found = []
     for case in cases():
         tokens = case.prompt + case.output
         true, fast = (in_chunks(each, tokens, len(tokens)) for each in (reference, backend))
-        found.append(divergences(true, fast)[len(case.prompt) :])
-    assert np.concatenate(found).mean() <= 0.0035
+        found.append(divergences(true, fast))
+    every = np.concatenate(found)
+    assert len(every) > 1500
+    assert every.mean() <= 0.0035
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 64])
@@ -121,6 +123,16 @@ def test_decoding_in_a_batch_of_any_size_gives_the_bits_of_decoding_alone(
         backend.forward(batch(Piece(tokens[:-1], 0, table)))
     last = batch(*(Piece(tokens[-1:], len(tokens) - 1, table) for table in tables))
     assert np.array_equal(backend.forward(last), expected[-1:].repeat(size, axis=0))
+
+
+def test_a_window_that_is_shorter_than_the_context_is_refused(
+    load: Callable[[TinyModel], Weights],
+) -> None:
+    weights = load(TinyModel("mistral", settings={"attention.sliding_window": 128}))
+    for backend in (CpuBackend, ReferenceBackend):
+        with pytest.raises(ValueError, match=r"its last 128 tokens only.*with --context 128"):
+            backend.load(weights, blocks=1)
+        backend.load(replace(weights, spec=replace(weights.spec, context_length=128)), blocks=1)
 
 
 def test_what_a_block_held_before_does_not_matter(load: Callable[[TinyModel], Weights]) -> None:
@@ -190,46 +202,11 @@ def test_kernels_are_chosen_by_the_processors_features() -> None:
         best_kernels(old)
 
 
-def test_code_that_cannot_be_kept_on_disk_is_compiled_all_the_same() -> None:
-    def triple(x: int) -> int:
-        return 3 * x
-
-    # Without a file there is no place for numba's cache.
-    triple.__code__ = triple.__code__.replace(co_filename="<nowhere>")
-    assert jit_entry(triple)(14) == 42
-
-
 def test_progress_names_its_steps(load: Callable[[TinyModel], Weights]) -> None:
     seen: list[tuple[str, float]] = []
     CpuBackend.load(load(TinyModel()), blocks=1, progress=lambda *step: seen.append(step))
     assert seen[0] == ("packing weights", 0.0)
     assert seen[-2:] == [("compiling kernels", 0.0), ("compiling kernels", 1.0)]
-
-
-LOAD = """
-import sys
-from pathlib import Path
-from gateway.replica.backends.cpu import CpuBackend
-from gateway.replica.backends.cpu.forward import forward_portable
-from gateway.replica.weights import Weights
-backend = CpuBackend.load(Weights.open(Path(sys.argv[1])), blocks=4, kernels="portable")
-print(sum(forward_portable.stats.cache_hits.values()))
-"""
-
-
-@pytest.mark.prove
-def test_two_processes_at_once_compile_and_a_third_finds_the_code(tmp_path: Path) -> None:
-    path = TinyModel().write(tmp_path / "tiny.gguf")
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-
-    def start() -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", LOAD, str(path)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-
-    both = [start(), start()]
-    assert [process.communicate(timeout=300)[0].strip() for process in both] == ["0", "0"]
-    third = start()
-    assert third.communicate(timeout=300)[0].strip() == "1"
 
 
 def whole(backend: CpuBackend, tokens: list[int]) -> Float32:

@@ -57,7 +57,7 @@ def dense(matrix: Affine) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
 def in_panels(x: Float32) -> UInt8:
     tokens, columns = x.shape
     panels = np.zeros(-(-tokens // PANEL) * PANEL * columns // GROUP * SLOT, np.uint8)
-    quantise(x, tokens, columns, panels)
+    quantise(x.copy(), tokens, columns, panels, 0)
     return panels
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,6 +188,19 @@ def test_the_cache_has_the_size_that_was_asked_for(model: Path) -> None:
     engine, served = load(settings, Status(None))
     assert engine.stats().total_blocks == 10
     assert served.models == ("a", "b")
+
+
+@pytest.mark.parametrize(("threads", "workers"), [(1, 1), (2, 2), (5, 2)])
+def test_at_most_two_threads_compute(
+    model: Path, caplog: pytest.LogCaptureFixture, threads: int, workers: int
+) -> None:
+    before = threading.active_count()
+    settings = ReplicaSettings(str(model), backend="reference", threads=threads)
+    engine, _ = load(settings, Status(None))
+    engine.start()
+    assert threading.active_count() - before == workers
+    engine.stop()
+    assert ("2 threads compute, not 5" in caplog.text) == (threads == 5)
 
 
 def test_secrets_are_not_shown() -> None:

@@ -1,69 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count
-
 import pytest
 
 from gateway.replica.backends.base import BLOCK_SIZE
-from gateway.replica.blocks import BlockPool, Chain
-from gateway.replica.plan import Plan
-from gateway.replica.request import Finish, Request, State, Submission
-from gateway.replica.sampling import Sampling
-from gateway.replica.scheduler import Scheduler
+from gateway.replica.request import Finish, State
 from gateway.replica.waiting import PATIENCE_S, WaitingQueue
 from tests.support.clock import ManualClock
-
-
-class Requests:
-    """Makes requests in the order of their arrival; nobody listens to them."""
-
-    def __init__(self, clock: ManualClock, limit: int = 10_000) -> None:
-        self._clock, self._limit, self._numbers = clock, limit, count()
-
-    def __call__(
-        self, name: str, prompt: Sequence[int], *, salt: bytes = b"", priority: int = 1
-    ) -> Request:
-        submission = Submission(
-            id=name,
-            prompt=tuple(prompt),
-            sampling=Sampling(stop_tokens=frozenset({99})),
-            on_token=lambda token: False,
-            on_finish=lambda finish, counts: None,
-            on_error=lambda error: None,
-            salt=salt,
-            priority=priority,
-        )
-        chain = Chain.of("model", salt)
-        return Request(submission, chain, next(self._numbers), self._clock(), self._limit)
-
-
-class World:
-    def __init__(self, *, blocks: int = 100, max_running: int = 8, chunk_tokens: int = 32) -> None:
-        self.clock = ManualClock()
-        self.pool = BlockPool(blocks, self.clock)
-        self.scheduler = Scheduler(self.pool, max_running=max_running, chunk_tokens=chunk_tokens)
-        self.request = Requests(self.clock)
-
-    def add(
-        self, name: str, prompt: Sequence[int], *, salt: bytes = b"", priority: int = 1
-    ) -> Request:
-        request = self.request(name, prompt, salt=salt, priority=priority)
-        self.scheduler.add(request)
-        return request
-
-    def step(self) -> dict[str, int]:
-        """One step in which every sampled token is 1; returns each request's tokens in it."""
-        plan = self.scheduler.plan(self.clock())
-        if plan is None:
-            return {}
-        self.scheduler.commit(plan, [1] * len(plan.sampled))
-        self.scheduler.check_integrity()
-        return sizes(plan)
-
-
-def sizes(plan: Plan) -> dict[str, int]:
-    return {row.request.submission.id: len(row) for row in plan.rows}
+from tests.support.scheduling import Requests, World, sizes
 
 
 def test_a_long_prompt_is_computed_in_chunks() -> None:
@@ -156,14 +99,28 @@ def test_a_hit_is_not_computed_again() -> None:
     assert second.cached_tokens == 32
 
 
-def test_after_a_full_hit_the_last_block_is_computed_again() -> None:
+def test_after_a_full_hit_the_last_token_is_computed_in_a_copy_of_its_block() -> None:
     world = World(chunk_tokens=64)
-    world.scheduler.remove(world.add("unused", [5]))
     first = world.add("first", range(32))
     world.step()
     second = world.add("second", range(32))
-    assert world.step() == {"first": 1, "second": 16}
+    plan = world.scheduler.plan(0)
+    assert plan is not None
+    assert sizes(plan) == {"first": 1, "second": 1}
+    assert plan.copies == [(first.blocks[1], second.blocks[1])]
+    world.scheduler.commit(plan, [1, 1])
     assert second.blocks[:2] == first.blocks[:2]
+    assert second.cached_tokens == 31
+
+
+def test_the_copied_block_may_be_the_one_that_must_make_room() -> None:
+    world = World(blocks=2)
+    first = world.add("first", range(32))
+    world.step()
+    world.scheduler.remove(first)
+    second = world.add("second", range(32))
+    assert world.step() == {"second": 1}
+    assert second.cached_tokens == 31
 
 
 def test_output_is_cached_too() -> None:
@@ -192,10 +149,11 @@ def test_equal_prompts_are_computed_once() -> None:
 
 def test_a_follower_does_not_wait_for_a_block_that_it_must_compute_anyway() -> None:
     world = World(chunk_tokens=24)
-    world.add("first", range(32))
-    world.add("second", range(32))
+    world.add("first", range(40))
+    world.add("second", range(40))
     assert world.step() == {"first": 24}
-    assert world.step() == {"first": 8, "second": 16}
+    assert world.step() == {"first": 16}
+    assert world.step() == {"first": 1, "second": 8}
 
 
 def test_a_follower_does_not_wait_for_a_leader_that_left() -> None:

@@ -13,11 +13,11 @@ import pytest
 import uvicorn
 
 from gateway.errors import ContextLengthExceeded, GatewayError, RateLimited
-from gateway.replica.engine import EngineStats
 from gateway.replica.metrics import EngineMetrics
 from gateway.replica.prompt import Chat
 from gateway.replica.request import Counts, Finish, Logprobs, Output, Submission
 from gateway.replica.server import Replica, create_app
+from gateway.replica.stats import EngineStats
 from gateway.replica.template import ChatTemplate
 from gateway.replica.text import Tokenizer
 from tests.support.serving import started

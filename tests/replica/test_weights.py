@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
+from gateway.replica.spec import Rope
 from gateway.replica.weights import UnsupportedModel, Weights
 from tests.support.tiny_model import TinyModel
 
@@ -45,7 +46,8 @@ def test_the_spec_is_what_the_file_states(path: Path) -> None:
     spec = Weights.open(TinyModel(heads=4, kv_heads=2, head_dim=16).write(path)).spec
     assert (spec.architecture, spec.layers, spec.hidden) == ("llama", 2, 64)
     assert (spec.heads, spec.kv_heads, spec.head_dim) == (4, 2, 16)
-    assert (spec.rope_base, spec.context_length, spec.tied_embeddings) == (10_000.0, 256, True)
+    assert (spec.context_length, spec.tied_embeddings) == (256, True)
+    assert spec.rope.frequencies == pytest.approx([10_000.0 ** (-i / 8) for i in range(8)])
 
 
 def test_a_model_with_an_output_matrix_is_not_tied(path: Path) -> None:
@@ -94,11 +96,56 @@ def test_rows_of_queries_and_keys_are_put_half_a_head_apart(path: Path) -> None:
                 assert np.array_equal(found[head * 16 + pair + 8], rows[head * 16 + 2 * pair + 1])
 
 
+def test_numbers_of_a_bias_go_with_their_rows(path: Path) -> None:
+    weights = Weights.open(TinyModel(head_dim=16, qkv_bias=True).write(path))
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    bias, found = stored["blk.0.attn_q.bias"].data, weights.vector("blk.0.attn_q.bias")
+    assert np.array_equal(found[16:24], bias[16:32:2])
+    assert np.array_equal(found[24:32], bias[17:32:2])
+    assert np.array_equal(weights.vector("blk.0.attn_v.bias"), stored["blk.0.attn_v.bias"].data)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+def test_rows_that_lie_half_a_head_apart_already_stay(path: Path, architecture: str) -> None:
+    model = TinyModel(
+        architecture,
+        kind=GGMLQuantizationType.F32,
+        qkv_bias=architecture == "qwen2",
+        head_norms=architecture == "qwen3",
+    )
+    weights = Weights.open(model.write(path))
+    for tensor in gguf.GGUFReader(path).tensors:
+        found = weights.tensor(tensor.name).float32()
+        assert np.array_equal(found, tensor.data.reshape(found.shape))
+    assert weights.spec.qkv_bias == model.qkv_bias
+    assert weights.spec.head_norms == model.head_norms
+
+
+def test_rope_is_stretched_as_the_file_says(path: Path) -> None:
+    def rope(**values: str | float) -> Rope:
+        settings = {f"rope.scaling.{key}": value for key, value in values.items()}
+        return Weights.open(TinyModel(settings=settings).write(path)).spec.rope
+
+    plain = np.array(rope().frequencies)
+    assert rope(type="linear", factor=4.0).frequencies == pytest.approx(plain / 4)
+    yarn = rope(type="yarn", factor=4.0, original_context_length=64)
+    assert yarn.frequencies[0] == plain[0]
+    assert yarn.frequencies[-1] == pytest.approx(plain[-1] / 4)
+    assert yarn.magnitude == pytest.approx(0.1 * np.log(4) + 1)
+
+
+def test_rope_factors_of_the_file_divide_the_frequencies(path: Path) -> None:
+    factors = (1.0, 1.0, 1.5, 2.0, 4.0, 8.0, 8.0, 8.0)
+    plain = Weights.open(TinyModel().write(path)).spec.rope.frequencies
+    found = Weights.open(TinyModel(rope_factors=factors).write(path)).spec.rope.frequencies
+    assert found == pytest.approx(np.array(plain) / factors)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("general.architecture", "gemma3", "architecture is 'gemma3'; supported: 'llama'"),
-        ("llama.rope.scaling.type", "yarn", "llama.rope.scaling.type is 'yarn'"),
+        ("general.architecture", "gemma3", "is 'gemma3'; supported: 'llama', 'mistral', "),
+        ("llama.rope.scaling.type", "longrope", "type is 'longrope'; supported: 'none', 'lin"),
         ("llama.rope.dimension_count", 8, "llama.rope.dimension_count is 8; supported: 16"),
         ("llama.expert_count", 8, "llama.expert_count is 8; supported: 0"),
         ("llama.attention.head_count_kv", 3, "4 heads do not share 3 KV heads"),

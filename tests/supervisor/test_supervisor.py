@@ -316,9 +316,10 @@ def test_the_command_line_is_one_that_this_interpreter_runs() -> None:
         (1, 1, 1),
         (2, 1, 1),
         (3, 1, 1),
-        (4, 1, 3),  # one core is the gateway's
-        (4, 2, 1),
-        (8, 2, 3),
+        (4, 1, 2),
+        (4, 2, 1),  # one core is the gateway's
+        (8, 3, 2),
+        (64, 1, 2),  # never more
         (8, 16, 1),  # never none
     ],
 )

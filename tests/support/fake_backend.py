@@ -2,18 +2,21 @@
 
 Like real KV, a slot's content is a function of the tokens up to its position; and like real
 attention, a step reads all slots of its sequence back through the block table. So a wrong table,
-a stale block or a write to the wrong slot changes the tokens that come out.
+a stale block or a write to the wrong slot changes the tokens that come out. Of steps at the same
+time it checks that none writes to a block that another one reads or writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
+from typing import Self
 
 import numpy as np
 
 from gateway.replica.backends.base import BLOCK_SIZE, Batch, Float32
-from gateway.replica.spec import ModelSpec
+from gateway.replica.spec import ModelSpec, Rope
 
 
 def tiny_spec(*, vocabulary: int = 50, context_length: int = 256) -> ModelSpec:
@@ -27,7 +30,7 @@ def tiny_spec(*, vocabulary: int = 50, context_length: int = 256) -> ModelSpec:
         feed_forward=8,
         vocabulary=vocabulary,
         context_length=context_length,
-        rope_base=10_000.0,
+        rope=Rope((1.0,)),
         norm_epsilon=1e-5,
         tied_embeddings=True,
         fingerprint="fake",
@@ -54,8 +57,32 @@ class FakeBackend:
         self.nan_at = nan_at
         self.batches: list[Batch] = []
         self._pool = [b""] * (blocks * BLOCK_SIZE)
+        self._in_progress: dict[int, Batch] = {}
+
+    def copy_block(self, source: int, target: int) -> None:
+        start, end = source * BLOCK_SIZE, target * BLOCK_SIZE
+        self._pool[end : end + BLOCK_SIZE] = self._pool[start : start + BLOCK_SIZE]
+
+    def fork(self) -> Self:
+        return self
 
     def forward(self, batch: Batch) -> Float32:
+        with self.in_progress(batch):
+            return self.compute(batch)
+
+    @contextmanager
+    def in_progress(self, batch: Batch) -> Iterator[None]:
+        """Nobody else may write what this step reads from here on, nor touch what it writes."""
+        for other in [*self._in_progress.values()]:
+            assert _blocks(batch).isdisjoint(_written(other)), "a step touches what another writes"
+            assert _written(batch).isdisjoint(_blocks(other)), "a step writes what another reads"
+        self._in_progress[id(batch)] = batch
+        try:
+            yield
+        finally:
+            del self._in_progress[id(batch)]
+
+    def compute(self, batch: Batch) -> Float32:
         assert 0 < len(batch) <= self.max_tokens
         self.batches.append(batch)
         if self.raises_at is not None and self.raises_at in batch.tokens:
@@ -92,6 +119,22 @@ class FakeBackend:
         if token == self.nan_at:
             logits[0] = np.nan
         return logits
+
+
+def _written(batch: Batch) -> set[int]:
+    return set(batch.tables[batch.rows, batch.positions // BLOCK_SIZE].tolist())
+
+
+def _blocks(batch: Batch) -> set[int]:
+    """All that it reads or writes: the tables as far as its tokens reach."""
+    ends = {
+        int(row): int(position) for row, position in zip(batch.rows, batch.positions, strict=True)
+    }
+    return {
+        int(block)
+        for row, last in ends.items()
+        for block in batch.tables[row, : last // BLOCK_SIZE + 1]
+    }
 
 
 def _kv(before: bytes, token: int) -> bytes:

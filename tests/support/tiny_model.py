@@ -1,8 +1,8 @@
-"""A Llama decoder small enough to run in milliseconds, written as a GGUF file."""
+"""A decoder small enough to run in milliseconds, written as a GGUF file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -22,6 +22,7 @@ VOCABULARY = len(cast(list[str], tiny_metadata()["tokenizer.ggml.tokens"]))
 class TinyModel:
     """Sizes and types of one, with the vocabulary of tests/support/tiny_text.py."""
 
+    architecture: str = "llama"
     layers: int = 2
     hidden: int = 64
     heads: int = 4
@@ -30,15 +31,22 @@ class TinyModel:
     feed_forward: int = 96
     context_length: int = 256
     tied_embeddings: bool = True
+    qkv_bias: bool = False
+    head_norms: bool = False
+    rope_factors: Sequence[float] = ()
+    settings: Mapping[str, str | float] = field(default_factory=dict)
+    """Further metadata of the architecture; integers go as such."""
     kind: GGMLQuantizationType = GGMLQuantizationType.Q4_1
     kinds: Mapping[str, GGMLQuantizationType] = field(default_factory=dict)
     """Types of single tensors, in place of `kind`."""
     seed: int = 0
 
     def write(self, path: Path) -> Path:
-        writer = gguf.GGUFWriter(str(path), "llama")
+        writer = gguf.GGUFWriter(str(path), self.architecture)
         self._write_sizes(writer)
         _write_tokenizer(writer)
+        if self.rope_factors:
+            writer.add_tensor("rope_freqs.weight", np.array(self.rope_factors, np.float32))
         rng = np.random.default_rng(self.seed)
         for name, shape in self._shapes().items():
             if len(shape) == 1:
@@ -68,6 +76,14 @@ class TinyModel:
         writer.add_rope_dimension_count(self.head_dim)
         writer.add_rope_freq_base(10_000.0)
         writer.add_layer_norm_rms_eps(1e-5)
+        for key, value in self.settings.items():
+            match value:
+                case str():
+                    writer.add_string(f"{self.architecture}.{key}", value)
+                case int():
+                    writer.add_uint32(f"{self.architecture}.{key}", value)
+                case float():
+                    writer.add_float32(f"{self.architecture}.{key}", value)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         heads, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
@@ -88,6 +104,12 @@ class TinyModel:
             shapes[block + "ffn_gate.weight"] = (self.feed_forward, self.hidden)
             shapes[block + "ffn_up.weight"] = (self.feed_forward, self.hidden)
             shapes[block + "ffn_down.weight"] = (self.hidden, self.feed_forward)
+            if self.qkv_bias:
+                shapes[block + "attn_q.bias"] = (heads,)
+                shapes[block + "attn_k.bias"] = shapes[block + "attn_v.bias"] = (keys,)
+            if self.head_norms:
+                shapes[block + "attn_q_norm.weight"] = (self.head_dim,)
+                shapes[block + "attn_k_norm.weight"] = (self.head_dim,)
         return shapes
 
 

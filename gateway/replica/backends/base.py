@@ -8,7 +8,7 @@ tenants; the scheduler that fills in a `Batch` knows no tensors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,11 @@ class Batch:
 
 
 class Backend(Protocol):
-    """Loaded once, then called from one thread."""
+    """Loaded once; each thread that computes with it has a fork of its own.
+
+    What is in a block is known to nobody here: callers see to it that of the steps in progress
+    none writes to a block that another one reads or writes.
+    """
 
     spec: ModelSpec
     blocks: int
@@ -57,4 +61,12 @@ class Backend(Protocol):
         The array is the caller's until the next call. The result for a token must not depend on
         what else is in the batch, on how its prompt was cut into chunks, nor on block ids.
         """
+        ...
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Give one block the KV of another one."""
+        ...
+
+    def fork(self) -> Self:
+        """One for another thread: the same weights and pool, but scratch memory of its own."""
         ...

@@ -22,6 +22,16 @@ def check(batch: Batch, spec: ModelSpec, blocks: int, max_tokens: int) -> None:
         raise ValueError(f"{len(batch.logits_at)} logits are wanted; at most {max_tokens}")
 
 
+def check_window(spec: ModelSpec) -> None:
+    """Raise ValueError when a token would have to forget earlier ones, which no backend does."""
+    if spec.window is not None and spec.window < spec.context_length:
+        raise ValueError(
+            f"this {spec.architecture} model attends to its last {spec.window} tokens only, fewer "
+            f"than its context of {spec.context_length}; supported: a context that fits, "
+            f"with --context {spec.window}"
+        )
+
+
 def _within(name: str, numbers: Int32, end: int) -> None:
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < end):
         raise ValueError(f"{name} of a batch must be from 0 to {end - 1}")

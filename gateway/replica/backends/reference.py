@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from gateway.replica.backends.base import BLOCK_SIZE, Batch, Float32, Int32
-from gateway.replica.backends.checks import check
-from gateway.replica.backends.rope import rope
-from gateway.replica.spec import ModelSpec
+from gateway.replica.backends.checks import check, check_window
+from gateway.replica.backends.rope import turns
+from gateway.replica.spec import ModelSpec, Rope
 from gateway.replica.weights import EMBEDDING, OUTPUT, OUTPUT_NORM, Weights
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Matrices are [outputs, inputs]."""
+    """Matrices are [outputs, inputs]. What a model has not is None."""
 
     attention_norm: Float32
     query: Float32
@@ -32,6 +33,11 @@ class Layer:
     gate: Float32
     up: Float32
     down: Float32
+    query_bias: Float32 | None
+    key_bias: Float32 | None
+    value_bias: Float32 | None
+    query_norm: Float32 | None  # [head_dim], and so is the next
+    key_norm: Float32 | None
 
 
 class ReferenceBackend:
@@ -66,12 +72,13 @@ class ReferenceBackend:
     ) -> ReferenceBackend:
         """Read all weights as float32. `progress` is told the step and the share done, 0 to 1."""
         spec, layers = weights.spec, []
+        check_window(spec)
         for index in range(spec.layers):
             progress("reading weights", index / spec.layers)
             layers.append(_read_layer(weights, index))
         embedding = weights.tensor(EMBEDDING).float32()
         output = embedding if spec.tied_embeddings else weights.tensor(OUTPUT).float32()
-        norm = weights.tensor(OUTPUT_NORM).float32()[0]
+        norm = weights.vector(OUTPUT_NORM)
         progress("reading weights", 1.0)
         return cls(spec, layers, embedding, norm, output, blocks, max_tokens)
 
@@ -88,13 +95,27 @@ class ReferenceBackend:
         logits: Float32 = wanted @ self._output.T
         return logits
 
+    def copy_block(self, source: int, target: int) -> None:
+        for pool in (self._keys, self._values):
+            pool[:, target] = pool[:, source]
+
+    def fork(self) -> Self:
+        return self  # NumPy allocates what a step needs
+
     def _attention(self, index: int, layer: Layer, normed: Float32, batch: Batch) -> Float32:
         """Store the batch's keys and values, then attend; [tokens, heads·head_dim]."""
         query, key, value = (
-            (normed @ matrix.T).reshape(len(batch), -1, self.spec.head_dim)
-            for matrix in (layer.query, layer.key, layer.value)
+            _linear(normed, matrix, bias).reshape(len(batch), -1, self.spec.head_dim)
+            for matrix, bias in (
+                (layer.query, layer.query_bias),
+                (layer.key, layer.key_bias),
+                (layer.value, layer.value_bias),
+            )
         )
-        query, key = (_rotated(x, batch, self.spec.rope_base) for x in (query, key))
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query = self._normalised(query, layer.query_norm)
+            key = self._normalised(key, layer.key_norm)
+        query, key = (_rotated(x, batch, self.spec.rope) for x in (query, key))
         block = batch.tables[batch.rows, batch.positions // BLOCK_SIZE]
         self._keys[index, block, batch.positions % BLOCK_SIZE] = key
         self._values[index, block, batch.positions % BLOCK_SIZE] = value
@@ -123,25 +144,40 @@ class ReferenceBackend:
 
 
 def _read_layer(weights: Weights, index: int) -> Layer:
+    spec = weights.spec
+
     def read(name: str) -> Float32:
         return weights.tensor(f"blk.{index}.{name}.weight").float32()
 
+    def vector(name: str) -> Float32:
+        return weights.vector(f"blk.{index}.{name}")
+
     return Layer(
-        attention_norm=read("attn_norm")[0],
+        attention_norm=vector("attn_norm.weight"),
         query=read("attn_q"),
         key=read("attn_k"),
         value=read("attn_v"),
         attention_out=read("attn_output"),
-        feed_forward_norm=read("ffn_norm")[0],
+        feed_forward_norm=vector("ffn_norm.weight"),
         gate=read("ffn_gate"),
         up=read("ffn_up"),
         down=read("ffn_down"),
+        query_bias=vector("attn_q.bias") if spec.qkv_bias else None,
+        key_bias=vector("attn_k.bias") if spec.qkv_bias else None,
+        value_bias=vector("attn_v.bias") if spec.qkv_bias else None,
+        query_norm=vector("attn_q_norm.weight") if spec.head_norms else None,
+        key_norm=vector("attn_k_norm.weight") if spec.head_norms else None,
     )
 
 
-def _rotated(x: Float32, batch: Batch, base: float) -> Float32:
+def _linear(x: Float32, matrix: Float32, bias: Float32 | None) -> Float32:
+    product: Float32 = x @ matrix.T
+    return product if bias is None else product + bias
+
+
+def _rotated(x: Float32, batch: Batch, rope: Rope) -> Float32:
     """Rotary position embedding (Su et al. 2021), NeoX style: pairs lie half a head apart."""
-    cosines, sines = (table[:, None] for table in rope(batch.positions, x.shape[-1], base))
+    cosines, sines = (table[:, None] for table in turns(batch.positions, rope))
     first, second = np.split(x, 2, axis=-1)
     turned = (first * cosines - second * sines, second * cosines + first * sines)
     return np.concatenate(turned, axis=-1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from gateway.replica.backends.base import Float32, Int32
+from gateway.replica.spec import Rope
 
 
-def rope(positions: Int32, head_dim: int, base: float) -> tuple[Float32, Float32]:
+def turns(positions: Int32, rope: Rope) -> tuple[Float32, Float32]:
     """Cosines and sines, [positions, head_dim/2]."""
-    frequencies = base ** -(np.arange(0, head_dim, 2) / head_dim)
-    angles = positions[:, None] * frequencies
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    angles = positions[:, None] * np.array(rope.frequencies)
+    cosines, sines = (rope.magnitude * part for part in (np.cos(angles), np.sin(angles)))
+    return cosines.astype(np.float32), sines.astype(np.float32)

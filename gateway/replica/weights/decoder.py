@@ -1,12 +1,11 @@
 """
-A decoder of the Llama family out of a GGUF file: its spec and its tensors by llama.cpp's names.
+A decoder's tensors by llama.cpp's names, out of a GGUF file or a folder as transformers saves it.
 
-What the kernels do not compute is refused here, by name, so that no model runs almost right.
+Every size is checked once, here: the kernels check none.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,15 @@ from gguf.quants import dequantize
 
 from gateway.replica.backends.base import Float32
 from gateway.replica.spec import ModelSpec
-from gateway.replica.weights.container import Entry, UInt8, UnsupportedModel, read_container
+from gateway.replica.weights.container import Container, Entry, UInt8, UnsupportedModel
+from gateway.replica.weights.gguf_file import read_gguf
+from gateway.replica.weights.metadata import EMBEDDING, OUTPUT, ROPE_FACTORS, read_spec
+from gateway.replica.weights.model_folder import read_folder
 
 GROUP = 32
 """Columns that share a scale, in every quantised type that is supported; sizes divide by it."""
 
-EMBEDDING, OUTPUT, OUTPUT_NORM = "token_embd.weight", "output.weight", "output_norm.weight"
+OUTPUT_NORM = "output_norm.weight"
 
 _TYPES = tuple(
     GGMLQuantizationType[name] for name in ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"]
@@ -50,31 +52,38 @@ class Weights:
 
     spec: ModelSpec
     metadata: Mapping[str, object]
-    """Every key of the file, with Python values: `tokenizer.*` and `general.*` among them."""
-    _entries: Mapping[str, Entry]
+    """Every key of the file, with Python values: `tokenizer.*` and `general.*` among them.
+    A folder's files are told in the same keys."""
+    _container: Container
 
     @classmethod
     def open(cls, path: Path) -> Weights:
-        """Raises UnsupportedModel for a model that cannot run here, OSError if unreadable."""
-        container = read_container(path)
-        spec = _read_spec(path, container.metadata, container.tensors)
+        """A GGUF file, or a folder with config.json and *.safetensors.
+
+        Raises UnsupportedModel for a model that cannot run here, OSError if unreadable.
+        """
+        container = read_folder(path) if path.is_dir() else read_gguf(path)
+        spec = read_spec(container)
         _check(spec, container.tensors)
-        return cls(spec, container.metadata, container.tensors)
+        return cls(spec, container.metadata, container)
 
     def tensor(self, name: str) -> Tensor:
         """A tensor by llama.cpp's name, such as `blk.0.attn_q.weight`.
 
         Rows of queries and keys come in the order of NeoX-style rope, which turns the pair (i,
-        i + head_dim/2). llama.cpp's converter has stored them for pairs (2i, 2i + 1), and pairs
+        i + head_dim/2). llama.cpp's converter stores Llama's for pairs (2i, 2i + 1), and pairs
         that lie half a head apart are what a vector register can turn at once.
         """
-        entry = self._entries[name]
+        entry = self._container.tensors[name]
         rows, columns = _matrix_shape(entry)
         data = entry.data
-        if name.endswith((".attn_q.weight", ".attn_k.weight")):
-            half = self.spec.head_dim // 2
-            data = data.reshape(-1, half, 2, data.shape[1]).swapaxes(1, 2).reshape(data.shape)
+        if self._container.adjacent_pairs and (".attn_q." in name or ".attn_k." in name):
+            data = _apart(entry, self.spec.head_dim)
         return Tensor(entry.kind, rows, columns, data)
+
+    def vector(self, name: str) -> Float32:
+        values: Float32 = self.tensor(name).float32()[0]
+        return values
 
 
 def _typed(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
@@ -88,68 +97,11 @@ def _matrix_shape(entry: Entry) -> tuple[int, int]:
     return (1, *entry.shape)[-2], entry.shape[-1]
 
 
-def _read_spec(
-    path: Path, metadata: Mapping[str, object], tensors: Mapping[str, Entry]
-) -> ModelSpec:
-    architecture = metadata.get("general.architecture")
-    if architecture != "llama":
-        raise UnsupportedModel(f"the architecture is {architecture!r}; supported: 'llama'")
-    if EMBEDDING not in tensors:
-        raise UnsupportedModel(f"tensor {EMBEDDING} is missing")
-    hidden = _integer(metadata, "llama.embedding_length")
-    heads = _integer(metadata, "llama.attention.head_count")
-    head_dim = _integer(metadata, "llama.attention.key_length", hidden // heads)
-    _refuse(metadata, head_dim)
-    return ModelSpec(
-        architecture=architecture,
-        layers=_integer(metadata, "llama.block_count"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=_integer(metadata, "llama.attention.head_count_kv", heads),
-        head_dim=head_dim,
-        feed_forward=_integer(metadata, "llama.feed_forward_length"),
-        vocabulary=tensors[EMBEDDING].shape[0],
-        context_length=_integer(metadata, "llama.context_length"),
-        rope_base=_float(metadata, "llama.rope.freq_base", 10_000.0),
-        norm_epsilon=_float(metadata, "llama.attention.layer_norm_rms_epsilon", None),
-        tied_embeddings=OUTPUT not in tensors,
-        fingerprint=_sha256(path),
-    )
-
-
-def _refuse(metadata: Mapping[str, object], head_dim: int) -> None:
-    """Settings that change the arithmetic: each has the one value that the kernels compute."""
-    supported = {
-        "llama.rope.scaling.type": "none",
-        "llama.rope.scale_linear": 1.0,
-        "llama.rope.dimension_count": head_dim,
-        "llama.attention.value_length": head_dim,
-        "llama.expert_count": 0,
-        "llama.attention.sliding_window": 0,
-    }
-    for key, value in supported.items():
-        found = metadata.get(key, value)
-        if found != value:
-            raise UnsupportedModel(f"{key} is {found!r}; supported: {value!r}")
-
-
-def _integer(metadata: Mapping[str, object], key: str, default: int | None = None) -> int:
-    found = metadata.get(key, default)
-    if not isinstance(found, int) or found < 1:
-        raise UnsupportedModel(f"{key} is {found!r}; expected one positive integer")
-    return found
-
-
-def _float(metadata: Mapping[str, object], key: str, default: float | None) -> float:
-    found = metadata.get(key, default)
-    if not isinstance(found, float) or not found > 0:
-        raise UnsupportedModel(f"{key} is {found!r}; expected a positive number")
-    return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _apart(entry: Entry, head_dim: int) -> UInt8:
+    """A matrix's rows, or a bias' numbers, from adjacent pairs to pairs half a head apart."""
+    rows = entry.data.reshape(entry.shape[0], -1)
+    pairs = rows.reshape(-1, head_dim // 2, 2, rows.shape[1])
+    return pairs.swapaxes(1, 2).reshape(entry.data.shape)
 
 
 def _check(spec: ModelSpec, tensors: Mapping[str, Entry]) -> None:
@@ -158,7 +110,9 @@ def _check(spec: ModelSpec, tensors: Mapping[str, Entry]) -> None:
         ("feed_forward_length", spec.feed_forward),
     ):
         if size % GROUP:
-            raise UnsupportedModel(f"llama.{name} is {size}; expected a multiple of {GROUP}")
+            raise UnsupportedModel(
+                f"{spec.architecture}.{name} is {size}; expected a multiple of {GROUP}"
+            )
     if spec.head_dim % 16 or spec.heads * spec.head_dim % GROUP:
         raise UnsupportedModel(
             f"{spec.heads} heads of {spec.head_dim}; head sizes must be multiples of 16, "
@@ -176,25 +130,36 @@ def _check(spec: ModelSpec, tensors: Mapping[str, Entry]) -> None:
         if entry.kind not in _TYPES:
             known = ", ".join(kind.name for kind in _TYPES)
             raise UnsupportedModel(f"tensor {name} is {entry.kind.name}; supported: {known}")
-    if unknown := sorted(tensors.keys() - expected.keys()):
-        raise UnsupportedModel(f"tensor {unknown[0]} is not part of a plain Llama decoder")
+    if unknown := sorted(tensors.keys() - expected.keys() - {ROPE_FACTORS}):
+        raise UnsupportedModel(f"tensor {unknown[0]} is not part of a plain decoder")
 
 
 def _expected(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield EMBEDDING, (spec.vocabulary, spec.hidden)
+    yield OUTPUT_NORM, (spec.hidden,)
+    if not spec.tied_embeddings:
+        yield OUTPUT, (spec.vocabulary, spec.hidden)
+    for layer in range(spec.layers):
+        for name, shape in _expected_of_layer(spec):
+            yield f"blk.{layer}.{name}", shape
+
+
+def _expected_of_layer(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, keys = spec.hidden, spec.kv_heads * spec.head_dim
     heads = spec.heads * spec.head_dim
-    yield EMBEDDING, (spec.vocabulary, hidden)
-    yield OUTPUT_NORM, (hidden,)
-    if not spec.tied_embeddings:
-        yield OUTPUT, (spec.vocabulary, hidden)
-    for layer in range(spec.layers):
-        block = f"blk.{layer}."
-        yield block + "attn_norm.weight", (hidden,)
-        yield block + "attn_q.weight", (heads, hidden)
-        yield block + "attn_k.weight", (keys, hidden)
-        yield block + "attn_v.weight", (keys, hidden)
-        yield block + "attn_output.weight", (hidden, heads)
-        yield block + "ffn_norm.weight", (hidden,)
-        yield block + "ffn_gate.weight", (spec.feed_forward, hidden)
-        yield block + "ffn_up.weight", (spec.feed_forward, hidden)
-        yield block + "ffn_down.weight", (hidden, spec.feed_forward)
+    yield "attn_norm.weight", (hidden,)
+    yield "attn_q.weight", (heads, hidden)
+    yield "attn_k.weight", (keys, hidden)
+    yield "attn_v.weight", (keys, hidden)
+    yield "attn_output.weight", (hidden, heads)
+    yield "ffn_norm.weight", (hidden,)
+    yield "ffn_gate.weight", (spec.feed_forward, hidden)
+    yield "ffn_up.weight", (spec.feed_forward, hidden)
+    yield "ffn_down.weight", (hidden, spec.feed_forward)
+    if spec.qkv_bias:
+        yield "attn_q.bias", (heads,)
+        yield "attn_k.bias", (keys,)
+        yield "attn_v.bias", (keys,)
+    if spec.head_norms:
+        yield "attn_q_norm.weight", (spec.head_dim,)
+        yield "attn_k_norm.weight", (spec.head_dim,)

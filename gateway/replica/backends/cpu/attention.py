@@ -17,7 +17,7 @@ from gateway.replica.backends.base import BLOCK_SIZE, Float32, Int32
 from gateway.replica.backends.cpu.attention_tiles import add_values, greatest, score
 from gateway.replica.backends.cpu.elementwise import exponential, to_half
 from gateway.replica.backends.cpu.emit import LANES
-from gateway.replica.backends.cpu.jit import address, jit, jit_reordered
+from gateway.replica.backends.cpu.jit import address, jit, jit_inlined, jit_reordered
 from gateway.replica.backends.cpu.layout import Halves, Model, Pool, Scratch, Shape, Tokens
 
 SPAN = 4
@@ -29,21 +29,20 @@ _LOWEST = np.float32(-3e38)
 
 @jit
 def rotate_and_store(
-    shape: Shape, model: Model, pool: Pool, layer: int, tokens: Tokens, qkv: Float32
+    shape: Shape, model: Model, pool: Pool, layer: int, tokens: Tokens, scratch: Scratch
 ) -> None:
     """Turn queries and keys by their positions; keys and values go to the pool."""
     dims = shape.head_dim
-    first_value = (shape.heads + shape.kv_heads) * dims
     for t in range(len(tokens.ids)):
         position = tokens.positions[t]
         for head in range(shape.heads + shape.kv_heads):
-            here = qkv[t, head * dims : (head + 1) * dims]
+            here = scratch.queries_keys[t, head * dims : (head + 1) * dims]
             _rotate(here, model.cosines[position], model.sines[position])
         block = tokens.tables[tokens.rows[t], position // BLOCK_SIZE]
         for head in range(shape.kv_heads):
             first_key = (shape.heads + head) * dims
-            key = qkv[t, first_key : first_key + dims]
-            value = qkv[t, first_value + head * dims : first_value + (head + 1) * dims]
+            key = scratch.queries_keys[t, first_key : first_key + dims]
+            value = scratch.values[t, head * dims : (head + 1) * dims]
             slot = position % BLOCK_SIZE
             _store(key, value, pool.keys[layer, block, head], pool.values[layer, block, head], slot)
 
@@ -69,18 +68,18 @@ def _store(key: Float32, value: Float32, keys: Halves, values: Halves, slot: int
 
 @jit
 def attend(shape: Shape, pool: Pool, layer: int, tokens: Tokens, scratch: Scratch) -> None:
-    """From `scratch.qkv` to `scratch.attended`, for every token of the batch."""
+    """From `scratch.queries_keys` to `scratch.attended`, for every token of the batch."""
     keys, values = pool.keys[layer], pool.values[layer]
     first = 0
     while first < len(tokens.ids):
         last = _span_end(tokens, first)
         table, positions = tokens.tables[tokens.rows[first]], tokens.positions[first:last]
-        qkv, attended = scratch.qkv[first:last], scratch.attended[first:last]
-        _attend_span(shape, keys, values, table, positions, qkv, attended, scratch)
+        queries, attended = scratch.queries_keys[first:last], scratch.attended[first:last]
+        _attend_span(shape, keys, values, table, positions, queries, attended, scratch)
         first = last
 
 
-@jit
+@jit_inlined
 def _span_end(tokens: Tokens, first: int) -> int:
     """The end of the span that begins with a token: its sequence's, SPAN tokens at most."""
     end = first + 1
@@ -90,22 +89,22 @@ def _span_end(tokens: Tokens, first: int) -> int:
     return end
 
 
-@jit
+@jit_inlined
 def _attend_span(
     shape: Shape,
     keys: Halves,
     values: Halves,
     table: Int32,
     positions: Int32,
-    qkv: Float32,
+    queries: Float32,
     attended: Float32,
     scratch: Scratch,
 ) -> None:
-    """A few tokens of one sequence, with `positions`, `qkv` and `attended` of these alone."""
+    """A few tokens of one sequence, with `positions`, `queries` and `attended` of these alone."""
     group = shape.heads // shape.kv_heads
     shared = len(positions) * group  # queries of one KV head
     length = positions[-1] + 1
-    _gather(shape, qkv, scratch)
+    _gather(shape, queries, scratch)
     _score_blocks(shape, keys, values, table, length, shared, scratch)
     for q in range(shared * shape.kv_heads):
         visible = positions[q % shared // group] + 1
@@ -114,7 +113,7 @@ def _attend_span(
     _scatter(shape, scratch, attended)
 
 
-@jit
+@jit_inlined
 def _score_blocks(
     shape: Shape,
     keys: Halves,
@@ -141,7 +140,7 @@ def _score_blocks(
             score(shared, q, here + at, ahead + at, to, stride, dims)
 
 
-@jit
+@jit_inlined
 def _add_blocks(
     shape: Shape, values: Halves, table: Int32, length: int, shared: int, scratch: Scratch
 ) -> None:
@@ -161,18 +160,18 @@ def _add_blocks(
 
 
 @jit
-def _gather(shape: Shape, qkv: Float32, scratch: Scratch) -> None:
+def _gather(shape: Shape, queries: Float32, scratch: Scratch) -> None:
     """[tokens, kv heads, group, dims] to [kv heads, tokens, group, dims], divided by √dims.
 
     Their sums of values begin at zero.
     """
     dims, group = shape.head_dim, shape.heads // shape.kv_heads
     scale = np.float32(1) / np.sqrt(np.float32(dims))
-    for t in range(len(qkv)):
+    for t in range(len(queries)):
         for head in range(shape.heads):
-            q = (head // group * len(qkv) + t) * group + head % group
+            q = (head // group * len(queries) + t) * group + head % group
             for d in range(dims):
-                scratch.queries[q, d] = qkv[t, head * dims + d] * scale
+                scratch.queries[q, d] = queries[t, head * dims + d] * scale
                 scratch.weighted[q, d] = 0
 
 

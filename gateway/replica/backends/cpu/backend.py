@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
+from pathlib import Path
+from typing import Self
 
 import llvmlite.binding as llvm
 import numpy as np
 
 from gateway.replica.backends.base import BLOCK_SIZE, Batch, Float32, Int32
-from gateway.replica.backends.checks import check
+from gateway.replica.backends.checks import check, check_window
 from gateway.replica.backends.cpu.attention import SPAN
-from gateway.replica.backends.cpu.forward import forward_portable, forward_vnni
+from gateway.replica.backends.cpu.forward import Step, forward_portable, forward_vnni
+from gateway.replica.backends.cpu.jit import revision
+from gateway.replica.backends.cpu.kernel_cache import keep
 from gateway.replica.backends.cpu.layout import Model, Pool, Scratch, Shape, Tokens
 from gateway.replica.backends.cpu.matmul import PANEL, SLOT
 from gateway.replica.backends.cpu.packing import pack
+from gateway.replica.backends.cpu.store import Store
 from gateway.replica.spec import ModelSpec
 from gateway.replica.weights import GROUP, Weights
 
-KERNELS: Mapping[str, Callable[[Shape, Model, Pool, Scratch, Tokens], None]] = {
+KERNELS: Mapping[str, Step] = {
     "vnni": forward_vnni,
     "portable": forward_portable,
 }
@@ -54,16 +60,22 @@ class CpuBackend:
         max_tokens: int = 512,
         progress: Callable[[str, float], None] = lambda step, done: None,
         kernels: str | None = None,
+        cache: Path | None = None,
     ) -> CpuBackend:
         """Pack the weights and compile, so that the first request waits for neither.
 
         `progress` is told the step and the share of it done, 0 to 1. `kernels` is one of KERNELS;
-        by default the best for this processor.
+        by default the best for this processor. The results are kept in the folder `cache`, for
+        later loads and for other processes; without one, nowhere.
         """
+        check_window(weights.spec)
+        store = Store(cache, revision()) if cache else None
+        model = pack(weights, lambda done: progress("packing weights", done), store)
         here = best_kernels(llvm.get_host_cpu_features())
-        model = pack(weights, lambda done: progress("packing weights", done))
         backend = cls(weights.spec, model, blocks, max_tokens, kernels or here)
         progress("compiling kernels", 0.0)
+        if store is not None:
+            keep(KERNELS[backend.kernels], backend.kernels, store)
         nothing = np.zeros(1, np.int32)
         backend.forward(Batch(nothing, nothing, nothing, np.zeros((1, 1), np.int32), nothing))
         progress("compiling kernels", 1.0)
@@ -80,6 +92,15 @@ class CpuBackend:
         )
         KERNELS[self.kernels](self._shape, self._model, self._pool, self._scratch, tokens)
         return self._scratch.logits[: len(batch.logits_at), : self.spec.vocabulary]
+
+    def copy_block(self, source: int, target: int) -> None:
+        for pool in (self._pool.keys, self._pool.values):
+            pool[:, target] = pool[:, source]
+
+    def fork(self) -> Self:
+        twin = copy(self)
+        twin._scratch = _scratch(self.spec, self.max_tokens)
+        return twin
 
 
 def best_kernels(features: Mapping[str, bool]) -> str:
@@ -107,8 +128,8 @@ def _pool(spec: ModelSpec, blocks: int) -> Pool:
 
 def _scratch(spec: ModelSpec, max_tokens: int) -> Scratch:
     tokens = -(-max_tokens // PANEL) * PANEL
-    heads = spec.heads * spec.head_dim
-    widest = max(spec.hidden, heads, spec.feed_forward)
+    heads, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    widest = max(2 * spec.hidden, heads, spec.feed_forward)  # twice: `linear_rest` in forward.py
     queries = SPAN * spec.heads
     context = -(-spec.context_length // BLOCK_SIZE) * BLOCK_SIZE
 
@@ -118,7 +139,8 @@ def _scratch(spec: ModelSpec, max_tokens: int) -> Scratch:
     return Scratch(
         hidden=floats(tokens, spec.hidden),
         normed=floats(tokens, spec.hidden),
-        qkv=floats(tokens, heads + 2 * spec.kv_heads * spec.head_dim),
+        queries_keys=floats(tokens, heads + keys),
+        values=floats(2 * tokens, keys),
         attended=floats(tokens, heads),
         gate_up=floats(tokens, 2 * spec.feed_forward),
         panels=np.zeros(tokens * widest // GROUP * SLOT, np.uint8),

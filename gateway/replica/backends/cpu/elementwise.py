@@ -66,6 +66,26 @@ def add(x: Float32, tokens: int, to: Float32) -> None:
 
 
 @jit_reordered
+def add_to_all(x: Float32, to: Float32, tokens: int) -> None:
+    for t in range(tokens):
+        for i in range(len(x)):
+            to[t, i] += x[i]
+
+
+@jit_reordered
+def normalise_heads(x: Float32, weight: Float32, epsilon: float, first: int, end: int) -> None:
+    """RMSNorm, in place, of heads `first` to `end` of one token's x."""
+    size = len(weight)
+    for head in range(first, end):
+        squares = np.float32(0)
+        for i in range(head * size, (head + 1) * size):
+            squares += x[i] * x[i]
+        scale = np.float32(1) / np.sqrt(squares / np.float32(size) + np.float32(epsilon))
+        for i in range(size):
+            x[head * size + i] *= scale * weight[i]
+
+
+@jit_reordered
 def gate(gate_up: Float32, tokens: int) -> None:
     """SwiGLU: the first half becomes silu(first half)·(second half)."""
     size = gate_up.shape[1] // 2

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from gateway.replica.backends import base
-from gateway.replica.weights import llama
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -22,24 +21,17 @@ def jit(function: Function) -> Function:
     return _compiled(function)
 
 
+def jit_inlined(function: Function) -> Function:
+    """As `jit`, but compiled with its one caller: each level of calls is optimised once more."""
+    return _compiled(function, inline="always")
+
+
 def jit_reordered(function: Function) -> Function:
     """As `jit`, but a sum over a row may be split over the lanes of a register.
 
     The split depends on the row's length and on the processor, never on the neighbouring rows.
     """
     return _compiled(function, fastmath=True)
-
-
-def jit_entry(function: Function) -> Function:
-    """As `jit`, and the machine code is kept on disk for the next process.
-
-    Numba keeps it beside the source or, where that is read-only, in the user's cache folder. Where
-    neither can be written it refuses to cache at all, and each process compiles anew.
-    """
-    try:
-        return _compiled(function, cache=True)
-    except RuntimeError:
-        return _compiled(function)
 
 
 def _compiled(function: Function, **options: Any) -> Function:
@@ -73,14 +65,13 @@ def one_of(functions: Sequence[Callable[..., None]]) -> Callable[..., None]:
     return call
 
 
-def source_revision() -> int:
-    """Changes when any file does that compiled code comes from.
-
-    Numba's cache looks at the file of the cached function only, not at those of its callees; so
-    the entries take this number as a default argument, which is part of the cache's key.
-    """
-    digest = hashlib.sha256()
-    constants = [Path(module.__file__ or "") for module in (base, llama)]
-    for path in [*sorted(Path(__file__).parent.glob("*.py")), *constants]:
-        digest.update(path.read_bytes())
-    return int.from_bytes(digest.digest()[:7], "little")
+def revision() -> str:
+    """Changes with every source that packed weights or machine code come from."""
+    digest = hashlib.sha256(sys.version.encode())
+    for package in ("numba", "llvmlite", "numpy", "gguf"):
+        digest.update(version(package).encode())
+    replica = Path(__file__).parents[2]
+    for room in (replica / "weights", replica / "backends"):
+        for path in sorted(room.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

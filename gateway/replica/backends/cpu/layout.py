@@ -13,8 +13,8 @@ from gateway.replica.weights import UInt8
 Halves = NDArray[np.uint16]
 """Bits of float16; numba has no such type on CPUs."""
 
-MATRICES = 4
-QKV, ATTENTION_OUT, GATE_UP, DOWN = range(MATRICES)
+MATRICES = 5
+QUERY_KEY, VALUE, ATTENTION_OUT, GATE_UP, DOWN = range(MATRICES)
 """A layer's matrices, in the order of the step. Those that share an input are stacked."""
 
 
@@ -32,10 +32,14 @@ class Model(NamedTuple):
     blob: UInt8
     """Every packed matrix (affine.py), in the order in which a step reads them."""
     matrices: NDArray[np.int64]
-    """[4·layers + 2, 4]: offset, bits, rows, columns. Last come the embedding and the output,
+    """[5·layers + 2, 4]: offset, bits, rows, columns. Last come the embedding and the output,
     which may be the same."""
     norms: Float32
     """[2·layers + 1, hidden]: before attention, before feed-forward, ...; before the output."""
+    biases: Float32
+    """[layers, (heads + 2·kv heads)·head_dim]: of queries, keys and values. None: [0, ...]."""
+    head_norms: Float32
+    """[2·layers, head_dim]: of queries, of keys, ... None: [0, ...]."""
     cosines: Float32
     """[context, head_dim/2], and so are the sines."""
     sines: Float32
@@ -53,7 +57,8 @@ class Scratch(NamedTuple):
 
     hidden: Float32  # [tokens, hidden]: the residual stream
     normed: Float32  # [tokens, hidden]: what a half layer reads, then what it adds
-    qkv: Float32  # [tokens, (heads + 2·kv heads)·head_dim]
+    queries_keys: Float32  # [tokens, (heads + kv heads)·head_dim]
+    values: Float32  # [2·tokens, kv heads·head_dim]: of the integers, then of what they leave
     attended: Float32  # [tokens, heads·head_dim]
     gate_up: Float32  # [tokens, 2·feed_forward]
     panels: UInt8  # quantised activations (matmul.py)

@@ -1,0 +1,70 @@
+"""
+What one start leaves on disk for the next: packed weights and machine code.
+
+Only ever a copy of what can be made anew. A file that is damaged, or of another revision, counts
+as absent; a folder that cannot be written costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gateway.replica.weights import UInt8
+
+logger = logging.getLogger(__name__)
+
+_HEADER = struct.Struct("<8sQI44x")
+"""Magic, bytes that follow, and their CRC-32 (6 GB/s, so it is always checked). One cache line
+long, so that what follows begins with a line when the file is mapped."""
+
+_MAGIC = b"replica\1"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Files by name, for one revision of whatever makes them. `folder` need not be there."""
+
+    folder: Path
+    revision: str
+
+    def read(self, name: str) -> UInt8 | None:
+        """The bytes that were written, mapped read-only: processes that read them share memory."""
+        try:
+            image = np.asarray(np.memmap(self._path(name), np.uint8, mode="r"))
+        except (OSError, ValueError):  # absent or not readable; empty
+            return None
+        if len(image) < _HEADER.size:
+            return None
+        magic, size, checksum = _HEADER.unpack(image[: _HEADER.size].tobytes())
+        data: UInt8 = image[_HEADER.size :]
+        if (magic, size, checksum) != (_MAGIC, len(data), zlib.crc32(data.data)):
+            logger.warning("%s is damaged and is made anew", self._path(name))
+            return None
+        return data
+
+    def write(self, name: str, data: UInt8) -> None:
+        """The file appears whole or not at all; those of other revisions go."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # In the same folder and so on the same file system, as an atomic replace needs.
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=self.folder) as scratch:
+                new = Path(scratch) / name
+                with new.open("wb") as file:
+                    file.write(_HEADER.pack(_MAGIC, len(data), zlib.crc32(data.data)))
+                    file.write(data.data)
+                new.replace(self._path(name))
+            for old in self.folder.glob(f"{name}.*"):
+                if old != self._path(name):
+                    old.unlink(missing_ok=True)
+        except OSError as error:
+            logger.info("the next start will be slower: %s", error)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.{self.revision}"
