@@ -20,7 +20,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	touch $@
 
 $(VENV)/.torch: $(VENV)/.dev
-	$(PIP) install --quiet "torch==2.13.0" "transformers>=5,<6"
+	$(PIP) install --quiet "torch==2.13.0" "transformers==5.23.0"
 	touch $@
 
 serve: install

@@ -152,6 +152,7 @@ def server(
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=int(limits.keep_alive_s),
             timeout_graceful_shutdown=int(drain_s),
             backlog=2048,

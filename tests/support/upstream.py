@@ -29,6 +29,7 @@ class Upstream:
     error: dict[str, Any] | None = None  # the body that goes with another status
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0  # before anything is sent
+    gap_s: float = 0.0  # before each piece
     hold_headers: asyncio.Event | None = None  # waits for it before anything is sent
     hold_at: int | None = None  # waits for `release` before this piece
     break_at: int | None = None  # cuts the connection before this piece
@@ -98,6 +99,7 @@ class Upstream:
             if index == self.stop_at:
                 await send({"type": "http.response.body", "body": b""})
                 return
+            await asyncio.sleep(self.gap_s)
             await self._send(send, event(self._chunk(index, piece)))
         if (body.get("stream_options") or {}).get("include_usage"):
             usage = {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()}
