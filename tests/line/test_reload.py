@@ -197,7 +197,7 @@ async def test_the_last_key_is_not_taken_away_from_a_running_gateway(files):
 
 def test_gateway_serve_watches_its_files(files):
     """The process, its log, and a file that another one replaces, as editors do."""
-    with serve(files.config) as serving:
+    with serve(files.config, "--port", "0") as serving:
         serving.wait_for("listening on", 30)
         edited = files.policy.with_suffix(".new")
         edited.write_text("minimize: {in_flight: 1}\npick: lowset\n")

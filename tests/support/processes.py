@@ -17,9 +17,9 @@ from queue import Empty, Queue
 class Serving:
     """Its output, line by line, and what can be read from it."""
 
-    def __init__(self, config: Path, environ: dict[str, str]) -> None:
+    def __init__(self, config: Path, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", "--config", str(config)],
+            [sys.executable, "-m", "gateway", "serve", "--config", str(config), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -59,8 +59,8 @@ class Serving:
 
 
 @contextmanager
-def serve(config: Path, **environ: str) -> Iterator[Serving]:
-    serving = Serving(config, environ)
+def serve(config: Path, *arguments: str, **environ: str) -> Iterator[Serving]:
+    serving = Serving(config, arguments, environ)
     try:
         yield serving
     finally:
