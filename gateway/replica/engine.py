@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 class Engine:
     """Serves one model. Methods may be called from any thread, unless they say otherwise.
 
-    It has a worker for each of `backends`, which are forks of one. Two let a prompt be computed
-    while others decode. The tokens are the same with any number of them.
+    It has a worker for the backend and for each of its forks. Two let prompts be computed while
+    others decode. The tokens are the same with any number of them.
 
     At most `max_running` requests share a step and at most `chunk_tokens` tokens are in it; what
     would queue beyond `max_queued` requests or `max_queued_tokens` tokens is refused. `generator`
@@ -56,7 +56,8 @@ class Engine:
 
     def __init__(
         self,
-        *backends: Backend,
+        backend: Backend,
+        *forks: Backend,
         clock: Callable[[], float] = time.monotonic,
         generator: np.random.Generator | None = None,
         max_running: int = 32,
@@ -64,10 +65,9 @@ class Engine:
         max_queued_tokens: int = 32_768,
         chunk_tokens: int = 128,
     ) -> None:
-        backend = backends[0]
         if chunk_tokens > backend.max_tokens:
             raise ValueError(f"chunk_tokens must be at most the backend's {backend.max_tokens}")
-        self._backends = backends
+        self._backends = (backend, *forks)
         self._spec = backend.spec
         self._clock = clock
         self._generator = generator or np.random.default_rng()  # it locks itself
@@ -78,7 +78,7 @@ class Engine:
             self._pool,
             max_running=max_running,
             chunk_tokens=chunk_tokens,
-            workers=len(backends),
+            workers=len(self._backends),
         )
         self._lock = threading.Lock()  # of all that follows, and of the scheduler and its pool
         self._numbers = count()
@@ -86,7 +86,7 @@ class Engine:
         self._epoch = secrets.token_hex(8)
         self.metrics = EngineMetrics()
         self._stats = self._snapshot()
-        self._workers = Workers(len(backends), self._work, self._abort_all)
+        self._workers = Workers(len(self._backends), self._work, self._abort_all)
 
     def start(self) -> None:
         self._workers.start()
@@ -107,7 +107,7 @@ class Engine:
         self._intake.put(*submissions)
 
     def abort(self, request_id: str) -> None:
-        """Ends a request before the next step, with ABORTED; nothing happens if it is over."""
+        """Ends a request before its next step, with ABORTED; nothing happens if it is over."""
         self._intake.abort(request_id)
 
     def drain(self) -> None:

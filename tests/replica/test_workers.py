@@ -336,12 +336,18 @@ def test_real_logits_are_the_same_with_one_worker_and_with_two(
         engine = Engine(*backends, chunk_tokens=64, generator=np.random.default_rng(0))
         asked = replace(sampling, logprobs=5, max_tokens=20)
         callers = [Caller(prompt(10 + 40 * index, start=index % 3), asked) for index in range(5)]
+        twins = [
+            Caller(prompt(96, start=5), asked) for _ in range(2)
+        ]  # of one, the last block is copied
+        callers += twins
         for caller in callers:
             caller.submit(engine)
         engine.start()
         assert engine.wait_idle(60)
         engine.stop()
         answers.append([caller.outputs for caller in callers])
+        assert [caller.counts.cached_tokens for caller in twins if caller.counts] == [0, 95]
+        assert twins[0].outputs == twins[1].outputs
     assert answers[0] == answers[1]
 
 
