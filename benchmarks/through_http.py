@@ -46,11 +46,13 @@ async def stream(client: AsyncOpenAI, prompt: str, max_tokens: int) -> tuple[flo
     return first or float("nan"), tokens
 
 
-async def tokens_per_second(client: AsyncOpenAI, streams: int, run: int) -> float:
+async def together(client: AsyncOpenAI, streams: int, run: int) -> tuple[float, list[float]]:
+    """Tokens per second of so many streams at once, and each one's seconds to its first token."""
     prompts = [f"Tell a long story about traveller {run}.{i} and the sea." for i in range(streams)]
     started = time.perf_counter()
     results = await asyncio.gather(*(stream(client, prompt, TOKENS) for prompt in prompts))
-    return sum(tokens for _, tokens in results) / (time.perf_counter() - started)
+    rate = sum(tokens for _, tokens in results) / (time.perf_counter() - started)
+    return rate, [first for first, _ in results]
 
 
 async def first_token(client: AsyncOpenAI, run: int) -> tuple[float, float]:
@@ -63,12 +65,18 @@ async def first_token(client: AsyncOpenAI, run: int) -> tuple[float, float]:
 
 async def measure(url: str) -> None:
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
-        await tokens_per_second(client, 8, -1)  # warm-up
-        for streams in (1, 8):
-            rates = [await tokens_per_second(client, streams, run) for run in range(RUNS)]
-            print(f"{streams} streams: {statistics.median(rates):.0f} tokens/s")
-        firsts = [await first_token(client, run) for run in range(RUNS)]
-        cold, cached = (statistics.median(column) * 1000 for column in zip(*firsts, strict=True))
+        await together(client, 8, -1)  # warm-up
+        for streams in (1, 8, 32):
+            runs = [await together(client, streams, run) for run in range(RUNS)]
+            rate = statistics.median(rate for rate, _ in runs)
+            firsts = sorted(first * 1000 for _, run in runs for first in run)
+            last = firsts[min(len(firsts) - 1, int(len(firsts) * 0.99))]
+            print(
+                f"{streams} streams: {rate:.0f} tokens/s, "
+                f"first token p50 {statistics.median(firsts):.0f} ms, p99 {last:.0f} ms"
+            )
+        pairs = [await first_token(client, run) for run in range(RUNS)]
+        cold, cached = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
         print(f"first token of about 1,000: cold {cold:.0f} ms, cached {cached:.0f} ms")
 
 
