@@ -293,3 +293,8 @@ def test_error_bodies_come_in_several_shapes(
 ) -> None:
     assert error_field(body, "message") == message
     assert error_field(body, "code") == code
+
+
+def test_a_count_beyond_reason_is_no_count() -> None:
+    for absurd in (2**53, 10**400):
+        assert parse_usage({"prompt_tokens": absurd, "completion_tokens": 1}) is None

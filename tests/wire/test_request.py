@@ -13,7 +13,7 @@ from hypothesis import example, given
 from gateway.domain import Operation
 from gateway.errors import InvalidRequest
 from gateway.wire.fields import FIELDS, OWNED, Owned
-from gateway.wire.openai import encode_request
+from gateway.wire.openai import MAX_MESSAGES, encode_request
 from gateway.wire.strict_json import MAX_NESTING
 from tests.support.requests import chat, completion, parsed, turns
 
@@ -324,3 +324,9 @@ def test_any_fields_are_read_or_refused(fields: dict[str, Any], operation: Opera
 def test_any_bytes_are_read_or_refused(raw: bytes, operation: Operation) -> None:
     with suppress(InvalidRequest):
         parsed(raw, operation)
+
+
+def test_a_conversation_has_an_end() -> None:
+    many = [{"role": "u"}] * (MAX_MESSAGES + 1)
+    with pytest.raises(InvalidRequest, match="at most 10000 items"):
+        parsed({"model": "m", "messages": many})
