@@ -154,3 +154,12 @@ def test_two_processes_at_once_compile_and_a_third_finds_the_code(tmp_path: Path
     code.write_bytes(code.read_bytes()[:-1])
     fourth = start()
     assert fourth.communicate(timeout=300)[0].strip() == "0"
+
+
+def test_what_others_could_have_written_is_not_believed(tmp_path: Path) -> None:
+    store = Store(tmp_path, "1")
+    store.write("code", np.arange(9, dtype=np.uint8))
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o666)
+    assert store.read("code") is None

@@ -8,6 +8,8 @@ as absent; a folder that cannot be written costs time and nothing else.
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import struct
 import tempfile
 import zlib
@@ -37,6 +39,9 @@ class Store:
     def read(self, name: str) -> UInt8 | None:
         """The bytes that were written, mapped read-only: processes that read them share memory."""
         try:
+            if not self._is_ours(name):
+                logger.warning("%s may be written by others and is not read", self._path(name))
+                return None
             image = np.asarray(np.memmap(self._path(name), np.uint8, mode="r"))
         except (OSError, ValueError):  # absent or not readable; empty
             return None
@@ -49,6 +54,12 @@ class Store:
             return None
         return data
 
+    def _is_ours(self, name: str) -> bool:
+        """Machine code and weights are believed as they stand: nobody else may have made them."""
+        status = self._path(name).stat()
+        others = stat.S_IWGRP | stat.S_IWOTH
+        return status.st_uid in (0, os.geteuid()) and not status.st_mode & others
+
     def write(self, name: str, data: UInt8) -> None:
         """The file appears whole or not at all; those of other revisions go."""
         try:
@@ -59,6 +70,7 @@ class Store:
                 with new.open("wb") as file:
                     file.write(_HEADER.pack(_MAGIC, len(data), zlib.crc32(data.data)))
                     file.write(data.data)
+                new.chmod(0o600)
                 new.replace(self._path(name))
             for old in self.folder.glob(f"{name}.*"):
                 if old != self._path(name):
