@@ -39,6 +39,14 @@ class PrefixKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """What the client has of an answer that broke off, for an endpoint to go on from."""
+
+    text: str
+    token_ids: tuple[int, ...] | None  # all of its tokens, in order; None: they were not told
+
+
+@dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """A client's request, parsed once at the door.
 
@@ -57,6 +65,7 @@ class InferenceRequest:
     cache_salt: str  # names tenant and caller's own salt to a replica; tells neither
     session_id: str | None = None  # likewise
     tenant: str = "default"
+    delivered: Delivered | None = None  # the beginning of its answer, which is not sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,7 @@ class Event:
     usage: Usage | None
     report: ReplicaReport | None
     finishes: bool  # some choice has its finish_reason
+    token_ids: tuple[int, ...] | None = None  # sampled since the event before; None: not told
 
     @property
     def is_usage_only(self) -> bool:

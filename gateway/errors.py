@@ -18,7 +18,12 @@ GatewayError                    500 server_error
     ├── UpstreamUnreachable     502 upstream_unreachable     nothing was sent
     ├── UpstreamTimeout         504 upstream_timeout
     ├── UpstreamRefused         502 upstream_refused         an answer, but not a good one
+    │   ├── UpstreamKeyRefused  502 upstream_key_refused     our key, not the caller's
+    │   ├── UpstreamUnpaid      502 upstream_unpaid          our account there
+    │   └── UpstreamGone        502 upstream_gone            the model is no longer there
     ├── UpstreamBusy            429 rate_limit_exceeded      its limit, not the caller's
+    ├── UpstreamOverloaded      503 upstream_overloaded      no room, whoever asks
+    │   └── UpstreamCold        503 upstream_cold            scaled to zero, or starting
     └── UpstreamBroken          502 upstream_broken          the answer stopped or made no sense
 """
 
@@ -111,10 +116,13 @@ class Unavailable(GatewayError):
 
 class UpstreamError(GatewayError):
     status, type, code = 502, "upstream_error", "upstream_error"
+    took_work: ClassVar[bool] = True
+    """The endpoint may have begun on the request, so that to ask again is to load twice."""
 
 
 class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
+    took_work = False
 
 
 class UpstreamTimeout(UpstreamError):
@@ -125,8 +133,33 @@ class UpstreamRefused(UpstreamError):
     code = "upstream_refused"
 
 
+class UpstreamKeyRefused(UpstreamRefused):
+    code = "upstream_key_refused"
+    took_work = False
+
+
+class UpstreamUnpaid(UpstreamRefused):
+    code = "upstream_unpaid"
+    took_work = False
+
+
+class UpstreamGone(UpstreamRefused):
+    code = "upstream_gone"
+    took_work = False
+
+
 class UpstreamBusy(UpstreamError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+    took_work = False
+
+
+class UpstreamOverloaded(UpstreamError):
+    status, code = 503, "upstream_overloaded"
+    took_work = False
+
+
+class UpstreamCold(UpstreamOverloaded):
+    code = "upstream_cold"
 
 
 class UpstreamBroken(UpstreamError):

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from enum import Enum
 from typing import Protocol
 
 from gateway.domain import Event, InferenceRequest, ReplicaStats
 
 
+class Continuation(Enum):
+    """From what an endpoint goes on with an answer that broke off elsewhere."""
+
+    TOKEN_IDS = "token_ids"  # from its tokens: what comes is what would have come
+    TEXT = "text"  # from its text, as the beginning of the assistant's message: plausible
+
+
 class Provider(Protocol):
+    @property
+    def continuation(self) -> Continuation | None:
+        """None: it cannot, and a request with `delivered` must not be sent to it."""
+        ...
+
     def open(
         self, request: InferenceRequest, request_id: str
     ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:

@@ -23,6 +23,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from gateway.providers.base import Continuation
 from gateway.wire.openai import encode_request, error_field, parse_event
 from gateway.wire.sse import DONE, EventDecoder, EventTooLarge
 
@@ -52,6 +53,10 @@ class OpenAICompatible:
     timeouts: Timeouts = Timeouts()
 
     # What a dialect may say differently.
+
+    @property
+    def continuation(self) -> Continuation | None:
+        return None
 
     def headers(self, request_id: str) -> dict[str, str]:
         headers = {"x-request-id": request_id}

@@ -9,6 +9,7 @@ import httpx
 
 from gateway.domain import InferenceRequest, Json, ReplicaStats
 from gateway.errors import UpstreamRefused
+from gateway.providers.base import Continuation
 from gateway.providers.openai_compatible import OpenAICompatible, read_body, translated
 from gateway.wire.openai import parse_stats
 
@@ -19,12 +20,23 @@ STATS_TIMEOUT_S = 5.0
 class Replica(OpenAICompatible):
     secret: str = field(default="", repr=False)
 
+    @property
+    def continuation(self) -> Continuation | None:
+        return Continuation.TOKEN_IDS
+
     def headers(self, request_id: str) -> dict[str, str]:
         return {**super().headers(request_id), "x-replica-secret": self.secret}
 
     def fields(self, request: InferenceRequest) -> Json:
-        session = {"session_id": request.session_id} if request.session_id else {}
-        return {"cache_salt": request.cache_salt, **session}
+        fields: dict[str, object] = {"cache_salt": request.cache_salt}
+        if request.session_id:
+            fields["session_id"] = request.session_id
+        if request.stream and request.forwarded.get("n") in (None, 1):
+            fields["return_token_ids"] = True
+        if request.delivered is not None:
+            assert request.delivered.token_ids is not None, "only they make an equal answer"
+            fields["continue_token_ids"] = request.delivered.token_ids
+        return fields
 
     async def stats(self) -> ReplicaStats:
         url = self.base_url.removesuffix("/v1") + "/stats"

@@ -69,6 +69,8 @@ class Setup:
 class Unconnected:
     """An endpoint's provider, so that it counts as there; the simulation sends nothing over it."""
 
+    continuation = None
+
     def open(
         self, request: InferenceRequest, request_id: str
     ) -> AbstractAsyncContextManager[NoReturn]:

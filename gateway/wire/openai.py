@@ -134,7 +134,17 @@ def parse_event(raw: bytes) -> Event:
         usage=usage,
         report=parse_report(payload.pop("replica", None)),
         finishes=any(choice.get("finish_reason") for choice in choices),
+        token_ids=_token_ids(choices),
     )
+
+
+def _token_ids(choices: list[dict[str, Any]]) -> tuple[int, ...] | None:
+    """Taken out of the answer: they are for us, and only of an answer's one choice."""
+    told = [choice.pop("token_ids", None) for choice in choices]
+    match told:
+        case [list(ids)] if all(type(i) is int for i in ids):
+            return tuple(ids)
+    return None
 
 
 def parse_usage(usage: Any) -> Usage | None:

@@ -14,6 +14,8 @@ from tests.support.clock import ManualClock
 class Silent:
     """There, and never asked; tells nothing of itself."""
 
+    continuation = None
+
     def open(
         self, request: InferenceRequest, request_id: str
     ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:

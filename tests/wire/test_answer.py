@@ -79,6 +79,25 @@ def test_what_is_no_answer_is_refused_without_quoting_it(raw: bytes, says: str) 
     assert "sk-secret" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ([{"token_ids": [5, 6]}], (5, 6)),
+        ([{"token_ids": []}], ()),
+        ([{}], None),
+        ([{"token_ids": "56"}], None),
+        ([{"token_ids": [True]}], None),
+        ([{"token_ids": [5]}, {"token_ids": [6]}], None),  # of two answers, neither can go on
+    ],
+)
+def test_token_ids_are_for_the_gateway_alone(
+    choices: list[dict[str, Any]], told: tuple[int, ...] | None
+) -> None:
+    parsed = event(choices=choices)
+    assert parsed.token_ids == told
+    assert not any("token_ids" in choice for choice in parsed.payload["choices"])
+
+
 def test_a_null_error_is_none() -> None:
     assert event(error=None)
 
