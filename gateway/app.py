@@ -42,7 +42,7 @@ from gateway.pacer import Pacers
 from gateway.providers.base import Provider
 from gateway.providers.openai_compatible import OpenAICompatible, Timeouts
 from gateway.providers.replica import Replica
-from gateway.providers.transport import AiohttpTransport
+from gateway.providers.http1 import Http1Transport as AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
 from gateway.supervisor import Supervisor

@@ -1,0 +1,315 @@
+"""
+HTTP/1.1 towards endpoints, behind httpx's transport seam: asyncio's transports, httptools' parser,
+and a pool.
+
+httpx gives the types, the exceptions and MockTransport. Its own pool takes time that grows with the
+connections in use, and a general client pays in every request for what an endpoint never asks:
+cookies, redirects, proxies, decompression. Here a request is one write, and a piece of an answer
+one wake-up. Any other `httpx.AsyncBaseTransport` fits in this one's place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+
+import httptools
+import httpx
+
+KEEP_IDLE_S = 4.0
+"""Shorter than uvicorn's 5 s, which vLLM, SGLang and many others keep: whoever closes an idle
+connection just as a request is on its way makes that request fail, so it must be us."""
+
+PIECE = 256 * 1024
+"""A larger body goes to the socket in pieces of so many bytes, each when the last has left."""
+
+MAX_HEAD = 256 * 1024
+"""Bytes of a response's head."""
+
+MOST_UNREAD = 256 * 1024
+"""Bytes of an answer that wait for their reader; then the endpoint has to wait."""
+
+Origin = tuple[str, str, int]
+
+
+class Http1Transport(httpx.AsyncBaseTransport):
+    """A pool of connections. Leaving a response's body early closes its connection at once.
+
+    Of `extensions["timeout"]` only `connect` is used: how long an endpoint may stay silent is the
+    provider's to say, and it differs before and after the first event. Redirects are not followed.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls  # None: what httpx trusts, made when it is first needed
+        self._idle: dict[Origin, deque[_Connection]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
+        connection = self._reused(origin)
+        if connection is None:
+            timeout = request.extensions.get("timeout", {}).get("connect")
+            connection = await self._connected(origin, timeout)
+        try:
+            await connection.send(_head(request), request.content)
+            await connection.head_received()
+        except BaseException:
+            connection.abort()
+            raise
+        return httpx.Response(
+            connection.status, headers=connection.headers, stream=_Body(self, origin, connection)
+        )
+
+    async def aclose(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for waiting in self._idle.values():
+            for connection in waiting:
+                connection.abort()
+        self._idle.clear()
+
+    def _reused(self, origin: Origin) -> _Connection | None:
+        waiting = self._idle.get(origin)
+        while waiting:
+            connection = waiting.pop()  # the last that came back is the least likely to be closed
+            if connection.usable(asyncio.get_running_loop().time()):
+                return connection
+            connection.abort()
+        return None
+
+    async def _connected(self, origin: Origin, timeout: float | None) -> _Connection:
+        scheme, host, port = origin
+        tls = self._context() if scheme == "https" else None
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(loop), host, port, ssl=tls
+                )
+        except TimeoutError as exc:
+            raise httpx.ConnectTimeout("the connection took too long") from exc
+        except OSError as exc:  # TLS's errors among them
+            raise httpx.ConnectError("the connection was not made") from exc
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context()
+        return self._tls
+
+    def _give_back(self, origin: Origin, connection: _Connection) -> None:
+        if not connection.reusable:
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(origin, deque()).append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(KEEP_IDLE_S, self._close_stale)
+
+    def _close_stale(self) -> None:
+        loop = asyncio.get_running_loop()
+        for origin, waiting in list(self._idle.items()):
+            while waiting and not waiting[0].usable(loop.time()):
+                waiting.popleft().abort()
+            if not waiting:
+                del self._idle[origin]
+        self._sweep = loop.call_later(KEEP_IDLE_S, self._close_stale) if self._idle else None
+
+
+def _head(request: httpx.Request) -> bytes:
+    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%b: %b\r\n" % header for header in request.headers.raw]
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+        raise httpx.LocalProtocolError("a header holds the end of a line")
+    return head + b"\r\n"
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, and the one request that is on it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport
+        self._lost: BaseException | None = None  # why there is nobody there any more
+        self._waiter: asyncio.Future[None] | None = None  # for whatever comes next
+        self._writable: asyncio.Future[None] | None = None  # while the socket is full
+        self.idle_since = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
+        self._head_done = False
+        self._keep_alive = False
+        self._done = False  # the answer is whole
+        self._sent = False  # so is the request
+        self._pieces: deque[bytes] = deque()
+        self._unread = 0
+        self._paused = False
+
+    # From the request's task.
+
+    async def send(self, head: bytes, content: bytes) -> None:
+        self._begin()
+        if len(content) <= PIECE:
+            self._transport.write(head + content)
+        else:
+            self._transport.write(head)
+            for start in range(0, len(content), PIECE):
+                if self._head_done or self._lost:
+                    return
+                self._transport.write(content[start : start + PIECE])
+                if self._writable is not None:
+                    await self._writable
+        self._sent = True
+
+    async def head_received(self) -> None:
+        while not self._head_done:
+            await self._news()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The answer's body. Raises httpx.ReadError when it breaks off."""
+        while True:
+            while self._pieces:
+                piece = self._pieces.popleft()
+                self._unread -= len(piece)
+                if self._paused and self._unread < MOST_UNREAD // 2:
+                    self._paused = False
+                    self._transport.resume_reading()
+                yield piece
+            if self._done:
+                return
+            await self._news()
+
+    async def _news(self) -> None:
+        if self._lost is not None:
+            raise httpx.ReadError("the connection was closed") from self._lost
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    # For the pool.
+
+    @property
+    def reusable(self) -> bool:
+        return self._done and self._sent and self._lost is None and self._keep_alive
+
+    def usable(self, now: float) -> bool:
+        return (
+            self._lost is None
+            and not self._transport.is_closing()
+            and now - self.idle_since < KEEP_IDLE_S
+        )
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # From the event loop.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        # An endpoint that vanished without a word is noticed although we only wait.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        if self._done:  # more than was asked for: whose answer would the next be?
+            self._transport.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._break(exc)
+        else:
+            if not self._head_done:
+                self._head_size += len(data)
+                if self._head_size > MAX_HEAD:
+                    self._break(ValueError("the head is too large"))
+        self._wake()
+
+    def eof_received(self) -> None:
+        if self._head_done and not self._has_length():
+            self._done = True  # such a body ends with its connection
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._lost = self._lost or exc or ConnectionResetError("closed by the endpoint")
+        self._room()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        self._room()
+        self._writable = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _break(self, why: BaseException) -> None:
+        self._lost = why
+        self._transport.abort()
+
+    def _has_length(self) -> bool:
+        names = {name.lower() for name, _ in self.headers}
+        return b"content-length" in names or b"transfer-encoding" in names
+
+    def _room(self) -> None:
+        """There is room to write again, or no longer a reason to."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    # From the parser.
+
+    def on_message_begin(self) -> None:
+        if self._done:
+            raise ValueError("more than one answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self._head_done = self.status >= 200
+        self._keep_alive = self._parser.should_keep_alive()
+        self._room()  # an answer before the whole request is out is a refusal
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces.append(body)
+        self._unread += len(body)
+        if self._unread > MOST_UNREAD and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._head_done:
+            self._done = True
+        else:  # 1xx: the answer itself is still to come
+            self.headers.clear()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, pool: Http1Transport, origin: Origin, connection: _Connection) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection: _Connection | None = connection
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        assert self._connection is not None, "the response is closed"
+        return self._connection.pieces()
+
+    async def aclose(self) -> None:
+        # Back to the pool after the last byte, closed before it.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool._give_back(self._origin, connection)
