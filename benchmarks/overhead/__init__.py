@@ -1,1 +1,1 @@
-"""What a request costs that goes through a gateway: ours, and its peers, side by side in one run."""
+"""What a request costs that goes through a gateway: ours and its peers, side by side."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import time
@@ -169,7 +170,7 @@ async def streams(target: Target, count: int, events: int, gap: float, spread: f
     gaps = []
     for answer in answers:
         times = [at for at, piece in answer.pieces if TOKEN.search(piece)]
-        gaps += [b - a for a, b in zip(times, times[1:], strict=False)]
+        gaps += [b - a for a, b in itertools.pairwise(times)]
     return Streams(first, gaps, wrong)
 
 
