@@ -91,7 +91,7 @@ async def _serve(endpoints: Sequence[Endpoint]) -> int:
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         for served in endpoints:
-            await served.open()
+            served.open()
             stack.push_async_callback(served.close)
         _announce(endpoints)
         await stopping.wait()

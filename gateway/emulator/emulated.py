@@ -35,7 +35,7 @@ async def emulated(
 ) -> AsyncGenerator[Endpoint, None]:
     """`settings` are those of `Settings`. Raises what went wrong in the emulator itself."""
     served = endpoint(name, seed=seed, speed=speed, script=parse_script(script), **settings)
-    await served.open()
+    served.open()
     try:
         yield served
     finally:

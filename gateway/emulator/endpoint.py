@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from gateway.emulator.play import Outcome, as_outcome, play
 from gateway.emulator.profile import Answer, Profile
 from gateway.emulator.script import Faults, Rule, parse_fault, parse_queued
 from gateway.emulator.service import Service
+
+KEPT = 10_000
+"""Requests that can still be read."""
 
 FAULT_HEADER = "x-emulate-fault"
 ADMIN = "/emulator/"
@@ -59,7 +63,8 @@ class Endpoint:
         self.now = time.monotonic
         self.service = Service(profile, seed, speed, self.now)
         self.faults = Faults(profile.name, rules, seed)
-        self.requests: list[Received] = []
+        self.requests: deque[Received] = deque(maxlen=KEPT)
+        self._count = 0
         self.defects: list[Exception] = []  # of the emulator itself
         self._port = Port(self._serve, host, port)
         self._timers: list[asyncio.TimerHandle] = []
@@ -77,9 +82,9 @@ class Endpoint:
     def bill(self) -> Bill:
         return self.service.bill
 
-    async def open(self) -> None:
-        """Raises OSError where the port is taken."""
-        await self._port.open()
+    def open(self) -> None:
+        """In a running event loop. Raises OSError where the port is taken."""
+        self._port.open()
         self._started = self.now()
         loop = asyncio.get_running_loop()
         for after_s, seconds in self.faults.timed_refusals:
@@ -97,7 +102,8 @@ class Endpoint:
         if request.path.startswith(ADMIN):
             await self._play_answer(self._admin(request), reply)
             return
-        number = len(self.requests) + 1
+        self._count += 1
+        number = self._count
         try:
             fault = self._fault(request, number)
         except ConfigError as error:

@@ -43,17 +43,18 @@ async def stream(
     for index, delta, tokens in _deltas(run, profile):
         if tokens:
             await machine.sleep(1 / machine.settings.tokens_per_s)
-        chunk = _chunk(run, index, delta)
+        chunk = _chunk(run, profile, index, delta)
         if first:
             profile.first_event(chunk, run)
             first = False
         yield Event(encode(chunk | _null_usage(run, profile)), tokens)
         run.produced[index] += tokens  # what was not sent is not charged
-    for event in _ending(run, profile, fault):
-        yield Event(encode(event))
+    ending = [Event(encode(event)) for event in _ending(run, profile, fault)]
+    run.finished = True
+    for event in ending:
+        yield event
     if not fault.no_done:
         yield Event(DONE)
-    run.finished = True
 
 
 def _ending(run: Run, profile: Profile, fault: Fault) -> Iterator[Object]:
@@ -61,14 +62,14 @@ def _ending(run: Run, profile: Profile, fault: Fault) -> Iterator[Object]:
     usage = {} if fault.no_usage or not wants else {"usage": profile.usage(run)}
     for index, choice in enumerate(run.choices):
         reason = None if fault.no_finish_reason else profile.finish_reason(choice.finish)
-        chunk = _chunk(run, index, {}, reason) | _null_usage(run, profile)
+        chunk = _chunk(run, profile, index, {}, reason) | _null_usage(run, profile)
         if index == len(run.choices) - 1:
             if profile.usage_in is Usage.FINISH:
                 chunk |= usage
             profile.finish_event(chunk, run)
         yield chunk
     if usage and (profile.usage_in is not Usage.FINISH or fault.duplicate_usage):
-        chunk = {**_head(run, stream=True), "choices": [], **usage}
+        chunk = {**_head(run, profile, stream=True), "choices": [], **usage}
         profile.usage_event(chunk, run)
         yield chunk
         if fault.duplicate_usage and profile.usage_in is not Usage.FINISH:
@@ -84,7 +85,7 @@ async def whole(run: Run, profile: Profile, machine: Machine, fault: Fault) -> O
         for index, choice in enumerate(run.choices):
             run.produced[index] = min(run.produced[index] + 1, choice.token_count)
     answer: Object = {
-        **_head(run, stream=False),
+        **_head(run, profile, stream=False),
         "choices": [_whole_choice(run, profile, fault, i) for i in range(len(run.choices))],
     }
     if not fault.no_usage:
@@ -141,19 +142,22 @@ def _call_id(run: Run, index: int) -> str:
     return f"call_{run.number}_{index}"
 
 
-def _chunk(run: Run, index: int, delta: Object, reason: str | None = None) -> Object:
+def _chunk(
+    run: Run, profile: Profile, index: int, delta: Object, reason: str | None = None
+) -> Object:
     choice: Object = {"index": index, "delta": delta, "finish_reason": reason}
     if not run.asked.chat:
         choice = {"index": index, "text": delta.get("content", ""), "finish_reason": reason}
-    return {**_head(run, stream=True), "choices": [choice]}
+    return {**_head(run, profile, stream=True), "choices": [choice]}
 
 
 def _null_usage(run: Run, profile: Profile) -> Object:
     return {"usage": None} if profile.null_usage and run.asked.include_usage else {}
 
 
-def _head(run: Run, *, stream: bool) -> Object:
+def _head(run: Run, profile: Profile, *, stream: bool) -> Object:
     kind = "text_completion"
     if run.asked.chat:
         kind = "chat.completion.chunk" if stream else "chat.completion"
-    return {"id": run.id, "object": kind, "created": run.created, "model": run.asked.model}
+    head = {"id": run.id, "object": kind, "created": run.created, "model": run.asked.model}
+    return {**head, **profile.head(run)}

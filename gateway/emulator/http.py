@@ -101,6 +101,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, serve: Serve, known: set[Connection]) -> None:
         self._serve = serve
         self._known = known
+        self._ended = False  # by us, not by the client
         self._writable = asyncio.Event()
         self._writable.set()
         self._requests: deque[Request] = deque()
@@ -124,7 +125,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._known.discard(self)
         self._writable.set()
-        if self.task is not None:
+        if self.task is not None and not self._ended:
             self.task.cancel()
 
     def pause_writing(self) -> None:
@@ -176,57 +177,76 @@ class Connection(asyncio.Protocol):
 
     def reset(self) -> None:
         """RST instead of FIN."""
+        self._ended = True
         self._transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
         self._transport.abort()
 
     def close(self) -> None:
+        self._ended = True
         self._transport.close()
 
 
 class Port:
-    """A listening socket that can refuse for a while and come back under the same number."""
+    """A listening socket that can refuse for a while and come back under the same number.
+
+    It accepts by itself: asyncio's server, closed at the wrong moment, leaves connections that it
+    has accepted and will never serve.
+    """
 
     def __init__(self, serve: Serve, host: str, port: int) -> None:
         self._serve = serve
         self.host = host
         self.number = port
-        self._server: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
         self._connections: set[Connection] = set()
         self._reopening: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Raises OSError."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self._serve, self._connections), self.host, self.number
-        )
-        self.number = self._server.sockets[0].getsockname()[1]
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        address = (self.host, self.number)
+        self._listening = socket.create_server(address, family=family, backlog=2048)
+        self._listening.setblocking(False)
+        self.number = self._listening.getsockname()[1]
+        asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
 
     def refuse(self, seconds: float) -> None:
         """New connections; those that are open go on."""
         self._stop_listening()
         if self._reopening is not None:
             self._reopening.cancel()
-        self._reopening = asyncio.get_running_loop().call_later(seconds, self._reopen)
+        self._reopening = asyncio.get_running_loop().call_later(seconds, self.open)
 
     async def close(self) -> None:
         if self._reopening is not None:
             self._reopening.cancel()
         self._stop_listening()
         running = [c.task for c in self._connections if c.task is not None]
+        for task in (*running, *self._tasks):
+            task.cancel()
         for connection in list(self._connections):
             connection.reset()
         await asyncio.gather(*running, *self._tasks, return_exceptions=True)
 
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
 
-    def _reopen(self) -> None:
-        task = asyncio.create_task(self.open())
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            accepted, _ = listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        accepted.setblocking(False)
+        loop = asyncio.get_running_loop()
+        connecting = loop.connect_accepted_socket(
+            lambda: Connection(self._serve, self._connections), accepted
+        )
+        task: asyncio.Task[object] = loop.create_task(connecting)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -70,19 +70,24 @@ class _Stream:
         await reply.start(
             outcome.status, {**outcome.headers, **fault.headers}, None, gzip=fault.gzip
         )
-        async for event in awaited(outcome, reply):
-            if await self._broke_off(event):
-                return
-            if event.tokens and fault.pace:
-                await asyncio.sleep(fault.pace)
-            if event.tokens and not self._tokens and fault.first_token:
-                await asyncio.sleep(fault.first_token)
-            await self._send(self._framed(event.data), hold=fault.join and not event.done)
-            self._tokens += event.tokens
-            if event.done and fault.trailing:
-                await self._trail(fault.trailing)
+        async with aclosing(awaited(outcome, reply)) as events:
+            async for event in events:
+                if await self._broke_off(event):
+                    return
+                await self._play_event(event)
         await self._send(b"", hold=False)
         await reply.end()
+
+    async def _play_event(self, event: Event) -> None:
+        fault = self._fault
+        if event.tokens and fault.pace:
+            await asyncio.sleep(fault.pace)
+        if event.tokens and not self._tokens and fault.first_token:
+            await asyncio.sleep(fault.first_token)
+        await self._send(self._framed(event.data), hold=fault.join and not event.done)
+        self._tokens += event.tokens
+        if event.done and fault.trailing:
+            await self._trail(fault.trailing)
 
     async def _broke_off(self, event: Event) -> bool:
         """Whether the fault's moment is now, and ends it all."""
@@ -142,26 +147,28 @@ async def _play_whole(outcome: Outcome, fault: Fault, reply: Reply) -> None:
     early = outcome.waiting is not None  # the headers go out before the answer is there
     if early:
         await reply.start(outcome.status, {**outcome.headers, **fault.headers}, None)
-    async for event in awaited(outcome, reply):
-        body = event.data
-        if fault.error is not None:
-            body = outcome.error()
-        if fault.truncate is not None or fault.malformed is not None:
-            body = body[: len(body) // 2]
-        if fault.empty is not None:
-            body = b""
-        breaks_at = next(
-            (at for at in (fault.reset, fault.silence, fault.close) if at is not None), None
-        )
-        headers = {**outcome.headers, **outcome.headers_at_the_end(), **fault.headers}
+    async with aclosing(awaited(outcome, reply)) as events:
+        body = _disturbed((await anext(events)).data, outcome, fault)
         if not early:
+            headers = {**outcome.headers, **outcome.headers_at_the_end(), **fault.headers}
             await reply.start(outcome.status, headers, len(body), gzip=fault.gzip)
-        if breaks_at is not None:
-            await reply.write(b"" if breaks_at == FIRST else body[: len(body) // WHOLE_PARTS])
+        breaks_off = (at for at in (fault.reset, fault.silence, fault.close) if at is not None)
+        at = next(breaks_off, None)
+        if at is not None:
+            await reply.write(b"" if at == FIRST else body[: len(body) // WHOLE_PARTS])
             await _break_off(fault, reply)
             return
         await _write_whole(body, fault, reply)
     await reply.end()
+
+
+def _disturbed(body: bytes, outcome: Outcome, fault: Fault) -> bytes:
+    if fault.error is not None:
+        return outcome.error()
+    if fault.empty is not None:
+        return b""
+    halved = fault.truncate is not None or fault.malformed is not None
+    return body[: len(body) // 2] if halved else body
 
 
 async def _write_whole(body: bytes, fault: Fault, reply: Reply) -> None:

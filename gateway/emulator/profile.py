@@ -214,6 +214,10 @@ class Profile:
     def finish_reason(self, reason: str) -> str:
         return reason
 
+    def head(self, run: Run) -> Object:
+        """What stands beside `id` in every event and answer."""
+        return {}
+
     def first_event(self, chunk: Object, run: Run) -> None:
         """May change the first event."""
 

@@ -45,6 +45,7 @@ class Run:
     began: bool = False  # to be computed
     produced: list[int] = field(default_factory=list)  # tokens of each choice so far
     finished: bool = False
+    settled: bool = False
 
     @property
     def id(self) -> str:

@@ -195,9 +195,12 @@ class Service:
                 run.decode_s = run.wanted_tokens / self.profile.settings.tokens_per_s
                 if run.asked.stream:
                     async for event in stream(run, self.profile, self.machine, fault):
+                        if run.finished:
+                            self.settle(run)  # who reads the end can read the bill
                         yield event
                 else:
                     answer = await whole(run, self.profile, self.machine, fault)
+                    self.settle(run)
                     yield Event(encode(answer))
 
     # Results that are fetched later
@@ -226,9 +229,11 @@ class Service:
 
     # The bill
 
-    def settle(self, run: Run, *, hung_up: bool) -> None:
-        if not run.began:
+    def settle(self, run: Run, *, hung_up: bool = False) -> None:
+        """Once, however often it is called."""
+        if not run.began or run.settled:
             return
+        run.settled = True
         goes_on = hung_up and self.profile.bills_hang_ups_whole
         completion = run.wanted_tokens if goes_on else run.completion_tokens
         usd = self.profile.usd(run, completion)

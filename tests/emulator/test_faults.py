@@ -248,7 +248,7 @@ async def test_a_fault_that_is_none_is_refused_by_name() -> None:
             answer = await caller.ask(fault=fault)
             assert answer.status_code == 400
             assert says in answer.json()["message"]
-        assert caller.endpoint.requests == []
+        assert not caller.endpoint.requests
 
 
 def test_every_knob_says_what_it_does() -> None:

@@ -51,6 +51,7 @@ class Cerebras(Profile):
         documented("`x-ratelimit-*-requests-day` and `-tokens-minute`, resets in seconds"),
         documented("an error in a stream has `status_code` beside `error`"),
         documented("`GET /v1/tcp_warming` answers"),
+        documented("every event and answer has a `system_fingerprint`"),
         documented("uncached tokens have a limit of their own"),
         inferred("errors are flat, `{message, type, param, code}`; usage on the finish event"),
     )
@@ -76,6 +77,9 @@ class Cerebras(Profile):
                 headers[f"x-ratelimit-remaining-{what}"] = f"{max(0, bucket.remaining(now)):.0f}"
                 headers[f"x-ratelimit-reset-{what}"] = f"{bucket.reset_s(now):.3f}"
         return headers
+
+    def head(self, run: Run) -> Object:
+        return {"system_fingerprint": f"fp_{self.model}"}
 
     def finish_event(self, chunk: Object, run: Run) -> None:
         chunk["time_info"] = _times(run)
