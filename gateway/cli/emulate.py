@@ -110,7 +110,7 @@ def _announce(endpoints: Sequence[Endpoint]) -> None:
             f"  {profile.name}:",
             f"    dialect: {profile.name.replace('-', '_')}",
             f"    base_url: {served.url}",
-            "    api_key: rehearsal",
+            *(f"    {name}: {value}" for name, value in profile.credentials.items()),
             f"    models: {{rehearsed: {profile.model}}}",
         ]
     for served in endpoints:

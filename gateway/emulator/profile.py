@@ -89,6 +89,7 @@ class Profile:
     reads: ClassVar[str] = ""  # what it imitates, as our reading of whose documents
     prefix: ClassVar[str] = "/v1"
     model: ClassVar[str] = "gpt-oss-120b"  # as the provider would call one
+    credentials: ClassVar[Mapping[str, str]] = {"api_key": "rehearsal"}  # in a gateway's config
     behaviours: ClassVar[Behaviours] = ()
     defaults: ClassVar[Settings] = Settings()
 

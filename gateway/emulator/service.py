@@ -220,10 +220,12 @@ class Service:
         try:
             await asyncio.wait({task}, timeout=self.profile.result_wait_s / self._speed)
         except asyncio.CancelledError:
-            self._results.pop(known).cancel()
+            task.cancel()
+            self._results.pop(known, None)
             raise
         if task.done():
-            return self._results.pop(known).result()
+            self._results.pop(known, None)
+            return task.result()
         where = f"http://{request.headers.get('host', '')}{request.path}"
         return Outcome(303, {"location": f"{where}?{RESULT}={known}"})
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from gateway.__main__ import main
+from gateway.config import load
 from gateway.emulator.profiles import profiles
 
 
@@ -50,6 +51,15 @@ def test_several_profiles_have_a_port_each_and_a_script(tmp_path: Path) -> None:
             got[name] = httpx.post(url, json=body, headers=headers).status_code
     assert got == {"fireworks": 200, "together": 503}
     assert code == [0]
+
+
+def test_what_it_prints_is_a_config_that_a_gateway_takes(tmp_path: Path) -> None:
+    with emulating("openai") as (endpoints, _):
+        config = tmp_path / "config.yaml"
+        config.write_text(yaml.safe_dump({"endpoints": endpoints}))
+        loaded, _ = load(config)
+    assert loaded.endpoints["openai"].base_url == endpoints["openai"]["base_url"]
+    assert set(loaded.endpoints["openai"].models) == {"rehearsed"}
 
 
 def test_the_list_has_profiles_behaviours_and_knobs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ class ModalFunction(Profile):
     name = "modal-function"
     reads = "modal.com/docs"
     model = "Qwen/Qwen3.5-4B"
+    credentials: ClassVar[Mapping[str, str]] = {"api_key": "wk-rehearsal", "secret": "ws-rehearsal"}
     cold = Cold.HOLD
     result_wait_s: ClassVar[float | None] = 150.0
     continues = True
