@@ -151,6 +151,15 @@ async def test_priority_costs_more_and_is_echoed_where_that_is_so() -> None:
     assert answer["usage"]["estimated_cost"] == charge.usd == pytest.approx(1.5 * plain)
 
 
+async def test_the_first_token_is_sooner_and_cheaper_where_the_prompt_is_cached() -> None:
+    async with asking("fireworks", replicas=16, prefill_tokens_per_s=100.0) as caller:
+        told = [await caller.ask({**CHAT, "prompt_cache_key": "s"}) for _ in range(2)]
+        first, second = caller.endpoint.bill.charges
+    seconds = [float(each.headers["fireworks-server-time-to-first-token"]) for each in told]
+    assert seconds[1] < seconds[0] / 4
+    assert second.usd < first.usd / 2
+
+
 # Modal
 
 
