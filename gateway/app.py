@@ -46,6 +46,7 @@ from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
 from gateway.supervisor import Supervisor
+from gateway.tariffs import Machine, Tariff, Tariffs
 from gateway.telemetry.log import ExchangeLog
 from routing_policies.base import Price
 
@@ -74,7 +75,7 @@ class Gateway:
         self.live = Live()
         self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
-        pacers = Pacers(self.fleet, self.clock)
+        pacers = Pacers(self.clock)
         pacers.use(self.rules.policies)
         self.dispatcher = Dispatcher(
             self.fleet,
@@ -101,7 +102,7 @@ class Gateway:
         self.dispatcher.rules = rules
         self.dispatcher.pacers.use(rules.policies)
         for name in self._usable().keys() & config.endpoints.keys():
-            self.fleet.endpoints[name].prices = _prices(config.endpoints[name])
+            self.fleet.endpoints[name].tariffs = _tariffs(config.endpoints[name])
 
     def asgi(self) -> Starlette:
         models = Models(self.door, self.fleet, created=int(time.time()))
@@ -170,7 +171,8 @@ class Gateway:
                 frozenset(endpoint.models),
                 endpoint.context_length,
                 dedicated=endpoint.dedicated or endpoint.dialect == "replica",
-                prices=_prices(endpoint),
+                tariffs=_tariffs(endpoint),
+                machine=_machine(endpoint),
             )
             for name, endpoint in self._usable().items()
         ]
@@ -193,11 +195,18 @@ def _door(config: Config) -> Door:
     return Door(ring, BodyLimits(config.server.max_body, config.server.body_timeout))
 
 
-def _prices(endpoint: EndpointConfig) -> Mapping[str, Price]:
+def _tariffs(endpoint: EndpointConfig) -> Tariffs:
     return {
-        model: Price(price.input, price.output, price.cached, price.cache_write)
-        for model, price in endpoint.prices.items()
+        model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
+        for model, p in endpoint.prices.items()
     }
+
+
+def _machine(endpoint: EndpointConfig) -> Machine | None:
+    machine = endpoint.machine
+    if machine is None:
+        return None
+    return Machine(machine.dollars_per_hour, machine.stops_after, machine.starts_in)
 
 
 def _warn_of_prices(config: Config) -> None:

@@ -116,6 +116,8 @@ class Dispatcher:
             expected_cached_tokens=choice.estimate.cached_tokens,
             expected_ttft_s=choice.estimate.ttft_s,
             expected_cost_usd=choice.estimate.cost_usd,
+            start_usd=choice.candidate.start_usd,
+            start_s=choice.candidate.start_s,
             matched_size=match.size,
             matched_tokens=match.tokens,
             matched_touched=match.touched,
@@ -141,6 +143,7 @@ class Dispatcher:
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
+        self.fleet.bill(outcome)
         for observer in self.observers:
             try:
                 observer.settled(outcome)

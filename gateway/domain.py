@@ -57,15 +57,18 @@ class InferenceRequest:
     cache_salt: str  # names tenant and caller's own salt to a replica; tells neither
     session_id: str | None = None  # likewise
     tenant: str = "default"
+    service_tier: str | None = None  # as the client asks for it
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer as its endpoint counted them; `cached_tokens` None means not told."""
+    """Tokens of one answer as its endpoint counted them; None means not told."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
+    cost_usd: float | None = None  # what the endpoint says that it will bill
+    service_tier: str | None = None  # in which it says that it answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,14 @@ class Event:
     def is_usage_only(self) -> bool:
         """The extra last chunk that `stream_options.include_usage` asks for."""
         return not self.payload.get("choices") and self.usage is not None
+
+
+class BilledBy(StrEnum):
+    """How we know what an attempt cost us."""
+
+    REPORT = "report"  # the endpoint said so
+    TARIFF = "tariff"  # its tokens, at our table's rates
+    ESTIMATE = "estimate"  # an answer had begun, and no tokens were told
 
 
 class Ended(StrEnum):
@@ -147,6 +158,11 @@ class Attempt:
     last_event: float | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
     failed: bool = False  # and the fault was the endpoint's, not the request's
+    start_usd: float = 0.0  # for a machine that stood still,
+    start_s: float = 0.0  # and how long that was to take
+    # What it cost us, once settled; nothing while `billed_by` is None.
+    billed_usd: float = 0.0
+    billed_by: BilledBy | None = None
 
 
 @dataclass(slots=True)

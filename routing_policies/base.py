@@ -73,7 +73,9 @@ class Candidate:
     dedicated: bool = False  # it computes for us alone: one request delays the others there
     chosen_at: float | None = None  # when it last was, for this model; on the context's clock
     coefficients: Coefficients = Coefficients()
-    price: Price = Price()
+    price: Price = Price()  # of this request, at this hour
+    start_usd: float = 0.0  # what it costs to start its machine, if that stands still
+    start_s: float = 0.0  # and how long it takes until it can begin
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,13 @@ def estimate(
     cached = min(candidate.cached_tokens, max(0, request.prompt_tokens - 1))
     uncached = request.prompt_tokens - cached
     prefill = uncached * (known.per_token_s + known.per_token_context_s * request.prompt_tokens)
-    ttft = known.base_s + candidate.queued_tokens * known.per_queued_s + prefill
+    ttft = candidate.start_s + known.base_s + candidate.queued_tokens * known.per_queued_s + prefill
     tpot = known.per_output_s + candidate.in_flight * known.per_output_busy_s
     others = math.sqrt(candidate.in_flight) if candidate.dedicated else 0.0
     found = cached * known.hit_rate  # of the cached tokens; a cache that often misses saves less
-    dollars = candidate.price.dollars(request.prompt_tokens - found, found, request.output_tokens)
+    dollars = candidate.start_usd + candidate.price.dollars(
+        request.prompt_tokens - found, found, request.output_tokens
+    )
     return Estimate(
         cached_tokens=cached,
         uncached_tokens=uncached,

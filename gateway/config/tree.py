@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from gateway.config.bind import Bytes, Date, Seconds, Secret
 from gateway.rules import EVERYTHING, Match
+from gateway.tariffs import Change
 
 
 def is_token(text: str) -> bool:
@@ -94,11 +95,25 @@ class ModelPrice:
     output: float
     cached: float | None = None  # prompt tokens from the cache; without it, as `input`
     cache_write: float = 0.0  # on top of `input`
+    when: tuple[Change, ...] = ()  # other rates for some requests, or at some hours
     as_of: Date | None = None
     ends: Date | None = None  # after this day the price, or the model, is gone
 
     def __post_init__(self) -> None:
         if min(self.input, self.output, self.cached or 0, self.cache_write) < 0:
+            raise ValueError("a price is not negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What an endpoint runs on, where that is paid by the hour."""
+
+    dollars_per_hour: float
+    stops_after: Seconds | None = None  # without a request; None: it always runs
+    starts_in: Seconds = Seconds(60)
+
+    def __post_init__(self) -> None:
+        if self.dollars_per_hour < 0:
             raise ValueError("a price is not negative")
 
 
@@ -119,6 +134,7 @@ class Endpoint:
     context_length: int | None = None
     dedicated: bool = False  # it computes for us alone, as a replica does
     prices: dict[str, ModelPrice] = field(default_factory=dict)
+    machine: Machine | None = None
     timeouts: EndpointTimeouts = EndpointTimeouts()
 
     def __post_init__(self) -> None:

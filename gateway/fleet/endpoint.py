@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.fleet.learning import Learning
 from gateway.providers.base import Provider
+from gateway.tariffs import Machine, Tariff, Tariffs
 from routing_policies.base import Candidate, Coefficients, Price
 
-NO_PRICE = Price()
+NO_TARIFF = Tariff()
 
 
 @dataclass(eq=False)
@@ -36,18 +37,46 @@ class Endpoint:
     down_because: str | None = None
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
     dedicated: bool = False  # it computes for us alone
-    prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
+    tariffs: Tariffs = field(default_factory=dict)
+    machine: Machine | None = None  # None: what runs is not ours to pay by the hour
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    _used: float | None = field(default=None, init=False)  # when its last answer ended
+    _woken: float | None = field(default=None, init=False)  # when it was sent what made it start
 
     @property
     def healthy(self) -> bool:
         return self.provider is not None and self.down_because is None
 
-    def price(self, model: str) -> Price:
-        return self.prices.get(model, NO_PRICE)
+    def tariff(self, model: str) -> Tariff:
+        return self.tariffs.get(model, NO_TARIFF)
+
+    def sent(self, model: str, now: float) -> None:
+        self.chosen_at[model] = now
+        if self.stopped(now):
+            self._woken = now
+
+    def answered(self, at: float) -> None:
+        """Its machine runs, and from here on counts the time until it stops."""
+        self._used, self._woken = max(at, self._used or at), None
+
+    def stopped(self, now: float) -> bool:
+        """Its machine stands still, as far as we know: somebody else may have woken it."""
+        if self.machine is None or self.machine.stops_after_s is None or self.in_flight:
+            return False
+        return self._used is None or now - self._used >= self.machine.stops_after_s
+
+    def starts_in(self, now: float) -> float:
+        """Seconds until its machine can begin with what it is sent now."""
+        if self.machine is None:
+            return 0.0
+        if self.stopped(now):
+            return self.machine.starts_in_s
+        return (
+            0.0 if self._woken is None else max(0.0, self._woken + self.machine.starts_in_s - now)
+        )
 
     def up(self, provider: Provider) -> None:
         self.provider = provider
@@ -75,7 +104,8 @@ class Endpoint:
             lease.first_event()
             self.in_flight -= 1
 
-    def snapshot(self, model: str, cached_tokens: int) -> Candidate:
+    def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
+        starts = self.machine is not None and self.stopped(now)
         return Candidate(
             endpoint=self.name,
             models=self.models,
@@ -87,5 +117,7 @@ class Endpoint:
             dedicated=self.dedicated,
             chosen_at=self.chosen_at.get(model),
             coefficients=self.learning.coefficients,
-            price=self.price(model),
+            price=price,
+            start_usd=self.machine.start_usd() if self.machine and starts else 0.0,
+            start_s=self.starts_in(now) if self.machine else 0.0,
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.domain import Attempt, InferenceRequest, Outcome, ReplicaReport, Usage
+from gateway.domain import Attempt, BilledBy, InferenceRequest, Outcome, ReplicaReport, Usage
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.learning import Average, Observation
 from gateway.fleet.placement import Match, PlacementIndex
@@ -18,12 +19,21 @@ OUTPUT_GUESS = 200.0
 
 
 class Fleet:
-    def __init__(self, endpoints: Iterable[Endpoint], index: PlacementIndex, clock: Clock) -> None:
+    """`clock` is monotonic; `wall`, in seconds since 1970, says which prices hold."""
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        index: PlacementIndex,
+        clock: Clock,
+        wall: Clock = time.time,
+    ) -> None:
         self.endpoints: Mapping[str, Endpoint] = {e.name: e for e in endpoints}
         self._index = index
         self._tokens = TokenRatio()
         self._lengths: dict[tuple[str, str], Average] = {}  # output tokens by tenant and model
         self._clock = clock
+        self._wall = wall
 
     def models(self) -> list[str]:
         """Every model that clients may ask for, in the order of the config."""
@@ -37,12 +47,19 @@ class Fleet:
         self, request: InferenceRequest
     ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
         """What a policy decides on, and the placements behind each candidate's cached tokens."""
-        matches = self._index.match(request.prefix, self._clock())
+        now, wall = self._clock(), self._wall()
+        asked = self._route_request(request)
+        matches = self._index.match(request.prefix, now)
         candidates = [
-            endpoint.snapshot(request.model, self._cached_tokens(request, matches.get(name)))
+            endpoint.snapshot(
+                request.model,
+                self._cached_tokens(request, matches.get(name)),
+                endpoint.tariff(request.model).at(wall, asked.prompt_tokens, request.service_tier),
+                now,
+            )
             for name, endpoint in self.endpoints.items()
         ]
-        return self._route_request(request), candidates, matches
+        return asked, candidates, matches
 
     def _route_request(self, request: InferenceRequest) -> RouteRequest:
         length = self._lengths.get((request.tenant, request.model))
@@ -65,7 +82,7 @@ class Fleet:
     def sent(self, request: InferenceRequest, endpoint: str) -> None:
         """A request is on its way: the next one that begins like it should find it there."""
         now = self._clock()
-        self.endpoints[endpoint].chosen_at[request.model] = now
+        self.endpoints[endpoint].sent(request.model, now)
         self._index.place(endpoint, request.prefix, now)
 
     def failed(self, request: InferenceRequest, attempt: Attempt) -> None:
@@ -76,14 +93,43 @@ class Fleet:
         if not outcome.attempts or outcome.request is None:
             return
         for attempt in outcome.attempts:
+            endpoint = self.endpoints[attempt.endpoint]
             if attempt.failed:
-                self.endpoints[attempt.endpoint].learning.failed(self._clock())
+                endpoint.learning.failed(self._clock())
+            if attempt.first_event is not None:
+                endpoint.answered(attempt.last_event or attempt.first_event)
         attempt, request = outcome.attempts[-1], outcome.request
         if outcome.report is not None:
             self.reported(attempt.endpoint, outcome.report, attempt.started)
         if outcome.usage is not None and outcome.usage.prompt_tokens > 0:  # some count nothing
             self._learn_place(request, attempt, outcome.usage, lru=outcome.report is not None)
             self._learn_speed(request, attempt, outcome.usage)
+
+    def bill(self, outcome: Outcome) -> None:
+        """What each attempt cost us, marginally: the endpoint's own word for it, else the told
+        tokens at our rates, else, of an answer that had begun, what was expected of it."""
+        for attempt in outcome.attempts:
+            usage = outcome.usage if attempt is outcome.attempts[-1] else None
+            if usage is not None and outcome.request is not None:
+                attempt.billed_usd, attempt.billed_by = self._billed(
+                    attempt, outcome.request, usage
+                )
+            elif attempt.first_event is not None:
+                attempt.billed_usd = attempt.expected_cost_usd
+                attempt.billed_by = BilledBy.ESTIMATE
+
+    def _billed(
+        self, attempt: Attempt, request: InferenceRequest, usage: Usage
+    ) -> tuple[float, BilledBy]:
+        if usage.cost_usd is not None:
+            return usage.cost_usd, BilledBy.REPORT
+        # Some answer in another tier than they were asked for, and bill that one.
+        tier = usage.service_tier or request.service_tier
+        tariff = self.endpoints[attempt.endpoint].tariff(request.model)
+        price = tariff.at(self._wall(), usage.prompt_tokens, tier)
+        cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
+        tokens = price.dollars(usage.prompt_tokens - cached, cached, usage.completion_tokens)
+        return tokens + attempt.start_usd, BilledBy.TARIFF
 
     def reported(self, name: str, report: ReplicaReport, asked: float) -> None:
         """A replica told of itself, with an answer to something sent at the time `asked`."""
@@ -119,8 +165,8 @@ class Fleet:
             (request.tenant, request.model), Average(OUTPUT_GUESS, weight=1)
         )
         length.learn(usage.completion_tokens, self._clock())
-        if attempt.first_event is None or attempt.last_event is None:
-            return
+        if attempt.first_event is None or attempt.last_event is None or attempt.start_s:
+            return  # what a machine takes to start says nothing of its speed
         # What was not told is taken as expected: it teaches nothing of the cache.
         told = (
             attempt.expected_cached_tokens if usage.cached_tokens is None else usage.cached_tokens

@@ -68,6 +68,7 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
         tenant=keys.tenant,
+        service_tier=body.get("service_tier") if operation is Operation.CHAT else None,
     )
 
 
@@ -123,7 +124,7 @@ def parse_event(raw: bytes) -> Event:
         raise UpstreamBroken("the endpoint sent something that is not an answer")
     if payload.get("error") is not None:
         raise UpstreamBroken("the endpoint reported an error in its answer")
-    usage = parse_usage(payload.get("usage"))
+    usage = parse_usage(payload.get("usage"), payload.get("service_tier"))
     choices = payload.get("choices")
     if choices is None and usage is not None:
         choices = payload["choices"] = []  # some say so in the chunk that only has usage
@@ -137,7 +138,7 @@ def parse_event(raw: bytes) -> Event:
     )
 
 
-def parse_usage(usage: Any) -> Usage | None:
+def parse_usage(usage: Any, service_tier: Any = None) -> Usage | None:
     """Absent or odd means not told: a made-up zero would be worse than nothing."""
     if not isinstance(usage, dict):
         return None
@@ -146,7 +147,26 @@ def parse_usage(usage: Any) -> Usage | None:
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(prompt, completion, _count(cached))
+    return Usage(
+        prompt,
+        completion,
+        _count(cached),
+        cost_usd=_dollars(next((usage[name] for name in COSTS if name in usage), None)),
+        service_tier=service_tier if isinstance(service_tier, str) else None,
+    )
+
+
+COSTS = ("cost", "estimated_cost")
+"""Under which `usage` tells dollars: OpenRouter's name, DeepInfra's."""
+
+
+def _dollars(value: Any) -> float | None:
+    known = type(value) in (int, float) and 0 <= value <= MOST_DOLLARS
+    return float(value) if known else None
+
+
+MOST_DOLLARS = 1e6
+"""No answer costs more; neither NaN nor infinite."""
 
 
 def _count(value: Any) -> int | None:

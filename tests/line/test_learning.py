@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from gateway.tariffs import Tariff
 from routing_policies.base import Price
 from tests.support.gateways import Running, gateway
 from tests.support.upstream import Upstream
@@ -45,9 +46,9 @@ async def test_the_cheaper_of_two_equals_is_asked_until_it_is_dearer():
     async with gateway(dear, cheap, policy="cheapest") as g:
         endpoints = g.gateway.fleet.endpoints
         for name, price in (("u0", 5.0), ("u1", 1.0)):
-            endpoints[name].prices = {"m": Price(price, price)}
+            endpoints[name].tariffs = {"m": Tariff(Price(price, price))}
         assert {await ask(g, i) for i in range(5)} == {"u1"}
-        endpoints["u1"].prices = {"m": Price(9.0, 9.0)}
+        endpoints["u1"].tariffs = {"m": Tariff(Price(9.0, 9.0))}
         assert {await ask(g, 10 + i) for i in range(5)} == {"u0"}
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.fleet.learning import Learning
 from gateway.rules import Match, Rule, Rules, always
+from gateway.tariffs import Tariff
 from routing_policies.base import Coefficients, Price
 from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog
@@ -109,7 +110,9 @@ async def test_what_was_spent_makes_the_dear_endpoint_lose():
     }
     async with gateway(Upstream(), Upstream(), rules=always(policy(**spec))) as g:
         dear, slow = g.gateway.fleet.endpoints.values()
-        dear.prices = {"m": Price(input=1000)}  # 11 tokens are 1.1 cents: more than an hour's
+        dear.tariffs = {
+            "m": Tariff(Price(input=1000))
+        }  # 11 tokens are 1.1 cents: more than an hour's
         slow.learning = Learning(Coefficients(base_s=2))
         for _ in range(2):
             await g.sdk.chat.completions.create(**ASK)

@@ -91,6 +91,16 @@ ODD_DETAILS: list[object] = [None, [], {}, *({"cached_tokens": n} for n in (None
     [
         ({"prompt_tokens": 3, "completion_tokens": 4}, Usage(3, 4, None)),
         ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": "x"}, Usage(3, 4, None)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": 0.25}, Usage(3, 4, cost_usd=0.25)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": 0}, Usage(3, 4, cost_usd=0.0)),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 4, "estimated_cost": 1e-5},
+            Usage(3, 4, cost_usd=1e-5),
+        ),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": -1}, Usage(3, 4)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": float("nan")}, Usage(3, 4)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": 10**400}, Usage(3, 4)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": {"total": 1}}, Usage(3, 4)),
         (
             {
                 "prompt_tokens": 3,
