@@ -41,6 +41,7 @@ from gateway.local_replicas import LocalReplicas
 from gateway.pacer import Pacers
 from gateway.providers.base import Provider
 from gateway.providers.openai_compatible import OpenAICompatible, Timeouts
+from gateway.providers.replica import CAPABILITIES as REPLICA_CAPABILITIES
 from gateway.providers.replica import Replica
 from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
@@ -48,7 +49,7 @@ from gateway.rules import Rules
 from gateway.supervisor import Supervisor
 from gateway.tariffs import Machine, Tariff, Tariffs
 from gateway.telemetry.log import ExchangeLog
-from routing_policies.base import Price
+from routing_policies.base import DATA_POLICIES, Price
 
 logger = logging.getLogger("gateway")
 
@@ -162,7 +163,13 @@ class Gateway:
 
     def _endpoints(self) -> list[Endpoint]:
         local = [
-            Endpoint(name, frozenset({replicas.serves or name.rpartition("-")[0]}), dedicated=True)
+            Endpoint(
+                name,
+                frozenset({replicas.serves or name.rpartition("-")[0]}),
+                dedicated=True,
+                capabilities=REPLICA_CAPABILITIES,
+                data_policy=DATA_POLICIES[-1],
+            )
             for name, replicas in self.config.replica_names().items()
         ]
         configured = [
@@ -170,9 +177,12 @@ class Gateway:
                 name,
                 frozenset(endpoint.models),
                 endpoint.context_length,
-                dedicated=endpoint.dedicated or endpoint.dialect == "replica",
+                dedicated=endpoint.dedicated or _is_ours(endpoint),
                 tariffs=_tariffs(endpoint),
                 machine=_machine(endpoint),
+                capabilities=_capabilities(endpoint),
+                data_policy=endpoint.data_policy or DATA_POLICIES[-1 if _is_ours(endpoint) else 0],
+                region=endpoint.region,
             )
             for name, endpoint in self._usable().items()
         ]
@@ -189,7 +199,15 @@ def _log_death(task: asyncio.Task[None]) -> None:
 
 def _door(config: Config) -> Door:
     ring = KeyRing(
-        Key(key.name, key.tenant, key.key.value, _all_or(key.models), key.explain)
+        Key(
+            key.name,
+            key.tenant,
+            key.key.value,
+            _all_or(key.models),
+            key.explain,
+            key.data_policy,
+            key.request_class,
+        )
         for key in config.keys
     )
     return Door(ring, BodyLimits(config.server.max_body, config.server.body_timeout))
@@ -200,6 +218,16 @@ def _tariffs(endpoint: EndpointConfig) -> Tariffs:
         model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
         for model, p in endpoint.prices.items()
     }
+
+
+def _is_ours(endpoint: EndpointConfig) -> bool:
+    return endpoint.dialect == "replica"
+
+
+def _capabilities(endpoint: EndpointConfig) -> frozenset[str] | None:
+    if endpoint.capabilities is not None:
+        return frozenset(endpoint.capabilities)
+    return REPLICA_CAPABILITIES if _is_ours(endpoint) else None
 
 
 def _machine(endpoint: EndpointConfig) -> Machine | None:

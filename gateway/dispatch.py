@@ -59,7 +59,7 @@ class Dispatcher:
         ModelNotFound, NoCandidate, the most telling UpstreamError, or what an endpoint found wrong
         with the request itself.
         """
-        outcome.request = request
+        outcome.request = request = _of(request, outcome.principal)
         policy = self.rules.policy_for(request, headers)
         outcome.policy = policy.name
         self._check_model(request.model, outcome.principal)
@@ -81,6 +81,9 @@ class Dispatcher:
     ) -> AsyncIterator[Event]:
         """Decide, and try the choices in their order; what the answer needs is `held`."""
         asked, candidates, matches = self.fleet.snapshot(request)
+        left = self.pacers.left_usd(policy.name)
+        if left is not None:
+            asked = dataclasses.replace(asked, budget_usd=left)
         dearer = self.pacers.multiplier(policy.name)
         context = Context(self.clock(), self.random.random(), budget_multiplier=dearer)
         decision = policy.decide(asked, candidates, context)
@@ -154,6 +157,13 @@ class Dispatcher:
         usable = [name for name in self.fleet.models() if principal.may_use(name)]
         if model not in usable:
             raise ModelNotFound.among(usable, model)
+
+
+def _of(request: InferenceRequest, principal: Principal) -> InferenceRequest:
+    """With what a policy has to know of the caller."""
+    return dataclasses.replace(
+        request, data_policy=principal.data_policy, request_class=principal.request_class
+    )
 
 
 def _in_turn(

@@ -25,6 +25,8 @@ class Principal:
     key_name: str
     models: frozenset[str] | None = None  # None: every model
     may_explain: bool = False  # it may ask why an endpoint was chosen
+    data_policy: str | None = None  # what every endpoint that it uses must keep to at least
+    request_class: str = "standard"  # a policy may have other numbers for others
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -58,6 +60,9 @@ class InferenceRequest:
     session_id: str | None = None  # likewise
     tenant: str = "default"
     service_tier: str | None = None  # as the client asks for it
+    needs: frozenset[str] = frozenset()  # capabilities, by the names that configs use
+    data_policy: str | None = None  # its principal's, and the next
+    request_class: str = "standard"
 
 
 @dataclass(frozen=True, slots=True)

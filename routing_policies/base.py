@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+DATA_POLICIES = ("unrestricted", "no_training", "zero_retention")
+"""What an endpoint does with prompts and answers, each stricter than the one before: anything; it
+learns nothing from them; it keeps nothing of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
@@ -17,6 +21,9 @@ class RouteRequest:
     output_tokens: float = 256.0  # expected, at most max_tokens
     fewest_prompt_tokens: int = 0  # a bound, and no estimate
     request_class: str = "standard"  # a policy may have other numbers for others
+    needs: frozenset[str] = frozenset()  # capabilities
+    data_policy: str = DATA_POLICIES[0]  # what its caller demands at least
+    budget_usd: float | None = None  # what is left for it to cost; None: no budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,9 @@ class Candidate:
     price: Price = Price()  # of this request, at this hour
     start_usd: float = 0.0  # what it costs to start its machine, if that stands still
     start_s: float = 0.0  # and how long it takes until it can begin
+    capabilities: frozenset[str] | None = None  # None: not known
+    data_policy: str = DATA_POLICIES[0]
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

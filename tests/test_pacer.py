@@ -109,3 +109,13 @@ def test_another_budget_of_the_same_policy_goes_on_where_it_is() -> None:
     assert world.pacers.multiplier("mine") == pytest.approx(0.5)
     world.pacers.use({"other": world.policy})
     assert world.pacers.multiplier("mine") == 0
+
+
+def test_what_is_left_is_an_hours_budget_less_what_was_spent_ahead() -> None:
+    pacer = Pacer(BUDGET, now=0)
+    assert pacer.left_usd(now=0) == 3600
+    pacer.spent(600, now=0)
+    assert pacer.left_usd(now=0) == pytest.approx(3000)
+    assert pacer.left_usd(now=100) == pytest.approx(3100)
+    pacer.spent(1e9, now=100)
+    assert pacer.left_usd(now=100) == pytest.approx(0)

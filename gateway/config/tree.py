@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from gateway.config.bind import Bytes, Date, Seconds, Secret
 from gateway.rules import EVERYTHING, Match
 from gateway.tariffs import Change
+from gateway.wire.needs import CAPABILITIES as REQUESTED
+from routing_policies.base import DATA_POLICIES
 
 
 def is_token(text: str) -> bool:
@@ -135,6 +137,9 @@ class Endpoint:
     dedicated: bool = False  # it computes for us alone, as a replica does
     prices: dict[str, ModelPrice] = field(default_factory=dict)
     machine: Machine | None = None
+    capabilities: tuple[str, ...] | None = None  # None: as its dialect has them
+    data_policy: str | None = None
+    region: str | None = None
     timeouts: EndpointTimeouts = EndpointTimeouts()
 
     def __post_init__(self) -> None:
@@ -150,6 +155,10 @@ class Endpoint:
             raise ValueError("a replica needs its secret: it refuses our fields without it")
         if self.dialect != "replica" and self.secret is not None:
             raise ValueError("only a replica has a secret; others have an api_key")
+        for capability in self.capabilities or ():
+            if capability not in CAPABILITIES:
+                raise ValueError(f"capabilities are some of: {', '.join(CAPABILITIES)}")
+        _check_data_policy(self.data_policy)
         if self.context_length is not None and self.context_length < 1:
             raise ValueError("context_length must be at least 1")
 
@@ -158,6 +167,14 @@ class Endpoint:
         """The environment variable without which this endpoint cannot be used."""
         secrets = (self.api_key, self.secret)
         return next((s.missing for s in secrets if s is not None and s.missing), None)
+
+
+CAPABILITIES = (*REQUESTED, "isolates_tenants")
+
+
+def _check_data_policy(name: str | None) -> None:
+    if name is not None and name not in DATA_POLICIES:
+        raise ValueError(f"data_policy must be one of: {', '.join(DATA_POLICIES)}")
 
 
 DIALECTS = ("openai", "replica")
@@ -170,8 +187,11 @@ class Key:
     tenant: str = "default"
     models: tuple[str, ...] | None = None  # None: all
     explain: bool = False  # it may ask why an endpoint was chosen
+    data_policy: str | None = None  # that its endpoints must keep to at least
+    request_class: str = "standard"  # as policies name it under `classes`
 
     def __post_init__(self) -> None:
+        _check_data_policy(self.data_policy)
         if self.key.missing:
             raise ValueError(f"the environment has no {self.key.missing}")
         if len(self.key.value) < 8:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway.fleet.learning import Learning
 from gateway.providers.base import Provider
 from gateway.tariffs import Machine, Tariff, Tariffs
-from routing_policies.base import Candidate, Coefficients, Price
+from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, Price
 
 NO_TARIFF = Tariff()
 
@@ -37,6 +37,9 @@ class Endpoint:
     down_because: str | None = None
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
     dedicated: bool = False  # it computes for us alone
+    capabilities: frozenset[str] | None = None  # None: not known
+    data_policy: str = DATA_POLICIES[0]
+    region: str | None = None
     tariffs: Tariffs = field(default_factory=dict)
     machine: Machine | None = None  # None: what runs is not ours to pay by the hour
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
@@ -118,6 +121,9 @@ class Endpoint:
             chosen_at=self.chosen_at.get(model),
             coefficients=self.learning.coefficients,
             price=price,
+            capabilities=self.capabilities,
+            data_policy=self.data_policy,
+            region=self.region,
             start_usd=self.machine.start_usd() if self.machine and starts else 0.0,
             start_s=self.starts_in(now) if self.machine else 0.0,
         )

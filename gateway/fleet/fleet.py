@@ -10,7 +10,7 @@ from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.learning import Average, Observation
 from gateway.fleet.placement import Match, PlacementIndex
 from gateway.fleet.tokens import TokenRatio, fewest
-from routing_policies.base import Candidate, RouteRequest
+from routing_policies.base import DATA_POLICIES, Candidate, RouteRequest
 
 Clock = Callable[[], float]
 
@@ -70,6 +70,9 @@ class Fleet:
             fewest_prompt_tokens=fewest(request.prompt_size),
             max_tokens=request.max_tokens,
             output_tokens=min(expected, request.max_tokens or expected),
+            request_class=request.request_class,
+            needs=request.needs,
+            data_policy=request.data_policy or DATA_POLICIES[0],
         )
 
     def _cached_tokens(self, request: InferenceRequest, match: Match | None) -> int:

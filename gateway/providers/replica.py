@@ -12,6 +12,9 @@ from gateway.errors import UpstreamRefused
 from gateway.providers.openai_compatible import OpenAICompatible, read_body, translated
 from gateway.wire.openai import parse_stats
 
+CAPABILITIES = frozenset({"logprobs", "n", "isolates_tenants"})
+"""Our engine's: the other fields that need one it refuses."""
+
 STATS_TIMEOUT_S = 5.0
 
 

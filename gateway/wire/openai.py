@@ -19,6 +19,7 @@ from gateway.domain import (
 )
 from gateway.errors import InvalidRequest, UpstreamBroken
 from gateway.wire.fields import OWNED, check_fields
+from gateway.wire.needs import needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
 from gateway.wire.strict_json import parse_object
 
@@ -68,6 +69,7 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
         tenant=keys.tenant,
+        needs=needs(body),
         service_tier=body.get("service_tier") if operation is Operation.CHAT else None,
     )
 
