@@ -26,6 +26,14 @@ class RouteRequest:
     budget_usd: float | None = None  # what is left for it to cost; None: no budget
 
 
+LATENESS_SIGMAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+"""Where quantiles are known: as many standard deviations from the median as a normal distribution
+has them."""
+
+LATENESS = tuple(0.5 * sigmas for sigmas in LATENESS_SIGMAS)
+"""A guess: three answers in a thousand take more than 4.5 times as long as expected."""
+
+
 @dataclass(frozen=True, slots=True)
 class Coefficients:
     """How fast and how sure an endpoint is, learnt from its answers. Seconds and tokens.
@@ -42,7 +50,7 @@ class Coefficients:
     per_queued_s: float = 1e-4
     per_output_s: float = 0.015
     per_output_busy_s: float = 5e-4
-    spread: float = 0.5  # standard deviation of ln(actual / expected) of the first token's time
+    lateness: tuple[float, ...] = LATENESS  # quantiles of ln(actual / expected), strictly rising
     error_rate: float = 0.0  # share of attempts that the endpoint refused or broke
     hit_rate: float = 1.0  # cached tokens found, as a share of those expected
     samples: float = 0.0  # answers behind all this, each counting less as it ages
@@ -86,6 +94,8 @@ class Candidate:
     capabilities: frozenset[str] | None = None  # None: not known
     data_policy: str = DATA_POLICIES[0]
     region: str | None = None
+    load_age_s: float | None = None  # since it told of its load, others' included; None: it did not
+    kv_usage: float | None = None  # share of its KV cache that running requests hold, as told then
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gateway.domain import EndpointStats
 from gateway.fleet.learning import Learning
+from gateway.fleet.load import Load, OthersLoad
 from gateway.providers.base import Provider
 from gateway.tariffs import Machine, Tariff, Tariffs
 from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, Price
@@ -46,12 +48,17 @@ class Endpoint:
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    _others: OthersLoad = field(default_factory=OthersLoad, init=False)
     _used: float | None = field(default=None, init=False)  # when its last answer ended
     _woken: float | None = field(default=None, init=False)  # when it was sent what made it start
 
     @property
     def healthy(self) -> bool:
         return self.provider is not None and self.down_because is None
+
+    def is_peer_of(self, other: Endpoint) -> bool:
+        """Of one kind, and they serve a model in common; itself as well."""
+        return self.dedicated == other.dedicated and not self.models.isdisjoint(other.models)
 
     def tariff(self, model: str) -> Tariff:
         return self.tariffs.get(model, NO_TARIFF)
@@ -91,8 +98,28 @@ class Endpoint:
 
     def gone(self, reason: str) -> None:
         """There is nobody to ask any more."""
+        self._others.forget()
         self.provider = None
         self.down_because = reason
+
+    @property
+    def load(self) -> Load:
+        """What is ours of it."""
+        return Load(self.in_flight, self.queued_tokens)
+
+    def told(self, stats: EndpointStats, ours: Load, now: float) -> None:
+        """Asked of itself, with `ours` in use when it was asked; an engine that tells how many
+        requests wait, and not how long they are, has them as long as ours are."""
+        self.context_length = stats.context_length or self.context_length
+        if stats.running is None:
+            return
+        waiting = stats.waiting or 0
+        queued = stats.report.queued_tokens if stats.report else waiting * self._uncached_tokens()
+        most = Load(*map(max, ours, self.load))
+        self._others.told(Load(stats.running + waiting, queued), most, stats.kv_usage, now)
+
+    def _uncached_tokens(self) -> int:
+        return round(self.learning.uncached_tokens)
 
     @contextmanager
     def lease(self, uncached_tokens: int) -> Iterator[Lease]:
@@ -109,13 +136,14 @@ class Endpoint:
 
     def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
         starts = self.machine is not None and self.stopped(now)
+        others = self._others.at(now)
         return Candidate(
             endpoint=self.name,
             models=self.models,
             healthy=self.healthy,
             context_length=self.context_length,
-            in_flight=self.in_flight,
-            queued_tokens=self.queued_tokens,
+            in_flight=self.in_flight + others.in_flight,
+            queued_tokens=self.queued_tokens + others.queued_tokens,
             cached_tokens=cached_tokens,
             dedicated=self.dedicated,
             chosen_at=self.chosen_at.get(model),
@@ -124,6 +152,8 @@ class Endpoint:
             capabilities=self.capabilities,
             data_policy=self.data_policy,
             region=self.region,
+            load_age_s=self._others.age_s(now),
+            kv_usage=self._others.kv_usage,
             start_usd=self.machine.start_usd() if self.machine and starts else 0.0,
             start_s=self.starts_in(now) if self.machine else 0.0,
         )

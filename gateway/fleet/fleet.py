@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from gateway.domain import Attempt, BilledBy, InferenceRequest, Outcome, ReplicaReport, Usage
 from gateway.fleet.endpoint import Endpoint
-from gateway.fleet.learning import Average, Observation
+from gateway.fleet.learning import Average, Observation, from_peers
 from gateway.fleet.placement import Match, PlacementIndex
 from gateway.fleet.tokens import TokenRatio, fewest
-from routing_policies.base import DATA_POLICIES, Candidate, RouteRequest
+from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, RouteRequest
 
 Clock = Callable[[], float]
 
@@ -189,3 +189,14 @@ class Fleet:
             ),
             self._clock(),
         )
+        self._introduce_peers_of(self.endpoints[attempt.endpoint])
+
+    def _introduce_peers_of(self, known: Endpoint) -> None:
+        """Endpoints of its kind that have not answered yet start from what theirs have taught."""
+        peers = [e for e in self.endpoints.values() if e.is_peer_of(known)]
+        new = [e for e in peers if not e.learning.coefficients.samples]
+        if new:
+            taught = [e.learning.coefficients for e in peers if e not in new]
+            prior = from_peers(taught, Coefficients())
+            for endpoint in new:
+                endpoint.learning.start_from(prior)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from gateway.domain import Event, InferenceRequest, ReplicaStats
+from gateway.domain import EndpointStats, Event, InferenceRequest
 
 
 class Provider(Protocol):
@@ -21,7 +21,7 @@ class Provider(Protocol):
         """
         ...
 
-    async def stats(self) -> ReplicaStats | None:
+    async def stats(self) -> EndpointStats | None:
         """What the endpoint tells of itself when asked; None from those that do not.
 
         Raises UpstreamError.

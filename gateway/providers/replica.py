@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from gateway.domain import InferenceRequest, Json, ReplicaStats
+from gateway.domain import EndpointStats, InferenceRequest, Json
 from gateway.errors import UpstreamRefused
 from gateway.providers.openai_compatible import OpenAICompatible, read_body, translated
 from gateway.wire.openai import parse_stats
@@ -29,7 +29,7 @@ class Replica(OpenAICompatible):
         session = {"session_id": request.session_id} if request.session_id else {}
         return {"cache_salt": request.cache_salt, **session}
 
-    async def stats(self) -> ReplicaStats:
+    async def stats(self) -> EndpointStats:
         url = self.base_url.removesuffix("/v1") + "/stats"
         with translated():
             async with asyncio.timeout(STATS_TIMEOUT_S):

@@ -9,12 +9,12 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.domain import (
+    EndpointStats,
     Event,
     InferenceRequest,
     Json,
     Operation,
     ReplicaReport,
-    ReplicaStats,
     Usage,
 )
 from gateway.errors import InvalidRequest, UpstreamBroken
@@ -187,7 +187,8 @@ def parse_report(report: Any) -> ReplicaReport | None:
     return None
 
 
-def parse_stats(raw: bytes) -> ReplicaStats | None:
+def parse_stats(raw: bytes) -> EndpointStats | None:
+    """Of a replica: docs/replica-protocol.md. None: it is no such thing."""
     try:
         stats = json.loads(raw)
     except (ValueError, RecursionError):
@@ -195,8 +196,12 @@ def parse_stats(raw: bytes) -> ReplicaStats | None:
     report = parse_report(stats)
     if report is None:
         return None
-    context_length = stats.get("context_length")
-    return ReplicaStats(report, context_length if isinstance(context_length, int) else None)
+    return EndpointStats(
+        running=report.running,
+        waiting=_count(stats.get("waiting")),
+        context_length=_count(stats.get("context_length")) or None,
+        report=report,
+    )
 
 
 @dataclass(slots=True)

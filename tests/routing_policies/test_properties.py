@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 
 from gateway.config.load import PACKAGED, load_policy
-from routing_policies.base import Candidate, Coefficients, Context, Price, RouteRequest
+from routing_policies.base import (
+    LATENESS_SIGMAS,
+    Candidate,
+    Coefficients,
+    Context,
+    Price,
+    RouteRequest,
+)
 from routing_policies.catalog import Catalog
 from routing_policies.pickers.lowest import Lowest
 from routing_policies.policy import Policy
@@ -36,7 +43,11 @@ coefficients = st.builds(
     per_queued_s=st.floats(0, 0.01),
     per_output_s=seconds,
     per_output_busy_s=seconds,
-    spread=st.floats(0, 3),
+    lateness=st.builds(
+        lambda middle, step: tuple(middle + step * sigmas for sigmas in LATENESS_SIGMAS),
+        st.floats(-3, 3),
+        st.floats(0.01, 3),
+    ),
     error_rate=shares,
     hit_rate=shares,
 )
