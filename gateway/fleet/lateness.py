@@ -39,9 +39,8 @@ class Lateness:
 
     def learn(self, actual: float, expected: float, keep: float) -> None:
         """`keep`: the share of their weight that older answers keep."""
-        surprise = math.log(max(actual, 1e-4) / max(expected, 1e-4))
         self._seen = [count * keep for count in self._seen]
-        self._seen[_bin(surprise)] += 1
+        self._seen[_bin(surprise(actual, expected))] += 1
 
     def quantiles(self) -> tuple[float, ...]:
         """At `LATENESS_SIGMAS`, strictly rising."""
@@ -59,8 +58,14 @@ class Lateness:
         return tuple(found)
 
 
-def _bin(surprise: float) -> int:
-    return min(BINS - 1, max(0, int((surprise + WIDEST) / WIDTH)))
+def surprise(actual: float, expected: float) -> float:
+    """`ln(actual / expected)`, at most `WIDEST`."""
+    value = math.log(max(actual, 1e-4) / max(expected, 1e-4))
+    return min(WIDEST, max(-WIDEST, value))
+
+
+def _bin(value: float) -> int:
+    return min(BINS - 1, int((value + WIDEST) / WIDTH))
 
 
 def _shares(quantiles: Sequence[float]) -> list[float]:

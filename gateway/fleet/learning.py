@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.fleet.lateness import Lateness
+from gateway.fleet.lateness import Lateness, surprise
 from routing_policies.base import Coefficients
 
 HALF_LIFE_S = 600.0
@@ -29,9 +29,10 @@ SEED_ANSWERS = 5.0
 """The table is worth so many answers of a new endpoint's peers."""
 
 
-def kept(elapsed_s: float, half_life_s: float) -> float:
-    """The share of its weight that an old answer keeps when a new one comes."""
-    return (1 - 1 / MEMORY) * math.exp2(-max(0.0, elapsed_s) / half_life_s)
+def kept(elapsed_s: float, half_life_s: float, answers: float = 1.0) -> float:
+    """The share of its weight that an old answer keeps when a new one comes, which may be worth
+    more than one."""
+    return math.pow(1 - 1 / MEMORY, answers) * math.exp2(-max(0.0, elapsed_s) / half_life_s)
 
 
 class Regression:
@@ -58,8 +59,9 @@ class Regression:
         self.samples = 0.0  # observations, each counting less as it ages
         self.theta = list(self._prior)
 
-    def learn(self, x: Sequence[float], y: float, now: float) -> None:
-        self._forget(now)
+    def learn(self, x: Sequence[float], y: float, now: float, answers: float = 1.0) -> None:
+        """What was known before is forgotten as if by so many answers."""
+        self._forget(now, answers)
         weight = 1 / sum(p * xi for p, xi in zip(self._prior, x, strict=True)) ** 2
         for i, xi in enumerate(x):
             self._xy[i] += weight * xi * y
@@ -74,8 +76,8 @@ class Regression:
         # No coefficient here can be negative: nothing takes less time for having more to do.
         self.theta = [max(0.0, t) for t in solve(matrix, right)]
 
-    def _forget(self, now: float) -> None:
-        keep = kept(now - self._updated, self._half_life_s)
+    def _forget(self, now: float, answers: float) -> None:
+        keep = kept(now - self._updated, self._half_life_s, answers)
         self._updated = now
         self.samples *= keep
         self._xy = [value * keep for value in self._xy]
@@ -160,7 +162,11 @@ class Learning:
             late = seen.first_event_s / max(expected_s, 1e-4)
             first_s, output_s = seen.expected_first_s * late, self._output_s(seen) * late
         context = uncached * seen.prompt_tokens
-        self._first.learn((1.0, uncached, context, seen.queued_tokens), first_s, now)
+        # An answer that surprises much says that the endpoint has changed, and what was known is
+        # worth less. Noise of a half in either direction changes nothing; twenty times makes half
+        # of it forgotten.
+        answers = 1 + surprise(seen.first_event_s, expected_s) ** 4 / 2
+        self._first.learn((1.0, uncached, context, seen.queued_tokens), first_s, now, answers)
         if seen.output_tokens > 1:
             self._pace.learn((1.0, seen.in_flight), output_s / (seen.output_tokens - 1), now)
         if seen.expected_cached_tokens > 0:

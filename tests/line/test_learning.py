@@ -1,12 +1,16 @@
 """Endpoints are chosen by what their answers have taught, live."""
 
 import asyncio
+import random
 from collections import Counter
 
 import pytest
 
+from gateway.rules import always
 from gateway.tariffs import Tariff
 from routing_policies.base import Price
+from routing_policies.build import build_policy
+from routing_policies.catalog import Catalog
 from tests.support.gateways import Running, gateway
 from tests.support.upstream import Upstream
 
@@ -27,18 +31,26 @@ async def asks(g: Running, first: int, count: int) -> Counter[str]:
     return Counter([await ask(g, first + i) for i in range(count)])
 
 
+CURIOUS = {
+    "filters": ["serves_model", "healthy"],
+    "minimize": {"waiting": 1},
+    "pick": {"lowest": {"explore": "20%", "stale": "50ms"}},
+}
+
+
 async def test_an_endpoint_that_slows_down_loses_its_traffic_and_gets_it_back():
-    """Within 30 requests, in each direction; the odd one still goes to see."""
+    """Within 60 requests each time, of which a fifth may go to see how the other one is."""
     first, second = Upstream(delay_s=0.0), Upstream(delay_s=0.15)
-    async with gateway(first, second, policy="fastest") as g:
-        await asks(g, 0, 12)
-        assert (await asks(g, 50, 8))["u0"] >= 6
+    curious = always(build_policy("curious", CURIOUS, Catalog.load()))
+    async with gateway(first, second, rules=curious, draws=random.Random(1)) as g:
+        await asks(g, 0, 40)
+        assert (await asks(g, 100, 20))["u0"] >= 12
         first.delay_s = 0.6
-        await asks(g, 100, 30)
-        assert (await asks(g, 150, 8))["u1"] >= 6
-        first.delay_s, second.delay_s = 0.0, 0.8
-        await asks(g, 200, 30)
-        assert (await asks(g, 250, 8))["u0"] >= 6
+        await asks(g, 200, 60)
+        assert (await asks(g, 300, 20))["u1"] >= 12
+        first.delay_s = 0.0
+        await asks(g, 400, 60)
+        assert (await asks(g, 500, 20))["u0"] >= 12
 
 
 async def test_the_cheaper_of_two_equals_is_asked_until_it_is_dearer():
