@@ -124,6 +124,7 @@ class Dispatcher:
             matched_size=match.size,
             matched_tokens=match.tokens,
             matched_touched=match.touched,
+            hinted=match.hinted,
         )
         outcome.attempts.append(attempt)
         self.fleet.sent(request, endpoint.name)

@@ -60,6 +60,7 @@ class InferenceRequest:
     session_id: str | None = None  # likewise
     tenant: str = "default"
     service_tier: str | None = None  # as the client asks for it
+    hints: tuple[str, ...] = ()  # of requests that belong together; the closest first, keyed
     needs: frozenset[str] = frozenset()  # capabilities, by the names that configs use
     data_policy: str | None = None  # its principal's, and the next
     request_class: str = "standard"
@@ -162,6 +163,7 @@ class Attempt:
     matched_size: int = 0
     matched_tokens: int | None = None
     matched_touched: float = 0.0
+    hinted: bool = False  # no prefix was known, and the caller's hint pointed there
     first_event: float | None = None
     last_event: float | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from gateway.domain import Attempt, BilledBy, InferenceRequest, Outcome, ReplicaReport, Usage
 from gateway.fleet.endpoint import Endpoint
+from gateway.fleet.hints import Hints
 from gateway.fleet.learning import Average, Observation, from_peers
-from gateway.fleet.placement import Match, PlacementIndex
+from gateway.fleet.placement import NO_MATCH, Match, PlacementIndex
 from gateway.fleet.tokens import TokenRatio, fewest
 from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, RouteRequest
 
@@ -32,6 +33,7 @@ class Fleet:
         self._index = index
         self._tokens = TokenRatio()
         self._lengths: dict[tuple[str, str], Average] = {}  # output tokens by tenant and model
+        self._hints = Hints()
         self._clock = clock
         self._wall = wall
 
@@ -50,6 +52,8 @@ class Fleet:
         now, wall = self._clock(), self._wall()
         asked = self._route_request(request)
         matches = self._index.match(request.prefix, now)
+        if request.hints:
+            matches = self._with_hint(request, matches, now)
         candidates = [
             endpoint.snapshot(
                 request.model,
@@ -60,6 +64,20 @@ class Fleet:
             for name, endpoint in self.endpoints.items()
         ]
         return asked, candidates, matches
+
+    def _with_hint(
+        self, request: InferenceRequest, matches: Mapping[str, Match], now: float
+    ) -> Mapping[str, Match]:
+        """Where what is known of prefixes tells no endpoint from another, the caller's hint may."""
+        hinted = self._hints.endpoint(request.hints, now)
+        known = {match.size for match in matches.values()}
+        everywhere = len(known) == 1 and matches.keys() == self.endpoints.keys()
+        if hinted is None or hinted not in self.endpoints or (matches and not everywhere):
+            return matches
+        match = matches.get(hinted, NO_MATCH)
+        more = round(self._hints.share * (request.prompt_size - match.size))
+        tokens = self._cached_tokens(request, match) + self._tokens.estimate(request.model, more)
+        return {**matches, hinted: Match(match.size + more, tokens, 0.0, hinted=True)}
 
     def _route_request(self, request: InferenceRequest) -> RouteRequest:
         length = self._lengths.get((request.tenant, request.model))
@@ -87,10 +105,13 @@ class Fleet:
         now = self._clock()
         self.endpoints[endpoint].sent(request.model, now)
         self._index.place(endpoint, request.prefix, now)
+        self._hints.sent(request.hints, endpoint, now)
 
     def failed(self, request: InferenceRequest, attempt: Attempt) -> None:
         """An attempt ended before its first event: whatever it was to leave in a cache is void."""
-        self._index.forget(attempt.endpoint, request.prefix, beyond=attempt.matched_size)
+        self._index.forget(
+            attempt.endpoint, request.prefix, beyond=0 if attempt.hinted else attempt.matched_size
+        )
 
     def settled(self, outcome: Outcome) -> None:
         if not outcome.attempts or outcome.request is None:
@@ -148,7 +169,9 @@ class Fleet:
         self, request: InferenceRequest, attempt: Attempt, usage: Usage, *, lru: bool
     ) -> None:
         self._tokens.learn(request.model, request.prompt_size, usage.prompt_tokens)
-        believed = attempt.matched_tokens
+        if attempt.hinted and usage.cached_tokens is not None:
+            self._hints.learn(usage.cached_tokens, usage.prompt_tokens, self._clock())
+        believed = None if attempt.hinted else attempt.matched_tokens
         told = usage.cached_tokens
         if lru and believed is not None and told is not None and told < believed // 2:
             # An answer had told that these tokens were there, and most of them are not. Under LRU
@@ -185,7 +208,8 @@ class Fleet:
                 queued_tokens=attempt.queued_tokens,
                 in_flight=attempt.in_flight,
                 expected_first_s=attempt.expected_ttft_s,
-                expected_cached_tokens=attempt.expected_cached_tokens,
+                # What only a hint had promised is no failing of its cache.
+                expected_cached_tokens=0 if attempt.hinted else attempt.expected_cached_tokens,
             ),
             self._clock(),
         )

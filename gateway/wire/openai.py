@@ -38,8 +38,10 @@ class TenantKeys:
         return cls(tenant, _keyed(secret, b"prefix", name), _keyed(secret, b"salt", name))
 
 
-def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> InferenceRequest:
-    """A request from the client's bytes. Raises InvalidRequest."""
+def parse_request(
+    operation: Operation, raw: bytes, keys: TenantKeys, session: str | None = None
+) -> InferenceRequest:
+    """A request from the client's bytes; a header may name a session. Raises InvalidRequest."""
     body = parse_object(raw)
     required = ("model", "messages" if operation is Operation.CHAT else "prompt")
     for name in required:
@@ -55,7 +57,8 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         parts = chat_parts(model, body)
     else:
         parts = completion_parts(model, body)
-    session = body.get("session_id")
+    session = body.get("session_id") or session
+    hints = {**body, "session_id": session}
     return InferenceRequest(
         operation=operation,
         model=model,
@@ -69,10 +72,18 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
         tenant=keys.tenant,
+        hints=tuple(
+            _keyed(keys.salt, b"hint", canonical([name, hints[name]])).hex()
+            for name in HINTS
+            if hints.get(name)
+        ),
         needs=needs(body),
         service_tier=body.get("service_tier") if operation is Operation.CHAT else None,
     )
 
+
+HINTS = ("session_id", "prompt_cache_key", "user")
+"""Fields by which callers say that requests belong together, the closest first."""
 
 MAX_MESSAGES = 10_000
 """More are no conversation, and each costs the event loop microseconds."""

@@ -1,5 +1,7 @@
 """Rules, fallback models and budgets, from a client's request to the endpoint that answers it."""
 
+import random
+
 import openai
 import pytest
 
@@ -199,3 +201,15 @@ async def test_a_rule_may_look_at_the_request():
             )
         ]
     assert used == ["tools", "short", "rest", "rest", "long", "flex"]
+
+
+async def test_a_session_in_a_header_keeps_to_its_endpoint():
+    async with gateway(Upstream(), Upstream(), policy="cache_aware") as g:
+        for number in range(4):
+            messages = [{"role": "user", "content": f"{number} " * 300}]
+            session = {"x-session-id": "one"} if number % 2 else {"x-session-id": "two"}
+            g.gateway.dispatcher.random = random.Random(number)
+            await g.sdk.chat.completions.create(model="m", messages=messages, extra_headers=session)
+        outcomes = await g.settled.wait_for(4)
+    went = [o.attempts[0].endpoint for o in outcomes]
+    assert went[2:] == went[:2]
