@@ -170,9 +170,15 @@ class Attempt:
     failed: bool = False  # and the fault was the endpoint's, not the request's
     start_usd: float = 0.0  # for a machine that stood still,
     start_s: float = 0.0  # and how long that was to take
-    # What it cost us, once settled; nothing while `billed_by` is None.
+    # What really happened, once settled; nothing was billed while `billed_by` is None.
     billed_usd: float = 0.0
     billed_by: BilledBy | None = None
+    cached_tokens: int | None = None  # None: not told
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Until its first event; of an answer that was not streamed, until all of it."""
+        return None if self.first_event is None else self.first_event - self.started
 
 
 @dataclass(slots=True)

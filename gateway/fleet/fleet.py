@@ -135,6 +135,7 @@ class Fleet:
         for attempt in outcome.attempts:
             usage = outcome.usage if attempt is outcome.attempts[-1] else None
             if usage is not None and outcome.request is not None:
+                attempt.cached_tokens = usage.cached_tokens
                 attempt.billed_usd, attempt.billed_by = self._billed(
                     attempt, outcome.request, usage
                 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from gateway.config.load import PACKAGED, load_policy
 from gateway.domain import Attempt, InferenceRequest, Outcome, Principal, Usage
@@ -115,6 +117,28 @@ def test_a_hinted_request_that_came_to_nothing_leaves_no_belief(world: World) ->
     attempt = Attempt("c", 0.0, matched_size=matches["c"].size, hinted=True)
     world.fleet.failed(request, attempt)
     assert world.cached(chat(text("y"))) == {}
+
+
+served = st.lists(
+    st.tuples(st.sampled_from("xy"), st.sampled_from("pqr"), st.sampled_from("abcd")), max_size=12
+)
+
+
+@given(served)
+def test_a_tenant_finds_nothing_of_anothers_and_nothing_less_for_them(
+    traffic: list[tuple[str, str, str]],
+) -> None:
+    shared, alone = World(), World()
+    for tenant, prompt, endpoint in traffic:
+        request = chat(text(prompt), tenant=tenant, user="one")
+        shared.serve(request, endpoint)
+        if tenant == "x":
+            alone.serve(request, endpoint)
+    for prompt in "pqr":
+        other = chat(text(prompt), tenant="z", user="one")
+        assert shared.fleet.snapshot(other)[2] == {}
+        own = chat(text(prompt), tenant="x")
+        assert shared.fleet.snapshot(own)[2] == alone.fleet.snapshot(own)[2]
 
 
 def test_hints_are_bounded_and_end() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from gateway.domain import BilledBy
 from gateway.rules import always
 from gateway.tariffs import Tariff
 from routing_policies.base import Price
@@ -76,6 +77,10 @@ async def test_each_decision_is_kept_in_numbers_beside_what_happened():
     assert (dropped.endpoint, dropped.dropped_by) == ("u1", "healthy")
     assert chosen.ttft_s > 0
     attempt = outcome.attempts[0]
+    assert attempt.expected_ttft_s == chosen.ttft_s
+    assert attempt.ttft_s >= 0.05
+    assert (attempt.billed_usd, attempt.billed_by) == (0.0, BilledBy.TARIFF)
+    assert attempt.cached_tokens == 3  # as the upstream told
     assert attempt.expected_ttft_s == chosen.ttft_s
     assert attempt.last_event >= attempt.first_event >= attempt.started + 0.05
 
