@@ -60,6 +60,8 @@ class InferenceRequest:
     session_id: str | None = None  # likewise
     tenant: str = "default"
     service_tier: str | None = None  # as the client asks for it
+    prompt_tokens: int | None = None  # exactly, of a prompt of token ids; None: not known yet
+    images: int = 0  # their tokens are no matter of bytes
     hints: tuple[str, ...] = ()  # of requests that belong together; the closest first, keyed
     needs: frozenset[str] = frozenset()  # capabilities, by the names that configs use
     data_policy: str | None = None  # its principal's, and the next

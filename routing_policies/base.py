@@ -16,13 +16,14 @@ class RouteRequest:
     """What a policy may know about a request."""
 
     model: str
-    prompt_tokens: int  # estimated
+    prompt_tokens: int
     max_tokens: int | None = None
     output_tokens: float = 256.0  # expected, at most max_tokens
     fewest_prompt_tokens: int = 0  # a bound, and no estimate
     request_class: str = "standard"  # a policy may have other numbers for others
     needs: frozenset[str] = frozenset()  # capabilities
     data_policy: str = DATA_POLICIES[0]  # what its caller demands at least
+    prompt_exact: bool = False  # the tokens were counted, and not estimated
     budget_usd: float | None = None  # what is left for it to cost; None: no budget
 
 

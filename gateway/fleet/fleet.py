@@ -82,10 +82,12 @@ class Fleet:
     def _route_request(self, request: InferenceRequest) -> RouteRequest:
         length = self._lengths.get((request.tenant, request.model))
         expected = length.mean if length else OUTPUT_GUESS
+        count = self._tokens.count(request)
         return RouteRequest(
             request.model,
-            prompt_tokens=self._tokens.estimate(request.model, request.prompt_size),
-            fewest_prompt_tokens=fewest(request.prompt_size),
+            prompt_tokens=count.tokens,
+            prompt_exact=count.exact,
+            fewest_prompt_tokens=fewest(request),
             max_tokens=request.max_tokens,
             output_tokens=min(expected, request.max_tokens or expected),
             request_class=request.request_class,
@@ -169,7 +171,7 @@ class Fleet:
     def _learn_place(
         self, request: InferenceRequest, attempt: Attempt, usage: Usage, *, lru: bool
     ) -> None:
-        self._tokens.learn(request.model, request.prompt_size, usage.prompt_tokens)
+        self._tokens.answered(request, usage.prompt_tokens)
         if attempt.hinted and usage.cached_tokens is not None:
             self._hints.learn(usage.cached_tokens, usage.prompt_tokens, self._clock())
         believed = None if attempt.hinted else attempt.matched_tokens

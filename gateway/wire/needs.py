@@ -35,10 +35,17 @@ def _needs(body: Json) -> Iterator[str]:
         yield "n"
     if "audio" in _list(body.get("modalities")):
         yield "audio"
+    yield from (PARTS[kind] for kind in _kinds_of_parts(body) if kind in PARTS)
+
+
+def count_images(body: Json) -> int:
+    return sum(kind == "image_url" for kind in _kinds_of_parts(body))
+
+
+def _kinds_of_parts(body: Json) -> Iterator[str]:
     for message in _list(body.get("messages")):
         for part in _list(message.get("content")) if isinstance(message, dict) else ():
-            if (capability := PARTS.get(_kind(part))) is not None:
-                yield capability
+            yield _kind(part)
 
 
 def _list(value: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from gateway.domain import (
 )
 from gateway.errors import InvalidRequest, UpstreamBroken
 from gateway.wire.fields import OWNED, check_fields
-from gateway.wire.needs import needs
+from gateway.wire.needs import count_images, needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
 from gateway.wire.strict_json import parse_object
 
@@ -72,6 +72,8 @@ def parse_request(
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
         tenant=keys.tenant,
+        prompt_tokens=_token_ids(body.get("prompt")) if operation is Operation.COMPLETION else None,
+        images=count_images(body),
         hints=tuple(
             _keyed(keys.salt, b"hint", canonical([name, hints[name]])).hex()
             for name in HINTS
@@ -80,6 +82,13 @@ def parse_request(
         needs=needs(body),
         service_tier=body.get("service_tier") if operation is Operation.CHAT else None,
     )
+
+
+def _token_ids(prompt: Any) -> int | None:
+    """How many a prompt of token ids has."""
+    if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
+        return len(prompt)
+    return None
 
 
 HINTS = ("session_id", "prompt_cache_key", "user")
