@@ -41,13 +41,15 @@ from gateway.local_replicas import LocalReplicas
 from gateway.pacer import Pacers
 from gateway.providers.base import Provider
 from gateway.providers.openai_compatible import OpenAICompatible, Timeouts
+from gateway.providers.replica import CAPABILITIES as REPLICA_CAPABILITIES
 from gateway.providers.replica import Replica
 from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
 from gateway.supervisor import Supervisor
+from gateway.tariffs import Machine, Tariff, Tariffs
 from gateway.telemetry.log import ExchangeLog
-from routing_policies.base import Price
+from routing_policies.base import DATA_POLICIES, Price
 
 logger = logging.getLogger("gateway")
 
@@ -74,7 +76,7 @@ class Gateway:
         self.live = Live()
         self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
-        pacers = Pacers(self.fleet, self.clock)
+        pacers = Pacers(self.clock)
         pacers.use(self.rules.policies)
         self.dispatcher = Dispatcher(
             self.fleet,
@@ -101,7 +103,7 @@ class Gateway:
         self.dispatcher.rules = rules
         self.dispatcher.pacers.use(rules.policies)
         for name in self._usable().keys() & config.endpoints.keys():
-            self.fleet.endpoints[name].prices = _prices(config.endpoints[name])
+            self.fleet.endpoints[name].tariffs = _tariffs(config.endpoints[name])
 
     def asgi(self) -> Starlette:
         models = Models(self.door, self.fleet, created=int(time.time()))
@@ -161,7 +163,13 @@ class Gateway:
 
     def _endpoints(self) -> list[Endpoint]:
         local = [
-            Endpoint(name, frozenset({replicas.serves or name.rpartition("-")[0]}), dedicated=True)
+            Endpoint(
+                name,
+                frozenset({replicas.serves or name.rpartition("-")[0]}),
+                dedicated=True,
+                capabilities=REPLICA_CAPABILITIES,
+                data_policy=DATA_POLICIES[-1],
+            )
             for name, replicas in self.config.replica_names().items()
         ]
         configured = [
@@ -169,8 +177,12 @@ class Gateway:
                 name,
                 frozenset(endpoint.models),
                 endpoint.context_length,
-                dedicated=endpoint.dedicated or endpoint.dialect == "replica",
-                prices=_prices(endpoint),
+                dedicated=endpoint.dedicated or _is_ours(endpoint),
+                tariffs=_tariffs(endpoint),
+                machine=_machine(endpoint),
+                capabilities=_capabilities(endpoint),
+                data_policy=endpoint.data_policy or DATA_POLICIES[-1 if _is_ours(endpoint) else 0],
+                region=endpoint.region,
             )
             for name, endpoint in self._usable().items()
         ]
@@ -187,17 +199,42 @@ def _log_death(task: asyncio.Task[None]) -> None:
 
 def _door(config: Config) -> Door:
     ring = KeyRing(
-        Key(key.name, key.tenant, key.key.value, _all_or(key.models), key.explain)
+        Key(
+            key.name,
+            key.tenant,
+            key.key.value,
+            _all_or(key.models),
+            key.explain,
+            key.data_policy,
+            key.request_class,
+        )
         for key in config.keys
     )
     return Door(ring, BodyLimits(config.server.max_body, config.server.body_timeout))
 
 
-def _prices(endpoint: EndpointConfig) -> Mapping[str, Price]:
+def _tariffs(endpoint: EndpointConfig) -> Tariffs:
     return {
-        model: Price(price.input, price.output, price.cached, price.cache_write)
-        for model, price in endpoint.prices.items()
+        model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
+        for model, p in endpoint.prices.items()
     }
+
+
+def _is_ours(endpoint: EndpointConfig) -> bool:
+    return endpoint.dialect == "replica"
+
+
+def _capabilities(endpoint: EndpointConfig) -> frozenset[str] | None:
+    if endpoint.capabilities is not None:
+        return frozenset(endpoint.capabilities)
+    return REPLICA_CAPABILITIES if _is_ours(endpoint) else None
+
+
+def _machine(endpoint: EndpointConfig) -> Machine | None:
+    machine = endpoint.machine
+    if machine is None:
+        return None
+    return Machine(machine.dollars_per_hour, machine.stops_after, machine.starts_in)
 
 
 def _warn_of_prices(config: Config) -> None:

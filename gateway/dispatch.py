@@ -59,7 +59,7 @@ class Dispatcher:
         ModelNotFound, NoCandidate, the most telling UpstreamError, or what an endpoint found wrong
         with the request itself.
         """
-        outcome.request = request
+        outcome.request = request = _of(request, outcome.principal)
         policy = self.rules.policy_for(request, headers)
         outcome.policy = policy.name
         self._check_model(request.model, outcome.principal)
@@ -81,6 +81,9 @@ class Dispatcher:
     ) -> AsyncIterator[Event]:
         """Decide, and try the choices in their order; what the answer needs is `held`."""
         asked, candidates, matches = self.fleet.snapshot(request)
+        left = self.pacers.left_usd(policy.name)
+        if left is not None:
+            asked = dataclasses.replace(asked, budget_usd=left)
         dearer = self.pacers.multiplier(policy.name)
         context = Context(self.clock(), self.random.random(), budget_multiplier=dearer)
         decision = policy.decide(asked, candidates, context)
@@ -116,9 +119,12 @@ class Dispatcher:
             expected_cached_tokens=choice.estimate.cached_tokens,
             expected_ttft_s=choice.estimate.ttft_s,
             expected_cost_usd=choice.estimate.cost_usd,
+            start_usd=choice.candidate.start_usd,
+            start_s=choice.candidate.start_s,
             matched_size=match.size,
             matched_tokens=match.tokens,
             matched_touched=match.touched,
+            hinted=match.hinted,
         )
         outcome.attempts.append(attempt)
         self.fleet.sent(request, endpoint.name)
@@ -141,6 +147,7 @@ class Dispatcher:
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
+        self.fleet.bill(outcome)
         for observer in self.observers:
             try:
                 observer.settled(outcome)
@@ -151,6 +158,13 @@ class Dispatcher:
         usable = [name for name in self.fleet.models() if principal.may_use(name)]
         if model not in usable:
             raise ModelNotFound.among(usable, model)
+
+
+def _of(request: InferenceRequest, principal: Principal) -> InferenceRequest:
+    """With what a policy has to know of the caller."""
+    return dataclasses.replace(
+        request, data_policy=principal.data_policy, request_class=principal.request_class
+    )
 
 
 def _in_turn(

@@ -25,6 +25,8 @@ class Principal:
     key_name: str
     models: frozenset[str] | None = None  # None: every model
     may_explain: bool = False  # it may ask why an endpoint was chosen
+    data_policy: str | None = None  # what every endpoint that it uses must keep to at least
+    request_class: str = "standard"  # a policy may have other numbers for others
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -66,15 +68,24 @@ class InferenceRequest:
     session_id: str | None = None  # likewise
     tenant: str = "default"
     delivered: Delivered | None = None  # the beginning of its answer, which is not sent again
+    service_tier: str | None = None  # as the client asks for it
+    prompt_tokens: int | None = None  # exactly, of a prompt of token ids; None: not known yet
+    images: int = 0  # their tokens are no matter of bytes
+    hints: tuple[str, ...] = ()  # of requests that belong together; the closest first, keyed
+    needs: frozenset[str] = frozenset()  # capabilities, by the names that configs use
+    data_policy: str | None = None  # its principal's, and the next
+    request_class: str = "standard"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer as its endpoint counted them; `cached_tokens` None means not told."""
+    """Tokens of one answer as its endpoint counted them; None means not told."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
+    cost_usd: float | None = None  # what the endpoint says that it will bill
+    service_tier: str | None = None  # in which it says that it answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +99,14 @@ class ReplicaReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaStats:
-    """What `/stats` adds to the report."""
+class EndpointStats:
+    """What an endpoint tells of itself when asked; None: not told."""
 
-    report: ReplicaReport
-    context_length: int | None  # tokens
+    running: int | None = None  # requests, whoever sent them
+    waiting: int | None = None
+    kv_usage: float | None = None  # share of its KV cache that running requests hold, 0 to 1
+    context_length: int | None = None  # tokens
+    report: ReplicaReport | None = None  # from replicas of ours
 
 
 @dataclass(slots=True)
@@ -112,6 +126,14 @@ class Event:
     def is_usage_only(self) -> bool:
         """The extra last chunk that `stream_options.include_usage` asks for."""
         return not self.payload.get("choices") and self.usage is not None
+
+
+class BilledBy(StrEnum):
+    """How we know what an attempt cost us."""
+
+    REPORT = "report"  # the endpoint said so
+    TARIFF = "tariff"  # its tokens, at our table's rates
+    ESTIMATE = "estimate"  # an answer had begun, and no tokens were told
 
 
 class Ended(StrEnum):
@@ -153,10 +175,22 @@ class Attempt:
     matched_size: int = 0
     matched_tokens: int | None = None
     matched_touched: float = 0.0
+    hinted: bool = False  # no prefix was known, and the caller's hint pointed there
     first_event: float | None = None
     last_event: float | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
     failed: bool = False  # and the fault was the endpoint's, not the request's
+    start_usd: float = 0.0  # for a machine that stood still,
+    start_s: float = 0.0  # and how long that was to take
+    # What really happened, once settled; nothing was billed while `billed_by` is None.
+    billed_usd: float = 0.0
+    billed_by: BilledBy | None = None
+    cached_tokens: int | None = None  # None: not told
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Until its first event; of an answer that was not streamed, until all of it."""
+        return None if self.first_event is None else self.first_event - self.started
 
 
 @dataclass(slots=True)

@@ -6,17 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+DATA_POLICIES = ("unrestricted", "no_training", "zero_retention")
+"""What an endpoint does with prompts and answers, each stricter than the one before: anything; it
+learns nothing from them; it keeps nothing of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
     """What a policy may know about a request."""
 
     model: str
-    prompt_tokens: int  # estimated
+    prompt_tokens: int
     max_tokens: int | None = None
     output_tokens: float = 256.0  # expected, at most max_tokens
     fewest_prompt_tokens: int = 0  # a bound, and no estimate
     request_class: str = "standard"  # a policy may have other numbers for others
+    needs: frozenset[str] = frozenset()  # capabilities
+    data_policy: str = DATA_POLICIES[0]  # what its caller demands at least
+    prompt_exact: bool = False  # the tokens were counted, and not estimated
+    budget_usd: float | None = None  # what is left for it to cost; None: no budget
+
+
+LATENESS_SIGMAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+"""Where quantiles are known: as many standard deviations from the median as a normal distribution
+has them."""
+
+LATENESS = tuple(0.5 * sigmas for sigmas in LATENESS_SIGMAS)
+"""A guess: three answers in a thousand take more than 4.5 times as long as expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +51,7 @@ class Coefficients:
     per_queued_s: float = 1e-4
     per_output_s: float = 0.015
     per_output_busy_s: float = 5e-4
-    spread: float = 0.5  # standard deviation of ln(actual / expected) of the first token's time
+    lateness: tuple[float, ...] = LATENESS  # quantiles of ln(actual / expected), strictly rising
     error_rate: float = 0.0  # share of attempts that the endpoint refused or broke
     hit_rate: float = 1.0  # cached tokens found, as a share of those expected
     samples: float = 0.0  # answers behind all this, each counting less as it ages
@@ -73,7 +89,14 @@ class Candidate:
     dedicated: bool = False  # it computes for us alone: one request delays the others there
     chosen_at: float | None = None  # when it last was, for this model; on the context's clock
     coefficients: Coefficients = Coefficients()
-    price: Price = Price()
+    price: Price = Price()  # of this request, at this hour
+    start_usd: float = 0.0  # what it costs to start its machine, if that stands still
+    start_s: float = 0.0  # and how long it takes until it can begin
+    capabilities: frozenset[str] | None = None  # None: not known
+    data_policy: str = DATA_POLICIES[0]
+    region: str | None = None
+    load_age_s: float | None = None  # since it told of its load, others' included; None: it did not
+    kv_usage: float | None = None  # share of its KV cache that running requests hold, as told then
 
 
 @dataclass(frozen=True, slots=True)

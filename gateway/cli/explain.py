@@ -33,6 +33,7 @@ class Explanation:
     policy: str
     model: str
     prompt_tokens: int
+    prompt_exact: bool  # counted, and not estimated
     output_tokens: float
     ranked: Sequence[Row]  # first choice first
     margin: float | None  # by which the second costs more; None without a second
@@ -100,6 +101,7 @@ def explain(gateway: Gateway, request: InferenceRequest, headers: Mapping[str, s
         policy.name,
         request.model,
         asked.prompt_tokens,
+        asked.prompt_exact,
         asked.output_tokens,
         [
             Row(r.candidate.endpoint, r.cost, policy.terms(asked, r), r.estimate._asdict())
@@ -121,7 +123,8 @@ def table(explained: Explanation) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         f"policy {explained.policy}, model {explained.model}: {explained.prompt_tokens} prompt "
-        f"tokens, {explained.output_tokens:g} expected in the answer",
+        f"tokens ({'exact' if explained.prompt_exact else 'estimated'}), "
+        f"{explained.output_tokens:g} expected in the answer",
         *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines),
     ]
     if explained.margin is not None:

@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from gateway.config.bind import Bytes, Date, Seconds, Secret
 from gateway.rules import EVERYTHING, Match
+from gateway.tariffs import Change
+from gateway.wire.needs import CAPABILITIES as REQUESTED
+from routing_policies.base import DATA_POLICIES
 
 
 def is_token(text: str) -> bool:
@@ -94,11 +97,25 @@ class ModelPrice:
     output: float
     cached: float | None = None  # prompt tokens from the cache; without it, as `input`
     cache_write: float = 0.0  # on top of `input`
+    when: tuple[Change, ...] = ()  # other rates for some requests, or at some hours
     as_of: Date | None = None
     ends: Date | None = None  # after this day the price, or the model, is gone
 
     def __post_init__(self) -> None:
         if min(self.input, self.output, self.cached or 0, self.cache_write) < 0:
+            raise ValueError("a price is not negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What an endpoint runs on, where that is paid by the hour."""
+
+    dollars_per_hour: float
+    stops_after: Seconds | None = None  # without a request; None: it always runs
+    starts_in: Seconds = Seconds(60)
+
+    def __post_init__(self) -> None:
+        if self.dollars_per_hour < 0:
             raise ValueError("a price is not negative")
 
 
@@ -119,6 +136,10 @@ class Endpoint:
     context_length: int | None = None
     dedicated: bool = False  # it computes for us alone, as a replica does
     prices: dict[str, ModelPrice] = field(default_factory=dict)
+    machine: Machine | None = None
+    capabilities: tuple[str, ...] | None = None  # None: as its dialect has them
+    data_policy: str | None = None
+    region: str | None = None
     timeouts: EndpointTimeouts = EndpointTimeouts()
 
     def __post_init__(self) -> None:
@@ -134,6 +155,10 @@ class Endpoint:
             raise ValueError("a replica needs its secret: it refuses our fields without it")
         if self.dialect != "replica" and self.secret is not None:
             raise ValueError("only a replica has a secret; others have an api_key")
+        for capability in self.capabilities or ():
+            if capability not in CAPABILITIES:
+                raise ValueError(f"capabilities are some of: {', '.join(CAPABILITIES)}")
+        _check_data_policy(self.data_policy)
         if self.context_length is not None and self.context_length < 1:
             raise ValueError("context_length must be at least 1")
 
@@ -142,6 +167,14 @@ class Endpoint:
         """The environment variable without which this endpoint cannot be used."""
         secrets = (self.api_key, self.secret)
         return next((s.missing for s in secrets if s is not None and s.missing), None)
+
+
+CAPABILITIES = (*REQUESTED, "isolates_tenants")
+
+
+def _check_data_policy(name: str | None) -> None:
+    if name is not None and name not in DATA_POLICIES:
+        raise ValueError(f"data_policy must be one of: {', '.join(DATA_POLICIES)}")
 
 
 DIALECTS = ("openai", "replica")
@@ -154,8 +187,11 @@ class Key:
     tenant: str = "default"
     models: tuple[str, ...] | None = None  # None: all
     explain: bool = False  # it may ask why an endpoint was chosen
+    data_policy: str | None = None  # that its endpoints must keep to at least
+    request_class: str = "standard"  # as policies name it under `classes`
 
     def __post_init__(self) -> None:
+        _check_data_policy(self.data_policy)
         if self.key.missing:
             raise ValueError(f"the environment has no {self.key.missing}")
         if len(self.key.value) < 8:

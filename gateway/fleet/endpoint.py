@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gateway.domain import EndpointStats
 from gateway.fleet.learning import Learning
+from gateway.fleet.load import Load, OthersLoad
 from gateway.providers.base import Provider
-from routing_policies.base import Candidate, Coefficients, Price
+from gateway.tariffs import Machine, Tariff, Tariffs
+from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, Price
 
-NO_PRICE = Price()
+NO_TARIFF = Tariff()
 
 
 @dataclass(eq=False)
@@ -36,18 +39,54 @@ class Endpoint:
     down_because: str | None = None
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
     dedicated: bool = False  # it computes for us alone
-    prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
+    capabilities: frozenset[str] | None = None  # None: not known
+    data_policy: str = DATA_POLICIES[0]
+    region: str | None = None
+    tariffs: Tariffs = field(default_factory=dict)
+    machine: Machine | None = None  # None: what runs is not ours to pay by the hour
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    _others: OthersLoad = field(default_factory=OthersLoad, init=False)
+    _used: float | None = field(default=None, init=False)  # when its last answer ended
+    _woken: float | None = field(default=None, init=False)  # when it was sent what made it start
 
     @property
     def healthy(self) -> bool:
         return self.provider is not None and self.down_because is None
 
-    def price(self, model: str) -> Price:
-        return self.prices.get(model, NO_PRICE)
+    def is_peer_of(self, other: Endpoint) -> bool:
+        """Of one kind, and they serve a model in common; itself as well."""
+        return self.dedicated == other.dedicated and not self.models.isdisjoint(other.models)
+
+    def tariff(self, model: str) -> Tariff:
+        return self.tariffs.get(model, NO_TARIFF)
+
+    def sent(self, model: str, now: float) -> None:
+        self.chosen_at[model] = now
+        if self.stopped(now):
+            self._woken = now
+
+    def answered(self, at: float) -> None:
+        """Its machine runs, and from here on counts the time until it stops."""
+        self._used, self._woken = max(at, self._used or at), None
+
+    def stopped(self, now: float) -> bool:
+        """Its machine stands still, as far as we know: somebody else may have woken it."""
+        if self.machine is None or self.machine.stops_after_s is None or self.in_flight:
+            return False
+        return self._used is None or now - self._used >= self.machine.stops_after_s
+
+    def starts_in(self, now: float) -> float:
+        """Seconds until its machine can begin with what it is sent now."""
+        if self.machine is None:
+            return 0.0
+        if self.stopped(now):
+            return self.machine.starts_in_s
+        return (
+            0.0 if self._woken is None else max(0.0, self._woken + self.machine.starts_in_s - now)
+        )
 
     def up(self, provider: Provider) -> None:
         self.provider = provider
@@ -59,8 +98,28 @@ class Endpoint:
 
     def gone(self, reason: str) -> None:
         """There is nobody to ask any more."""
+        self._others.forget()
         self.provider = None
         self.down_because = reason
+
+    @property
+    def load(self) -> Load:
+        """What is ours of it."""
+        return Load(self.in_flight, self.queued_tokens)
+
+    def told(self, stats: EndpointStats, ours: Load, now: float) -> None:
+        """Asked of itself, with `ours` in use when it was asked; an engine that tells how many
+        requests wait, and not how long they are, has them as long as ours are."""
+        self.context_length = stats.context_length or self.context_length
+        if stats.running is None:
+            return
+        waiting = stats.waiting or 0
+        queued = stats.report.queued_tokens if stats.report else waiting * self._uncached_tokens()
+        most = Load(*map(max, ours, self.load))
+        self._others.told(Load(stats.running + waiting, queued), most, stats.kv_usage, now)
+
+    def _uncached_tokens(self) -> int:
+        return round(self.learning.uncached_tokens)
 
     @contextmanager
     def lease(self, uncached_tokens: int) -> Iterator[Lease]:
@@ -75,17 +134,26 @@ class Endpoint:
             lease.first_event()
             self.in_flight -= 1
 
-    def snapshot(self, model: str, cached_tokens: int) -> Candidate:
+    def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
+        starts = self.machine is not None and self.stopped(now)
+        others = self._others.at(now)
         return Candidate(
             endpoint=self.name,
             models=self.models,
             healthy=self.healthy,
             context_length=self.context_length,
-            in_flight=self.in_flight,
-            queued_tokens=self.queued_tokens,
+            in_flight=self.in_flight + others.in_flight,
+            queued_tokens=self.queued_tokens + others.queued_tokens,
             cached_tokens=cached_tokens,
             dedicated=self.dedicated,
             chosen_at=self.chosen_at.get(model),
             coefficients=self.learning.coefficients,
-            price=self.price(model),
+            price=price,
+            capabilities=self.capabilities,
+            data_policy=self.data_policy,
+            region=self.region,
+            load_age_s=self._others.age_s(now),
+            kv_usage=self._others.kv_usage,
+            start_usd=self.machine.start_usd() if self.machine and starts else 0.0,
+            start_s=self.starts_in(now) if self.machine else 0.0,
         )

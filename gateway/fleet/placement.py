@@ -31,6 +31,10 @@ class Match:
     size: int  # canonical bytes
     tokens: int | None
     touched: float  # the last touch that an answer has confirmed; a request only sent is no proof
+    hinted: bool = False  # no bytes are known there: a caller's hint pointed there
+
+
+NO_MATCH = Match(size=0, tokens=0, touched=0.0)
 
 
 class PlacementIndex:

@@ -36,6 +36,14 @@ STREAM_HEADERS = {
 }
 
 
+SESSION_HEADERS = ("x-session-id", "x-session-affinity")
+"""By which clients name a conversation; the body's `session_id` comes before them."""
+
+
+def session_of(headers: Headers) -> str | None:
+    return next((headers[name] for name in SESSION_HEADERS if headers.get(name)), None)
+
+
 @dataclass(slots=True)
 class Exchange:
     scope: Scope
@@ -63,7 +71,8 @@ class Exchange:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
             tasks.start_soon(self._listen, tasks.cancel_scope)
-            await self._serve(parse_request(self.operation, raw, self.keys))
+            session = session_of(Headers(scope=self.scope))
+            await self._serve(parse_request(self.operation, raw, self.keys, session))
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:

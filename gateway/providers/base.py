@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Protocol
 
-from gateway.domain import Event, InferenceRequest, ReplicaStats
+from gateway.domain import EndpointStats, Event, InferenceRequest
 
 
 class Continuation(Enum):
@@ -34,7 +34,7 @@ class Provider(Protocol):
         """
         ...
 
-    async def stats(self) -> ReplicaStats | None:
+    async def stats(self) -> EndpointStats | None:
         """What the endpoint tells of itself when asked; None from those that do not.
 
         Raises UpstreamError.

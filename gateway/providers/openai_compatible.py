@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from gateway.domain import Event, InferenceRequest, Json, ReplicaStats
+from gateway.domain import EndpointStats, Event, InferenceRequest, Json
 from gateway.errors import (
     BodyTooLarge,
     ContextLengthExceeded,
@@ -68,7 +68,7 @@ class OpenAICompatible:
         """Body fields of the gateway's own."""
         return {}
 
-    async def stats(self) -> ReplicaStats | None:
+    async def stats(self) -> EndpointStats | None:
         return None
 
     # What all dialects share.

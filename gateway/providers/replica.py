@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from gateway.domain import InferenceRequest, Json, ReplicaStats
+from gateway.domain import EndpointStats, InferenceRequest, Json
 from gateway.errors import UpstreamRefused
 from gateway.providers.base import Continuation
 from gateway.providers.openai_compatible import OpenAICompatible, read_body, translated
 from gateway.wire.openai import parse_stats
+
+CAPABILITIES = frozenset({"logprobs", "n", "isolates_tenants"})
+"""Our engine's: the other fields that need one it refuses."""
 
 STATS_TIMEOUT_S = 5.0
 
@@ -38,7 +41,7 @@ class Replica(OpenAICompatible):
             fields["continue_token_ids"] = request.delivered.token_ids
         return fields
 
-    async def stats(self) -> ReplicaStats:
+    async def stats(self) -> EndpointStats:
         url = self.base_url.removesuffix("/v1") + "/stats"
         with translated():
             async with asyncio.timeout(STATS_TIMEOUT_S):

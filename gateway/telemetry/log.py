@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from gateway.domain import Outcome
+from gateway.domain import Attempt, Outcome
 
 logger = logging.getLogger("gateway.exchange")
 
@@ -14,7 +14,7 @@ class ExchangeLog:
     def settled(self, outcome: Outcome) -> None:
         usage = outcome.usage
         logger.info(
-            "%s %s tenant=%s model=%s tried=%s tokens=%s first_s=%s total_s=%s%s",
+            "%s %s tenant=%s model=%s tried=%s tokens=%s first_s=%s total_s=%s%s%s",
             outcome.request_id,
             outcome.ended,
             outcome.principal.tenant,
@@ -28,8 +28,22 @@ class ExchangeLog:
                 outcome.started, outcome.attempts[-1].first_event if outcome.attempts else None
             ),
             _seconds(outcome.started, outcome.finished),
+            _beside(outcome.attempts[-1]) if outcome.attempts else "",
             f" error={outcome.error}" if outcome.error else "",
         )
+
+
+def _beside(attempt: Attempt) -> str:
+    """What happened, beside what the decision had expected."""
+    pairs = (
+        ("ttft_s", attempt.ttft_s, attempt.expected_ttft_s),
+        ("usd", attempt.billed_usd if attempt.billed_by else None, attempt.expected_cost_usd),
+        ("cached", attempt.cached_tokens, attempt.expected_cached_tokens),
+    )
+    return "".join(
+        f" {name}={'-' if happened is None else f'{happened:.4g}'}/{expected:.4g}"
+        for name, happened, expected in pairs
+    )
 
 
 def _seconds(start: float, end: float | None) -> str:

@@ -9,16 +9,17 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.domain import (
+    EndpointStats,
     Event,
     InferenceRequest,
     Json,
     Operation,
     ReplicaReport,
-    ReplicaStats,
     Usage,
 )
 from gateway.errors import InvalidRequest, UpstreamBroken
 from gateway.wire.fields import OWNED, check_fields
+from gateway.wire.needs import count_images, needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
 from gateway.wire.strict_json import parse_object
 
@@ -37,8 +38,10 @@ class TenantKeys:
         return cls(tenant, _keyed(secret, b"prefix", name), _keyed(secret, b"salt", name))
 
 
-def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> InferenceRequest:
-    """A request from the client's bytes. Raises InvalidRequest."""
+def parse_request(
+    operation: Operation, raw: bytes, keys: TenantKeys, session: str | None = None
+) -> InferenceRequest:
+    """A request from the client's bytes; a header may name a session. Raises InvalidRequest."""
     body = parse_object(raw)
     required = ("model", "messages" if operation is Operation.CHAT else "prompt")
     for name in required:
@@ -54,7 +57,8 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         parts = chat_parts(model, body)
     else:
         parts = completion_parts(model, body)
-    session = body.get("session_id")
+    session = body.get("session_id") or session
+    hints = {**body, "session_id": session}
     return InferenceRequest(
         operation=operation,
         model=model,
@@ -68,8 +72,27 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
         tenant=keys.tenant,
+        prompt_tokens=_count_ids(body.get("prompt")) if operation is Operation.COMPLETION else None,
+        images=count_images(body),
+        hints=tuple(
+            _keyed(keys.salt, b"hint", canonical([name, hints[name]])).hex()
+            for name in HINTS
+            if hints.get(name)
+        ),
+        needs=needs(body),
+        service_tier=body.get("service_tier") if operation is Operation.CHAT else None,
     )
 
+
+def _count_ids(prompt: Any) -> int | None:
+    """How many a prompt of token ids has."""
+    if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
+        return len(prompt)
+    return None
+
+
+HINTS = ("session_id", "prompt_cache_key", "user")
+"""Fields by which callers say that requests belong together, the closest first."""
 
 MAX_MESSAGES = 10_000
 """More are no conversation, and each costs the event loop microseconds."""
@@ -123,7 +146,7 @@ def parse_event(raw: bytes) -> Event:
         raise UpstreamBroken("the endpoint sent something that is not an answer")
     if payload.get("error") is not None:
         raise UpstreamBroken("the endpoint reported an error in its answer")
-    usage = parse_usage(payload.get("usage"))
+    usage = parse_usage(payload.get("usage"), payload.get("service_tier"))
     choices = payload.get("choices")
     if choices is None and usage is not None:
         choices = payload["choices"] = []  # some say so in the chunk that only has usage
@@ -147,7 +170,7 @@ def _token_ids(choices: list[dict[str, Any]]) -> tuple[int, ...] | None:
     return None
 
 
-def parse_usage(usage: Any) -> Usage | None:
+def parse_usage(usage: Any, service_tier: Any = None) -> Usage | None:
     """Absent or odd means not told: a made-up zero would be worse than nothing."""
     if not isinstance(usage, dict):
         return None
@@ -156,7 +179,26 @@ def parse_usage(usage: Any) -> Usage | None:
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(prompt, completion, _count(cached))
+    return Usage(
+        prompt,
+        completion,
+        _count(cached),
+        cost_usd=_dollars(next((usage[name] for name in COSTS if name in usage), None)),
+        service_tier=service_tier if isinstance(service_tier, str) else None,
+    )
+
+
+COSTS = ("cost", "estimated_cost")
+"""Under which `usage` tells dollars: OpenRouter's name, DeepInfra's."""
+
+
+def _dollars(value: Any) -> float | None:
+    known = type(value) in (int, float) and 0 <= value <= MOST_DOLLARS
+    return float(value) if known else None
+
+
+MOST_DOLLARS = 1e6
+"""No answer costs more; neither NaN nor infinite."""
 
 
 def _count(value: Any) -> int | None:
@@ -175,7 +217,8 @@ def parse_report(report: Any) -> ReplicaReport | None:
     return None
 
 
-def parse_stats(raw: bytes) -> ReplicaStats | None:
+def parse_stats(raw: bytes) -> EndpointStats | None:
+    """Of a replica: docs/replica-protocol.md. None: it is no such thing."""
     try:
         stats = json.loads(raw)
     except (ValueError, RecursionError):
@@ -183,8 +226,12 @@ def parse_stats(raw: bytes) -> ReplicaStats | None:
     report = parse_report(stats)
     if report is None:
         return None
-    context_length = stats.get("context_length")
-    return ReplicaStats(report, context_length if isinstance(context_length, int) else None)
+    return EndpointStats(
+        running=report.running,
+        waiting=_count(stats.get("waiting")),
+        context_length=_count(stats.get("context_length")) or None,
+        report=report,
+    )
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.fleet.endpoint import Endpoint
-from routing_policies.base import Candidate
+from routing_policies.base import Candidate, Price
 from tests.support.providers import Silent
 
 
@@ -73,7 +73,7 @@ def test_an_endpoint_is_healthy_between_up_and_down() -> None:
 def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
     endpoint.context_length = 2048
     with endpoint.lease(100):
-        seen = endpoint.snapshot("m", cached_tokens=30)
+        seen = endpoint.snapshot("m", 30, Price(input=1), now=0.0)
     assert seen == Candidate(
         endpoint="a",
         models=frozenset("m"),
@@ -82,4 +82,5 @@ def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
         in_flight=1,
         queued_tokens=100,
         cached_tokens=30,
+        price=Price(input=1),
     )

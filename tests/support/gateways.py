@@ -72,6 +72,7 @@ async def gateway(
     endpoint: dict[str, Any] | None = None,
     limits: ConnectionLimits | None = None,
     drain_s: float = 1.0,
+    draws: random.Random | None = None,
     **config: Any,
 ) -> AsyncIterator[Running]:
     """Endpoints are called u0, u1, … in the order of `upstreams`, apps or base URLs."""
@@ -87,7 +88,7 @@ async def gateway(
             Config(endpoints=endpoints, **config),
             rules or always(load_policy(PACKAGED / f"{policy}.yaml", Catalog.load())),
             observers=[settled],
-            random=FirstInOrder(),
+            random=draws or FirstInOrder(),
             source=source,
         )
         url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s))

@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway.domain import Event, InferenceRequest, ReplicaReport, ReplicaStats, Usage
+from gateway.domain import EndpointStats, Event, InferenceRequest, ReplicaReport, Usage
 from gateway.errors import UpstreamBroken
 from gateway.wire.openai import (
     Presenter,
@@ -110,6 +110,16 @@ ODD_DETAILS: list[object] = [None, [], {}, *({"cached_tokens": n} for n in (None
     [
         ({"prompt_tokens": 3, "completion_tokens": 4}, Usage(3, 4, None)),
         ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": "x"}, Usage(3, 4, None)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": 0.25}, Usage(3, 4, cost_usd=0.25)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": 0}, Usage(3, 4, cost_usd=0.0)),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 4, "estimated_cost": 1e-5},
+            Usage(3, 4, cost_usd=1e-5),
+        ),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": -1}, Usage(3, 4)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": float("nan")}, Usage(3, 4)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": 10**400}, Usage(3, 4)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": {"total": 1}}, Usage(3, 4)),
         (
             {
                 "prompt_tokens": 3,
@@ -168,18 +178,18 @@ def test_an_odd_report_counts_as_none(report: object, parsed: ReplicaReport | No
     [
         (
             REPORT | {"context_length": 2048, "blocks": {}},
-            ReplicaStats(ReplicaReport("e", 2, 30, 1.5), 2048),
+            EndpointStats(2, None, None, 2048, ReplicaReport("e", 2, 30, 1.5)),
         ),
-        (REPORT, ReplicaStats(ReplicaReport("e", 2, 30, 1.5), None)),
+        (REPORT, EndpointStats(2, report=ReplicaReport("e", 2, 30, 1.5))),
         (
             REPORT | {"context_length": "long"},
-            ReplicaStats(ReplicaReport("e", 2, 30, 1.5), None),
+            EndpointStats(2, report=ReplicaReport("e", 2, 30, 1.5)),
         ),
         ({"context_length": 2048}, None),
         ([REPORT], None),
     ],
 )
-def test_stats_are_a_report_and_more(stats: object, parsed: ReplicaStats | None) -> None:
+def test_stats_are_a_report_and_more(stats: object, parsed: EndpointStats | None) -> None:
     assert parse_stats(json.dumps(stats).encode()) == parsed
 
 
