@@ -88,11 +88,14 @@ class ReplicaReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaStats:
-    """What `/stats` adds to the report."""
+class EndpointStats:
+    """What an endpoint tells of itself when asked; None: not told."""
 
-    report: ReplicaReport
-    context_length: int | None  # tokens
+    running: int | None = None  # requests, whoever sent them
+    waiting: int | None = None
+    kv_usage: float | None = None  # share of its KV cache that running requests hold, 0 to 1
+    context_length: int | None = None  # tokens
+    report: ReplicaReport | None = None  # from replicas of ours
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gateway.domain import EndpointStats
 from gateway.fleet.learning import Learning
 from gateway.providers.base import Provider
 from routing_policies.base import Candidate, Coefficients, Price
@@ -35,6 +36,7 @@ class Endpoint:
     provider: Provider | None = None  # None while there is nobody to talk to
     down_because: str | None = None
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
+    stats: EndpointStats | None = None  # what it last told of itself
     dedicated: bool = False  # it computes for us alone
     prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
@@ -62,6 +64,15 @@ class Endpoint:
         self.provider = None
         self.down_because = reason
 
+    def told(self, stats: EndpointStats) -> None:
+        self.stats = stats
+        self.context_length = stats.context_length or self.context_length
+
+    @property
+    def limited(self) -> bool:
+        """By its own word it would refuse what is sent now."""
+        return self.provider is not None and self.provider.rests_s() > 0
+
     @contextmanager
     def lease(self, uncached_tokens: int) -> Iterator[Lease]:
         """Hold the endpoint for one request; its counters move here and nowhere else."""
@@ -85,6 +96,7 @@ class Endpoint:
             queued_tokens=self.queued_tokens,
             cached_tokens=cached_tokens,
             dedicated=self.dedicated,
+            limited=self.limited,
             chosen_at=self.chosen_at.get(model),
             coefficients=self.learning.coefficients,
             price=self.price(model),

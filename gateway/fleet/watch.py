@@ -36,6 +36,7 @@ async def _watch_one(fleet: Fleet, endpoint: Endpoint, clock: Clock, period_s: f
             missed = 0
             if provider and stats and endpoint.provider is provider:  # and not a later life of it
                 endpoint.up(provider)
-                endpoint.context_length = stats.context_length or endpoint.context_length
-                fleet.reported(endpoint.name, stats.report, asked)
+                endpoint.told(stats)
+                if stats.report is not None:
+                    fleet.reported(endpoint.name, stats.report, asked)
         await asyncio.sleep(period_s)

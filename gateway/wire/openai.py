@@ -9,17 +9,19 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.domain import (
+    EndpointStats,
     Event,
     InferenceRequest,
     Json,
     Operation,
     ReplicaReport,
-    ReplicaStats,
     Usage,
 )
 from gateway.errors import InvalidRequest, UpstreamBroken
+from gateway.wire.error_body import Said, error_said
 from gateway.wire.fields import OWNED, check_fields
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
+from gateway.wire.shapes import tell_cached, to_openai
 from gateway.wire.strict_json import parse_object
 
 
@@ -54,7 +56,7 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         parts = chat_parts(model, body)
     else:
         parts = completion_parts(model, body)
-    session = body.get("session_id")
+    session = body.get("session_id") or body.get("prompt_cache_key")
     return InferenceRequest(
         operation=operation,
         model=model,
@@ -113,8 +115,20 @@ def _max_tokens(operation: Operation, body: Json) -> int | None:
     return None
 
 
-def parse_event(raw: bytes) -> Event:
-    """One answer or one piece of a streamed one. Raises UpstreamBroken."""
+class ErrorInAnswer(Exception):
+    """What should have been an answer says that there will be none; what that means is the
+    dialect's to say."""
+
+    def __init__(self, said: Said) -> None:
+        super().__init__("an error in an answer")
+        self.said = said
+
+
+def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
+    """One answer or one piece of a streamed one. Raises UpstreamBroken or ErrorInAnswer.
+
+    `cached_tokens` are what was told beside it, for where it does not tell them itself.
+    """
     try:
         payload = json.loads(raw)
     except (ValueError, RecursionError):
@@ -122,13 +136,18 @@ def parse_event(raw: bytes) -> Event:
     if not isinstance(payload, dict):
         raise UpstreamBroken("the endpoint sent something that is not an answer")
     if payload.get("error") is not None:
-        raise UpstreamBroken("the endpoint reported an error in its answer")
+        raise ErrorInAnswer(error_said(payload))
+    to_openai(payload)
+    if isinstance(payload.get("usage"), dict):
+        tell_cached(payload["usage"], cached_tokens)
     usage = parse_usage(payload.get("usage"))
     choices = payload.get("choices")
     if choices is None and usage is not None:
         choices = payload["choices"] = []  # some say so in the chunk that only has usage
     if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
         raise UpstreamBroken("the endpoint sent an answer without choices")
+    if any(choice.get("finish_reason") == "error" for choice in choices):
+        raise ErrorInAnswer(Said())
     return Event(
         payload=payload,
         usage=usage,
@@ -175,7 +194,8 @@ def parse_report(report: Any) -> ReplicaReport | None:
     return None
 
 
-def parse_stats(raw: bytes) -> ReplicaStats | None:
+def parse_stats(raw: bytes) -> EndpointStats | None:
+    """Of a replica: docs/replica-protocol.md. None: it is no such thing."""
     try:
         stats = json.loads(raw)
     except (ValueError, RecursionError):
@@ -183,8 +203,12 @@ def parse_stats(raw: bytes) -> ReplicaStats | None:
     report = parse_report(stats)
     if report is None:
         return None
-    context_length = stats.get("context_length")
-    return ReplicaStats(report, context_length if isinstance(context_length, int) else None)
+    return EndpointStats(
+        running=report.running,
+        waiting=_count(stats.get("waiting")),
+        context_length=_count(stats.get("context_length")) or None,
+        report=report,
+    )
 
 
 @dataclass(slots=True)
@@ -221,19 +245,6 @@ def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:
     if request.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return encode_json(body)
-
-
-def error_field(raw: bytes, name: str) -> str | None:
-    """A field of an endpoint's error body: OpenAI's shape, a flat one, or a bare string."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    error = body.get("error", body) if isinstance(body, dict) else None
-    if isinstance(error, str) and name == "message":
-        return error
-    value = error.get(name) if isinstance(error, dict) else None
-    return value if isinstance(value, str) else None
 
 
 def _keyed(key: bytes, purpose: bytes, value: bytes) -> bytes:

@@ -185,7 +185,7 @@ endpoints:
         ),
         (
             endpoint("dialect: cohere"),
-            "config.yaml:2: endpoints.e: dialect must be one of: openai, replica",
+            "config.yaml:2: endpoints.e: there is no such dialect; known: baseten, ",
         ),
         (
             endpoint("dialect: replica"),
@@ -193,7 +193,7 @@ endpoints:
         ),
         (
             endpoint("secret: something"),
-            "config.yaml:2: endpoints.e: only a replica has a secret; others have an api_key",
+            "config.yaml:2: endpoints.e: the dialect openai has no secret: it has an api_key",
         ),
         (
             endpoint("context_length: 0"),

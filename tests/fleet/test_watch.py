@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.domain import ReplicaReport, ReplicaStats
+from gateway.domain import EndpointStats, ReplicaReport
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
@@ -21,8 +21,8 @@ from tests.support.requests import chat
 pytestmark = pytest.mark.anyio
 
 
-def stats(epoch: str = "first", context_length: int | None = 2048) -> ReplicaStats:
-    return ReplicaStats(ReplicaReport(epoch, 0, 0, None), context_length)
+def stats(epoch: str = "first", context_length: int | None = 2048) -> EndpointStats:
+    return EndpointStats(context_length=context_length, report=ReplicaReport(epoch, 0, 0, None))
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ async def watched(clock: ManualClock | None = None, **providers: Provider) -> As
         assert watching.cancelled()
 
 
-async def after(*answers: ReplicaStats | None) -> Endpoint:
+async def after(*answers: EndpointStats | None) -> Endpoint:
     """An endpoint that was asked as often as it has answers here, None being none."""
     replica = Scripted(*answers)
     async with watched(a=replica) as fleet:
@@ -66,7 +66,7 @@ async def test_what_a_replica_tells_is_noted() -> None:
     ],
 )
 async def test_an_endpoint_is_down_after_misses_in_a_row(
-    answers: list[ReplicaStats | None], healthy: bool
+    answers: list[EndpointStats | None], healthy: bool
 ) -> None:
     endpoint = await after(*answers)
     assert endpoint.healthy is healthy
@@ -84,12 +84,12 @@ async def test_a_context_length_that_is_not_told_stays_what_the_config_said() ->
 class Replaced(Scripted):
     """While it gives its last answer, the supervisor puts another life in its place."""
 
-    def __init__(self, endpoint: Endpoint, *answers: ReplicaStats | None, by: Scripted) -> None:
+    def __init__(self, endpoint: Endpoint, *answers: EndpointStats | None, by: Scripted) -> None:
         super().__init__(*answers)
         self._endpoint = endpoint
         self._successor = by
 
-    async def stats(self) -> ReplicaStats | None:
+    async def stats(self) -> EndpointStats | None:
         if self.left == 1:
             self._endpoint.up(self._successor)
         return await super().stats()
@@ -97,7 +97,7 @@ class Replaced(Scripted):
 
 @pytest.mark.parametrize("last_word", [stats("old"), None])
 async def test_the_word_of_a_life_that_is_over_does_not_count(
-    last_word: ReplicaStats | None,
+    last_word: EndpointStats | None,
 ) -> None:
     successor = Scripted()
     async with watched(a=Silent()) as fleet:
