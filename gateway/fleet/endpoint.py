@@ -42,6 +42,7 @@ class Endpoint:
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     in_flight: int = field(default=0, init=False)
+    others: int = field(default=0, init=False)  # requests there that are not from us
     queued_tokens: int = field(default=0, init=False)
 
     @property
@@ -63,10 +64,13 @@ class Endpoint:
         """There is nobody to ask any more."""
         self.provider = None
         self.down_because = reason
+        self.others = 0
 
-    def told(self, stats: EndpointStats) -> None:
+    def told(self, stats: EndpointStats, ours: int) -> None:
+        """It told of itself while it may have had `ours` of our requests: the rest are others'."""
         self.stats = stats
         self.context_length = stats.context_length or self.context_length
+        self.others = max(0, (stats.running or 0) + (stats.waiting or 0) - ours)
 
     @property
     def limited(self) -> bool:
@@ -92,7 +96,7 @@ class Endpoint:
             models=self.models,
             healthy=self.healthy,
             context_length=self.context_length,
-            in_flight=self.in_flight,
+            in_flight=self.in_flight + self.others,
             queued_tokens=self.queued_tokens,
             cached_tokens=cached_tokens,
             dedicated=self.dedicated,

@@ -23,7 +23,7 @@ async def watch(fleet: Fleet, clock: Clock, period_s: float = PERIOD_S) -> None:
 async def _watch_one(fleet: Fleet, endpoint: Endpoint, clock: Clock, period_s: float) -> None:
     missed, asked_last = 0, endpoint.provider
     while True:
-        provider, asked = endpoint.provider, clock()
+        provider, asked, ours = endpoint.provider, clock(), endpoint.in_flight
         if provider is not asked_last:
             missed, asked_last = 0, provider  # another life owes nothing for the last
         try:
@@ -36,7 +36,7 @@ async def _watch_one(fleet: Fleet, endpoint: Endpoint, clock: Clock, period_s: f
             missed = 0
             if provider and stats and endpoint.provider is provider:  # and not a later life of it
                 endpoint.up(provider)
-                endpoint.told(stats)
+                endpoint.told(stats, max(ours, endpoint.in_flight))
                 if stats.report is not None:
                     fleet.reported(endpoint.name, stats.report, asked)
         await asyncio.sleep(period_s)

@@ -74,9 +74,11 @@ def _detail(body: Json) -> str | None:
     match body.get("detail"):
         case str(text):
             return text
-        case [{"msg": str(text)} as first, *_]:
-            where = [str(part) for part in first.get("loc") or () if part != "body"]
-            return f"{'.'.join(where)}: {text}" if where else text
+        case [{"msg": str(text), "loc": [*places]}, *_]:
+            where = ".".join(str(place) for place in places if place != "body")
+            return f"{where}: {text}" if where else text
+        case [{"msg": str(text)}, *_]:
+            return text
     return None
 
 

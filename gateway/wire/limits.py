@@ -32,10 +32,10 @@ def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
     On a refusal for a limit, its reset says the same.
     """
-    with suppress(ValueError):
-        return _bounded(float(headers.get("retry-after-ms", "")) / 1000)
+    if (milliseconds := _number(headers.get("retry-after-ms", ""))) is not None:
+        return _bounded(milliseconds / 1000)
     text = headers.get("retry-after", "")
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return _bounded(parsedate_to_datetime(text).timestamp() - now)
     if (seconds := parse_reset(text, now)) is not None:
         return seconds
@@ -52,9 +52,8 @@ def parse_reset(text: str, now: float) -> float | None:
     text = text.strip()
     if _PART.sub("", text) == "" and text:
         return _bounded(sum(float(amount) * _UNITS[unit] for amount, unit in _PART.findall(text)))
-    try:
-        value = float(text)
-    except ValueError:
+    value = _number(text)
+    if value is None:
         return None
     if value > 1e11:
         value /= 1000
@@ -68,10 +67,9 @@ def parse_limits(headers: Mapping[str, str], now: float) -> Limits:
     for name, value in headers.items():
         name = name.lower()
         if name.startswith(("x-ratelimit-", "x-tokenlimit-")) and "remaining" in name:
-            with suppress(ValueError):
-                amount = float(value)
-                if math.isfinite(amount):
-                    left[name] = amount
+            amount = _number(value)
+            if amount is not None:
+                left[name] = amount
     if not left:
         return Limits()
     tokens = [amount for name, amount in left.items() if "token" in name]
@@ -93,7 +91,12 @@ def _reset_of(name: str, headers: Mapping[str, str], now: float) -> float | None
     return parse_reset(headers.get(own) or headers.get(general) or "", now)
 
 
+def _number(text: str) -> float | None:
+    with suppress(ValueError):
+        value = float(text)
+        return value if math.isfinite(value) else None
+    return None
+
+
 def _bounded(seconds: float) -> float:
-    if not math.isfinite(seconds):
-        raise ValueError("not a time")
     return min(max(0.0, seconds), LONGEST_S)
