@@ -26,7 +26,7 @@ class Engine(OpenAICompatible):
 
     async def stats(self) -> EndpointStats:
         """Of an engine that was started without its metrics: that it is there."""
-        status, body = await self.get(f"{self.server}/metrics")
+        status, body = await self.page(f"{self.server}/metrics")
         samples: Samples = parse_samples(body) if status == 200 else {}
         usage = _first(samples, self.kv_usage)
         return EndpointStats(
@@ -42,8 +42,7 @@ class Engine(OpenAICompatible):
 
     async def context_length(self) -> int | None:
         """Of the shortest of the models that we use there."""
-        status, body = await self.get(f"{self.base_url}/models")
-        told = _json(body) if status == 200 else None
+        told = await self.json_page(f"{self.base_url}/models")
         models = told.get("data") if isinstance(told, dict) else None
         ours = set(self.models.values())
         lengths = [
@@ -53,16 +52,17 @@ class Engine(OpenAICompatible):
         ]
         return min((length for length in lengths if length), default=None)
 
+    async def json_page(self, url: str) -> Any:
+        """None for what is no JSON, or not there."""
+        status, body = await self.page(url)
+        try:
+            return json.loads(body) if status == 200 else None
+        except (ValueError, RecursionError):
+            return None
+
 
 def positive(value: Any) -> int | None:
     return value if type(value) is int and 0 < value < 2**53 else None
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _first(samples: Samples, names: Sequence[str]) -> Sequence[float]:

@@ -35,7 +35,7 @@ from gateway.wire.sse import DONE, EventDecoder
 LAST_BYTES_S = 0.05
 """How long to wait for the end of a body whose last event has come."""
 
-REFUSED_KEY_RESTS_S = 300.0
+REFUSED_KEY_RESTS_S = 60.0
 BUSY_KEY_RESTS_S = 5.0
 """Where the endpoint does not say for how long."""
 
@@ -116,6 +116,7 @@ class OpenAICompatible:
     ) -> httpx.Response:
         """An answer with status 200. A key that was refused gives way to the next."""
         refused: GatewayError | None = None
+        waits: list[float] = []
         for key in self.keys.in_turn():
             async with asyncio.timeout_at(pace.deadline):
                 response = await self._send(request, request_id, key, body)
@@ -130,6 +131,9 @@ class OpenAICompatible:
             if not isinstance(refused, UpstreamBusy | UpstreamKeyRefused | UpstreamUnpaid):
                 break
             self.keys.rest(key, _rest_s(refused))
+            if refused.retry_after_s is not None:
+                waits.append(refused.retry_after_s)
+                refused.retry_after_s = min(waits)  # one free key is enough
         assert refused is not None, "there always is a key to try, if only no key"
         raise refused
 
@@ -165,12 +169,12 @@ class OpenAICompatible:
             raise UpstreamRefused("the endpoint sent us elsewhere for its answer")
         return there
 
-    async def get(self, url: str) -> tuple[int, bytes]:
-        """Status and body of a page that tells of the endpoint."""
+    async def page(self, url: str, method: str = "GET") -> tuple[int, bytes]:
+        """Status and body of a page that is about the endpoint, and no request's answer."""
         headers = self._headers(next(self.keys.in_turn()))
         with translated():
             async with asyncio.timeout(self.timeouts.connect):
-                response = await self._exchange("GET", url, headers)
+                response = await self._exchange(method, url, headers)
                 try:
                     return response.status_code, await read_body(response)
                 finally:

@@ -40,6 +40,9 @@ MEANINGS: Meanings = {
     429: UpstreamBusy,
     504: UpstreamTimeout,
     "insufficient_quota": UpstreamUnpaid,
+    "model_not_found": UpstreamGone,  # some say 400: the name is from our config
+    "model_not_available": UpstreamGone,
+    "model_decommissioned": UpstreamGone,
     "rate_limit_exceeded": UpstreamBusy,
     "unavailable": UpstreamOverloaded,  # a replica of ours drains
 }

@@ -289,6 +289,12 @@ async def test_the_clients_mistake_goes_back_in_the_endpoints_words(dialect: str
         assert "top_k must be positive" in error.message
 
 
+async def test_a_model_that_is_not_there_is_our_configs_mistake(dialect: str) -> None:
+    body = {"error": {"message": "no theirs/m", "code": "model_not_found"}}
+    (error,) = await refusals_of(dialect, Reply(400, body))
+    assert type(error) is UpstreamGone
+
+
 async def test_a_context_that_is_exceeded_is_told_from_other_mistakes(dialect: str) -> None:
     words = "This model's maximum context length is 8192 tokens; you asked for 9000."
     (error,) = await refusals_of(dialect, Reply(400, {"error": {"message": words}}))
@@ -313,7 +319,7 @@ async def test_the_next_key_is_used_when_one_is_refused(dialect: str, status: in
     async with speaking(dialect, hosted, keys=("key-one", "key-two"), clock=clock) as provider:
         assert text_of(await answer(provider, chat("hi"))) == "Hello"
         await answer(provider, chat("hi"))
-        clock.advance(301)
+        clock.advance(61)
         await answer(provider, chat("hi"))
     name, before = provider.key_header
     used = [r.headers[name].removeprefix(before) for r in hosted.received]
@@ -322,8 +328,8 @@ async def test_the_next_key_is_used_when_one_is_refused(dialect: str, status: in
 
 async def test_when_all_keys_are_at_their_limit_it_says_so_and_for_how_long(dialect: str) -> None:
     hosted = replies(
-        Reply(429, {"error": "no"}, {"retry-after": "30"}),
         Reply(429, {"error": "no"}, {"retry-after-ms": "9500"}),
+        Reply(429, {"error": "no"}, {"retry-after": "30"}),
     )
     async with speaking(
         dialect, hosted, keys=("key-one", "key-two"), clock=ManualClock()

@@ -88,6 +88,21 @@ async def test_who_does_not_tell_or_tells_nonsense_is_only_there(dialect: str, p
         assert await provider.stats() == EndpointStats()
 
 
+@pytest.mark.parametrize(
+    ("slots", "running"),
+    [
+        ([{"is_processing": True}, {"is_processing": False}, {"is_processing": True}], 2),
+        ([{"is_processing": False}], 0),
+        ([{"is_processing": 1}], None),
+        ([], None),
+    ],
+)
+async def test_llama_cpp_shows_its_slots_without_metrics(slots: object, running: int) -> None:
+    pages = {"/slots": Reply(body=slots)}
+    async with speaking("llama_cpp", Hosted([Reply(501, b"")], pages), base="/v1") as provider:
+        assert await provider.stats() == EndpointStats(running=running)
+
+
 @pytest.mark.parametrize("dialect", FROM_TEXT)
 async def test_who_is_not_there_is_unreachable(dialect: str) -> None:
     async with speaking(dialect, Hosted()) as provider:

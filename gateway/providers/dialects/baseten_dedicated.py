@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from gateway.errors import UpstreamRefused
 from gateway.providers.dialects.baseten import Baseten
-from gateway.providers.reading import read_body, translated
 
 
 @dataclass(frozen=True)
@@ -20,11 +19,6 @@ class BasetenDedicated(Baseten):
 
     async def wake(self) -> None:
         url = self.base_url.removesuffix("/v1").removesuffix("/sync") + "/wake"
-        with translated():
-            response = await self._exchange("POST", url, self._headers(next(self.keys.in_turn())))
-            try:
-                await read_body(response)
-            finally:
-                await response.aclose()
-        if response.status_code >= 300:
-            raise UpstreamRefused(f"the endpoint answered with status {response.status_code}")
+        status, _ = await self.page(url, "POST")
+        if status >= 300:
+            raise UpstreamRefused(f"the endpoint answered with status {status}")

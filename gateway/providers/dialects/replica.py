@@ -36,7 +36,7 @@ class Replica(OpenAICompatible):
         return fields
 
     async def stats(self) -> EndpointStats:
-        status, body = await self.get(self.base_url.removesuffix("/v1") + "/stats")
+        status, body = await self.page(self.base_url.removesuffix("/v1") + "/stats")
         stats = parse_stats(body)
         if status != 200 or stats is None:
             raise UpstreamRefused("the replica does not tell its state")
