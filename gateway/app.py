@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from hashlib import blake2b
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,7 +25,7 @@ from gateway.config.prices import price_doubts
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import Operation
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamError
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
@@ -39,10 +40,10 @@ from gateway.front.request_id import RequestId
 from gateway.front.rescue import no_such_route, rescue
 from gateway.local_replicas import LocalReplicas
 from gateway.pacer import Pacers
-from gateway.providers.base import Provider
-from gateway.providers.openai_compatible import OpenAICompatible, Timeouts
-from gateway.providers.replica import CAPABILITIES as REPLICA_CAPABILITIES
-from gateway.providers.replica import Replica
+from gateway.providers.dialects.replica import Replica
+from gateway.providers.keys import Keys
+from gateway.providers.openai_compatible import OpenAICompatible
+from gateway.providers.reading import Timeouts
 from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
@@ -138,7 +139,12 @@ class Gateway:
             transport = AiohttpTransport()
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
-                self.fleet.endpoints[name].up(_provider(endpoint, transport))
+                provider = self._provider(name, endpoint, transport)
+                self.fleet.endpoints[name].up(provider)
+                if endpoint.wake:
+                    waking = asyncio.create_task(_wake(name, provider), name=f"{name}'s waking is")
+                    waking.add_done_callback(_log_death)
+                    stack.callback(waking.cancel)
             watching = asyncio.create_task(watch(self.fleet, self.clock), name="endpoints are")
             watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
@@ -167,7 +173,7 @@ class Gateway:
                 name,
                 frozenset({replicas.serves or name.rpartition("-")[0]}),
                 dedicated=True,
-                capabilities=REPLICA_CAPABILITIES,
+                capabilities=Replica.traits.capabilities,
                 data_policy=DATA_POLICIES[-1],
             )
             for name, replicas in self.config.replica_names().items()
@@ -181,12 +187,34 @@ class Gateway:
                 tariffs=_tariffs(endpoint),
                 machine=_machine(endpoint),
                 capabilities=_capabilities(endpoint),
-                data_policy=endpoint.data_policy or DATA_POLICIES[-1 if _is_ours(endpoint) else 0],
+                data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
                 region=endpoint.region,
             )
             for name, endpoint in self._usable().items()
         ]
         return [*local, *configured]
+
+    def _provider(
+        self, name: str, endpoint: EndpointConfig, transport: AiohttpTransport
+    ) -> OpenAICompatible:
+        waits, dialect = endpoint.timeouts, endpoint.provider
+        return dialect(
+            transport,
+            endpoint.url,
+            endpoint.models,
+            Keys(endpoint.key_values, self.clock),
+            Timeouts(
+                waits.connect,
+                waits.first_event or dialect.patience_s,
+                waits.between_events,
+                waits.total,
+                waits.slowest,
+            ),
+            endpoint.secret.value if endpoint.secret else "",
+            {header: secret.value for header, secret in endpoint.headers.items()},
+            # Its own, so that no other endpoint knows a session by the same name.
+            blake2b(name.encode(), key=self._secret, person=b"endpoint").digest(),
+        )
 
     def _usable(self) -> Mapping[str, EndpointConfig]:
         return {n: e for n, e in self.config.endpoints.items() if e.missing is None}
@@ -227,7 +255,7 @@ def _is_ours(endpoint: EndpointConfig) -> bool:
 def _capabilities(endpoint: EndpointConfig) -> frozenset[str] | None:
     if endpoint.capabilities is not None:
         return frozenset(endpoint.capabilities)
-    return REPLICA_CAPABILITIES if _is_ours(endpoint) else None
+    return endpoint.provider.traits.capabilities
 
 
 def _machine(endpoint: EndpointConfig) -> Machine | None:
@@ -247,15 +275,8 @@ def _all_or(names: tuple[str, ...] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
 
 
-def _provider(endpoint: EndpointConfig, transport: AiohttpTransport) -> Provider:
-    timeouts = Timeouts(
-        endpoint.timeouts.connect,
-        endpoint.timeouts.first_event,
-        endpoint.timeouts.between_events,
-    )
-    api_key = endpoint.api_key.value if endpoint.api_key else None
-    url = endpoint.base_url.rstrip("/")
-    if endpoint.dialect == "replica":
-        secret = endpoint.secret.value if endpoint.secret else ""
-        return Replica(transport, url, endpoint.models, api_key, timeouts, secret)
-    return OpenAICompatible(transport, url, endpoint.models, api_key, timeouts)
+async def _wake(name: str, provider: OpenAICompatible) -> None:
+    try:
+        await provider.wake()
+    except UpstreamError as exc:
+        logger.warning("%s could not be woken: %s", name, exc.message)

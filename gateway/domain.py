@@ -10,6 +10,11 @@ from typing import Any
 Json = Mapping[str, Any]
 
 
+CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio")
+"""What a request may need of an endpoint. `json_schema`: answers in JSON by request, with a schema
+or without. `n`: several choices."""
+
+
 class Operation(StrEnum):
     """What the client asks an endpoint to do; the value is the path below `/v1`."""
 

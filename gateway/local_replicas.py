@@ -10,7 +10,7 @@ import httpx
 
 from gateway.config.tree import Config
 from gateway.fleet.fleet import Fleet
-from gateway.providers.replica import Replica
+from gateway.providers.dialects.replica import Replica
 from gateway.supervisor import replica_command, threads_per_replica
 
 logger = logging.getLogger("gateway")

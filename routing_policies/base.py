@@ -87,6 +87,7 @@ class Candidate:
     queued_tokens: int = 0  # uncached prompt tokens sent there, first token still awaited
     cached_tokens: int = 0  # of this request's prompt, expected in its prefix cache
     dedicated: bool = False  # it computes for us alone: one request delays the others there
+    limited: bool = False  # by its own word it would refuse now: for when nobody else is left
     chosen_at: float | None = None  # when it last was, for this model; on the context's clock
     coefficients: Coefficients = Coefficients()
     price: Price = Price()  # of this request, at this hour

@@ -77,7 +77,8 @@ class Policy:
                 dropped[candidate.endpoint] = limit
             else:
                 ranked.append(self._weigh(request, candidate, expected))
-        return Decision(self.picker.pick(ranked, context), dropped)
+        order = self.picker.pick(ranked, context)
+        return Decision(sorted(order, key=lambda r: r.candidate.limited), dropped)
 
     def _weigh(self, request: RouteRequest, candidate: Candidate, expected: Estimate) -> Ranked:
         cost = 0.0

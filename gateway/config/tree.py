@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from gateway.config.bind import Bytes, Date, Seconds, Secret
+from gateway.domain import CAPABILITIES as REQUESTED
+from gateway.providers.catalog import find_dialect
+from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.rules import EVERYTHING, Match
 from gateway.tariffs import Change
-from gateway.wire.needs import CAPABILITIES as REQUESTED
 from routing_policies.base import DATA_POLICIES
 
 
@@ -122,17 +125,26 @@ class Machine:
 @dataclass(frozen=True, slots=True)
 class EndpointTimeouts:
     connect: Seconds = Seconds(5)
-    first_event: Seconds = Seconds(600)
+    first_event: Seconds | None = None  # the dialect's patience: 600 s, or more where places wake
     between_events: Seconds = Seconds(60)
+    total: Seconds = Seconds(3600)
+    slowest: float = 0.0  # events per second of waiting, once the first has come
+
+    def __post_init__(self) -> None:
+        if self.slowest < 0:
+            raise ValueError("slowest is not negative")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    base_url: str
-    models: ModelMap
+    base_url: str | None = None  # None: where the dialect has its place
+    models: ModelMap = field(default_factory=ModelMap)
     dialect: str = "openai"
     api_key: Secret | None = None
-    secret: Secret | None = None  # a replica's, started by somebody else
+    api_keys: tuple[Secret, ...] = ()  # more of them, for when the first is refused or at its limit
+    secret: Secret | None = None  # beside the key: a replica's, or a Modal token's
+    headers: dict[str, Secret] = field(default_factory=dict)  # to send along
+    wake: bool = False  # have it start when the gateway does
     context_length: int | None = None
     dedicated: bool = False  # it computes for us alone, as a replica does
     prices: dict[str, ModelPrice] = field(default_factory=dict)
@@ -143,30 +155,61 @@ class Endpoint:
     timeouts: EndpointTimeouts = EndpointTimeouts()
 
     def __post_init__(self) -> None:
-        check_url(self.base_url)
-        for name, secret in (("api_key", self.api_key), ("secret", self.secret)):
-            if secret is not None and not is_token(secret.value):
+        if not self.models:
+            raise ValueError("needs 'models'")
+        provider = self.provider
+        if self.base_url is None and provider.URL is None:
+            raise ValueError(f"needs 'base_url': {self.dialect} has no place of its own")
+        check_url(self.url)
+        for name, secret in self._secrets():
+            if not is_token(secret.value):
                 raise ValueError(
                     f"{name} must be ASCII without white space, as a header carries it"
                 )
-        if self.dialect not in DIALECTS:
-            raise ValueError(f"dialect must be one of: {', '.join(DIALECTS)}")
+        if self.secret is not None and provider.secret_header is None:
+            raise ValueError(f"the dialect {self.dialect} has no secret: it has an api_key")
+        if self.secret is not None and len(self.key_values) > 1:
+            raise ValueError("a secret goes with one api_key: make an endpoint for each")
         if self.dialect == "replica" and self.secret is None:
             raise ValueError("a replica needs its secret: it refuses our fields without it")
-        if self.dialect != "replica" and self.secret is not None:
-            raise ValueError("only a replica has a secret; others have an api_key")
         for capability in self.capabilities or ():
             if capability not in CAPABILITIES:
                 raise ValueError(f"capabilities are some of: {', '.join(CAPABILITIES)}")
         _check_data_policy(self.data_policy)
         if self.context_length is not None and self.context_length < 1:
             raise ValueError("context_length must be at least 1")
+        for name in self.headers:
+            if not re.fullmatch(r"[A-Za-z0-9-]+", name) or name.lower() in FRAMING:
+                raise ValueError(f"{name!r} is no header to send along")
+
+    @property
+    def provider(self) -> type[OpenAICompatible]:
+        return find_dialect(self.dialect)
+
+    @property
+    def url(self) -> str:
+        return (self.base_url or self.provider.URL or "").rstrip("/")
+
+    @property
+    def key_values(self) -> list[str]:
+        """Those that the environment has."""
+        keys = (self.api_key, *self.api_keys)
+        return list(dict.fromkeys(k.value for k in keys if k is not None and not k.missing))
 
     @property
     def missing(self) -> str | None:
         """The environment variable without which this endpoint cannot be used."""
-        secrets = (self.api_key, self.secret)
-        return next((s.missing for s in secrets if s is not None and s.missing), None)
+        keys = {"api_key", "api_keys"} if self.key_values else set()  # one is enough
+        secrets = (secret for name, secret in self._secrets() if name not in keys)
+        return next((secret.missing for secret in secrets if secret.missing), None)
+
+    def _secrets(self) -> Iterator[tuple[str, Secret]]:
+        if self.api_key is not None:
+            yield "api_key", self.api_key
+        yield from (("api_keys", key) for key in self.api_keys)
+        if self.secret is not None:
+            yield "secret", self.secret
+        yield from ((f"headers.{name}", value) for name, value in self.headers.items())
 
 
 CAPABILITIES = (*REQUESTED, "isolates_tenants")
@@ -177,7 +220,8 @@ def _check_data_policy(name: str | None) -> None:
         raise ValueError(f"data_policy must be one of: {', '.join(DATA_POLICIES)}")
 
 
-DIALECTS = ("openai", "replica")
+FRAMING = {"host", "content-length", "transfer-encoding", "connection", "te", "upgrade"}
+"""What the HTTP client says itself."""
 
 
 @dataclass(frozen=True, slots=True)

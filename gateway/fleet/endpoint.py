@@ -103,6 +103,11 @@ class Endpoint:
         self.down_because = reason
 
     @property
+    def limited(self) -> bool:
+        """By its own word it would refuse what is sent now."""
+        return self.provider is not None and self.provider.rests_s() > 0
+
+    @property
     def load(self) -> Load:
         """What is ours of it."""
         return Load(self.in_flight, self.queued_tokens)
@@ -146,6 +151,7 @@ class Endpoint:
             queued_tokens=self.queued_tokens + others.queued_tokens,
             cached_tokens=cached_tokens,
             dedicated=self.dedicated,
+            limited=self.limited,
             chosen_at=self.chosen_at.get(model),
             coefficients=self.learning.coefficients,
             price=price,

@@ -79,6 +79,9 @@ class Unconnected:
     async def stats(self) -> None:
         return None
 
+    def rests_s(self) -> float:
+        return 0.0
+
 
 @dataclass(eq=False, slots=True)
 class Exchange:

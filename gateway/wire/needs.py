@@ -7,9 +7,6 @@ from typing import Any
 
 from gateway.domain import Json
 
-CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio")
-"""`json_schema`: answers in JSON by request, with a schema or without. `n`: several choices."""
-
 PARTS = {
     "image_url": "vision",
     "video_url": "vision",

@@ -18,9 +18,11 @@ from gateway.domain import (
     Usage,
 )
 from gateway.errors import InvalidRequest, UpstreamBroken
+from gateway.wire.error_body import Said, error_said
 from gateway.wire.fields import OWNED, check_fields
 from gateway.wire.needs import count_images, needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
+from gateway.wire.shapes import tell_cached, to_openai
 from gateway.wire.strict_json import parse_object
 
 
@@ -59,6 +61,7 @@ def parse_request(
         parts = completion_parts(model, body)
     session = body.get("session_id") or session
     hints = {**body, "session_id": session}
+    session = session or body.get("prompt_cache_key")
     return InferenceRequest(
         operation=operation,
         model=model,
@@ -136,8 +139,20 @@ def _max_tokens(operation: Operation, body: Json) -> int | None:
     return None
 
 
-def parse_event(raw: bytes) -> Event:
-    """One answer or one piece of a streamed one. Raises UpstreamBroken."""
+class ErrorInAnswer(Exception):
+    """What should have been an answer says that there will be none; what that means is the
+    dialect's to say."""
+
+    def __init__(self, said: Said) -> None:
+        super().__init__("an error in an answer")
+        self.said = said
+
+
+def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
+    """One answer or one piece of a streamed one. Raises UpstreamBroken or ErrorInAnswer.
+
+    `cached_tokens` are what was told beside it, for where it does not tell them itself.
+    """
     try:
         payload = json.loads(raw)
     except (ValueError, RecursionError):
@@ -145,13 +160,18 @@ def parse_event(raw: bytes) -> Event:
     if not isinstance(payload, dict):
         raise UpstreamBroken("the endpoint sent something that is not an answer")
     if payload.get("error") is not None:
-        raise UpstreamBroken("the endpoint reported an error in its answer")
+        raise ErrorInAnswer(error_said(payload))
+    to_openai(payload)
+    if isinstance(payload.get("usage"), dict):
+        tell_cached(payload["usage"], cached_tokens)
     usage = parse_usage(payload.get("usage"), payload.get("service_tier"))
     choices = payload.get("choices")
     if choices is None and usage is not None:
         choices = payload["choices"] = []  # some say so in the chunk that only has usage
     if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
         raise UpstreamBroken("the endpoint sent an answer without choices")
+    if any(choice.get("finish_reason") == "error" for choice in choices):
+        raise ErrorInAnswer(Said())
     return Event(
         payload=payload,
         usage=usage,
@@ -268,19 +288,6 @@ def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:
     if request.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return encode_json(body)
-
-
-def error_field(raw: bytes, name: str) -> str | None:
-    """A field of an endpoint's error body: OpenAI's shape, a flat one, or a bare string."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    error = body.get("error", body) if isinstance(body, dict) else None
-    if isinstance(error, str) and name == "message":
-        return error
-    value = error.get(name) if isinstance(error, dict) else None
-    return value if isinstance(value, str) else None
 
 
 def _keyed(key: bytes, purpose: bytes, value: bytes) -> bytes:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 def stats(epoch: str = "first", context_length: int | None = 2048) -> EndpointStats:
-    return EndpointStats(0, 0, None, context_length, ReplicaReport(epoch, 0, 0, None))
+    return EndpointStats(context_length=context_length, report=ReplicaReport(epoch, 0, 0, None))
 
 
 @asynccontextmanager
@@ -142,3 +142,22 @@ async def test_another_epoch_voids_the_placements_from_before() -> None:
         _, (candidate,), _ = fleet.snapshot(request)
     assert fleet.endpoints["a"].epoch == "second"
     assert candidate.cached_tokens == 0
+
+
+async def test_requests_that_others_sent_count_as_load() -> None:
+    engine = Scripted(EndpointStats(running=5, waiting=2))
+    async with watched(engine=engine) as fleet:
+        endpoint = fleet.endpoints["engine"]
+        with endpoint.lease(10), endpoint.lease(10):
+            await engine.all_told()
+            _, (candidate,), _ = fleet.snapshot(chat("hi"))
+    assert candidate.in_flight == 7
+    assert endpoint.in_flight == 0
+
+
+async def test_who_tells_no_load_has_none_but_ours() -> None:
+    engine = Scripted(EndpointStats(context_length=512))
+    async with watched(engine=engine) as fleet:
+        await engine.all_told()
+        _, (candidate,), _ = fleet.snapshot(chat("hi"))
+    assert (candidate.in_flight, candidate.context_length) == (0, 512)

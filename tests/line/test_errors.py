@@ -135,13 +135,24 @@ async def test_what_an_endpoint_finds_wrong_with_the_request_is_the_clients_to_k
     assert sum(len(u.received) for u in upstreams) == 1, "the next endpoint would say the same"
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404, 500, 503])
-async def test_trouble_between_us_and_an_endpoint_never_looks_like_the_clients(status):
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "upstream_key_refused"),
+        (402, "upstream_unpaid"),
+        (403, "upstream_key_refused"),
+        (404, "upstream_gone"),
+        (307, "upstream_refused"),
+        (500, "upstream_refused"),
+        (503, "upstream_refused"),
+    ],
+)
+async def test_trouble_between_us_and_an_endpoint_never_looks_like_the_clients(status, code):
     secret = {"error": {"message": "Incorrect API key sk-upstream-1234 at 10.0.0.9"}}
     async with gateway(Upstream(status=status, error=secret)) as g:
         error = await error_of(g)
     assert type(error) is openai.InternalServerError
-    assert (error.status_code, error.code) == (502, "upstream_refused")
+    assert (error.status_code, error.code) == (502, code)
     assert "sk-upstream" not in str(error)
     assert "10.0.0.9" not in str(error)
 

@@ -55,6 +55,13 @@ def test_packaged_policies_build_and_decide(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_who_would_refuse_by_its_own_word_stands_behind_everyone(name: str) -> None:
+    limited = {"limited": True}
+    assert order(decide(name, fleet(a=limited, b={}, c=limited)))[0] == "b"
+    assert order(decide(name, fleet(a=limited))) == "a", "but is better than nobody"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nobody_to_choose_from_is_a_decision_too(name: str) -> None:
     decision = decide(name, [])
     assert (list(decision.ranked), decision.dropped) == ([], {})

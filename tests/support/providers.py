@@ -24,6 +24,9 @@ class Silent:
     async def stats(self) -> EndpointStats | None:
         return None
 
+    def rests_s(self) -> float:
+        return 0.0
+
 
 class Scripted(Silent):
     """Answers `stats` with each of `answers` in turn, None being none; then it is mute.
