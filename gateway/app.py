@@ -32,6 +32,7 @@ from gateway.fleet.watch import watch
 from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
 from gateway.front.door import Door
+from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
@@ -72,6 +73,7 @@ class Gateway:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
         _warn_of_prices(self.config)
         self.live = Live()
+        self.drain = Drain()
         self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
         pacers = Pacers(self.fleet, self.clock)
@@ -83,7 +85,9 @@ class Gateway:
             [self.fleet, pacers, ExchangeLog(), *self.observers],
             self.clock,
             self.random,
+            self.config.server.longest_exchange,
         )
+        self._drain_by_hand(self.config)
         self._said_ready = False
         # Salts and prefix keys need only outlive what they name: this process's knowledge.
         self._secret = secrets.token_bytes(32)
@@ -99,16 +103,24 @@ class Gateway:
         door = _door(config)
         self.door.ring, self.door.limits = door.ring, door.limits
         self.dispatcher.rules = rules
+        self.dispatcher.longest_s = config.server.longest_exchange
+        self._drain_by_hand(config)
         self.dispatcher.pacers.use(rules.policies)
         for name in self._usable().keys() & config.endpoints.keys():
             self.fleet.endpoints[name].prices = _prices(config.endpoints[name])
 
+    def _drain_by_hand(self, config: Config) -> None:
+        for name, endpoint in self.fleet.endpoints.items():
+            endpoint.drained = name in config.drained
+
     def asgi(self) -> Starlette:
         models = Models(self.door, self.fleet, created=int(time.time()))
-        health = Health(self.fleet, self.live)
+        health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(operation, self.door, self.dispatcher, self._secret, self.clock)
+            endpoint = Completions(
+                operation, self.door, self.drain, self.dispatcher, self._secret, self.clock
+            )
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
         app = Starlette(
@@ -161,7 +173,12 @@ class Gateway:
 
     def _endpoints(self) -> list[Endpoint]:
         local = [
-            Endpoint(name, frozenset({replicas.serves or name.rpartition("-")[0]}), dedicated=True)
+            Endpoint(
+                name,
+                frozenset({replicas.serves or name.rpartition("-")[0]}),
+                dedicated=True,
+                draw=self.random.random,
+            )
             for name, replicas in self.config.replica_names().items()
         ]
         configured = [
@@ -171,6 +188,7 @@ class Gateway:
                 endpoint.context_length,
                 dedicated=endpoint.dedicated or endpoint.dialect == "replica",
                 prices=_prices(endpoint),
+                draw=self.random.random,
             )
             for name, endpoint in self._usable().items()
         ]

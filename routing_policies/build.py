@@ -109,17 +109,21 @@ def _class(policy: Policy, spec: object, *path: str | int) -> Policy:
 
 
 def _fallback(spec: object) -> Fallback:
-    given = _mapping(spec, "fallback takes: attempts, models", "fallback")
+    known = "attempts, models, resume"
+    given = _mapping(spec, f"fallback takes: {known}", "fallback")
     for key in given:
-        if key not in ("attempts", "models"):
-            raise PolicyError("fallback takes: attempts, models", "fallback", str(key))
+        if key not in ("attempts", "models", "resume"):
+            raise PolicyError(f"fallback takes: {known}", "fallback", str(key))
     attempts = given.get("attempts", Fallback().attempts)
     if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
         raise PolicyError(f"{attempts!r} is not a number of tries", "fallback", "attempts")
     models = given.get("models") or []
     if not isinstance(models, list) or not all(isinstance(m, str) and m for m in models):
         raise PolicyError("models is a list of models' names", "fallback", "models")
-    return Fallback(attempts, tuple(models))
+    resume = given.get("resume", True)
+    if not isinstance(resume, bool):
+        raise PolicyError("resume is true or false", "fallback", "resume")
+    return Fallback(attempts, tuple(models), resume)
 
 
 def _mapping(spec: object, wanted: str, *path: str | int) -> Mapping[str, Any]:

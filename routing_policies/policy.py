@@ -32,6 +32,7 @@ class Decision:
 class Fallback:
     attempts: int = 3  # tries per exchange and model, the first included
     models: tuple[str, ...] = ()  # asked for when no endpoint of the client's model answers
+    resume: bool = True  # a stream that breaks off is taken up by an endpoint that can
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from gateway.domain import Attempt, InferenceRequest, Outcome, ReplicaReport, Usage
-from gateway.fleet.endpoint import Endpoint
+from gateway.errors import UpstreamError
+from gateway.fleet.endpoint import EJECTED, Endpoint
 from gateway.fleet.learning import Average, Observation
 from gateway.fleet.placement import Match, PlacementIndex
 from gateway.fleet.tokens import TokenRatio, fewest
@@ -37,12 +39,24 @@ class Fleet:
         self, request: InferenceRequest
     ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
         """What a policy decides on, and the placements behind each candidate's cached tokens."""
-        matches = self._index.match(request.prefix, self._clock())
+        now = self._clock()
+        matches = self._index.match(request.prefix, now)
         candidates = [
-            endpoint.snapshot(request.model, self._cached_tokens(request, matches.get(name)))
+            endpoint.snapshot(request.model, self._cached_tokens(request, matches.get(name)), now)
             for name, endpoint in self.endpoints.items()
         ]
-        return self._route_request(request), candidates, matches
+        return self._route_request(request), _someone(request.model, candidates), matches
+
+    def rests(self, model: str) -> Mapping[str, UpstreamError]:
+        """What the endpoints that rest said, with what is left of their time."""
+        now = self._clock()
+        said: dict[str, UpstreamError] = {}
+        for name, endpoint in self.endpoints.items():
+            rest = endpoint.resting(model, now)
+            if model in endpoint.models and rest is not None:
+                left = max(0.0, rest.until - now)
+                said[name] = type(rest.error)(rest.error.message, retry_after_s=left)
+        return said
 
     def _route_request(self, request: InferenceRequest) -> RouteRequest:
         length = self._lengths.get((request.tenant, request.model))
@@ -119,8 +133,8 @@ class Fleet:
             (request.tenant, request.model), Average(OUTPUT_GUESS, weight=1)
         )
         length.learn(usage.completion_tokens, self._clock())
-        if attempt.first_event is None or attempt.last_event is None:
-            return
+        if attempt.first_event is None or attempt.last_event is None or attempt.resumed:
+            return  # who takes up an answer computes a part of it as a prompt
         # What was not told is taken as expected: it teaches nothing of the cache.
         told = (
             attempt.expected_cached_tokens if usage.cached_tokens is None else usage.cached_tokens
@@ -140,3 +154,15 @@ class Fleet:
             ),
             self._clock(),
         )
+
+
+def _someone(model: str, candidates: list[Candidate]) -> list[Candidate]:
+    """Where everyone of a model who could be asked is ejected, all of them are asked anyway: an
+    ejection spares requests a failure that others would not have, and there are no others."""
+    serving = [c for c in candidates if model in c.models]
+    if any(c.healthy for c in serving):
+        return candidates
+    return [
+        replace(c, healthy=True) if model in c.models and c.unavailable == EJECTED else c
+        for c in candidates
+    ]

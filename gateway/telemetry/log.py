@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from gateway.domain import Outcome
+from gateway.domain import Attempt, Outcome
 
 logger = logging.getLogger("gateway.exchange")
 
@@ -20,16 +20,25 @@ class ExchangeLog:
             outcome.principal.tenant,
             # A name that nobody serves is the caller's text, and could be anything.
             outcome.model if outcome.attempts else "-",
-            ",".join(attempt.endpoint for attempt in outcome.attempts) or "-",
+            ",".join(map(_tried, outcome.attempts)) or "-",
             f"{usage.prompt_tokens}({usage.cached_tokens})+{usage.completion_tokens}"
             if usage
             else "-",
-            _seconds(
-                outcome.started, outcome.attempts[-1].first_event if outcome.attempts else None
-            ),
+            _seconds(outcome.started, _first_event(outcome)),
             _seconds(outcome.started, outcome.finished),
             f" error={outcome.error}" if outcome.error else "",
         )
+
+
+def _first_event(outcome: Outcome) -> float | None:
+    return next((a.first_event for a in outcome.attempts if a.first_event is not None), None)
+
+
+def _tried(attempt: Attempt) -> str:
+    """`name`, `name:error` when it failed; before it what the try was for, if not for the whole."""
+    marks = {"hedge": attempt.hedge, "resumed": attempt.resumed, "probe": attempt.probe}
+    kind = "".join(f"{name}=" for name, holds in marks.items() if holds)
+    return f"{kind}{attempt.endpoint}{f':{attempt.error}' if attempt.error else ''}"
 
 
 def _seconds(start: float, end: float | None) -> str:

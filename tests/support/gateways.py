@@ -90,7 +90,7 @@ async def gateway(
             random=FirstInOrder(),
             source=source,
         )
-        url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s))
+        url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s, whole.drain))
         sdk = await stack.enter_async_context(
             AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=10)
         )
