@@ -165,7 +165,8 @@ class Dispatcher:
         if not delivery.begun and not isinstance(error, UpstreamError | ContextLengthExceeded):
             raise error  # the request's own fault, wherever it is sent
         now = self.clock()
-        tries.note(attempt.endpoint, error, delivered=attempt.delivered_tokens > 0, now=now)
+        broke = attempt.delivered_tokens > 0 or (delivery.begun and tries.broke is None)
+        tries.note(attempt.endpoint, error, broke=broke, now=now)
         if delivery.begun:
             if not self._may_resume(tries, delivery):
                 raise tries.broke or error
@@ -199,7 +200,8 @@ class Dispatcher:
             if choice is not None:
                 return choice
             waits = delivery.begun and self.clock() < tries.broke_at + RESUME_PATIENCE_S
-            if not tries.forgive() and not waits:
+            again = (waits or not delivery.begun) and tries.forgive()
+            if not again and not waits:
                 said = {**tries.said, **self.fleet.rests(tries.request.model)}
                 raise tries.broke or exhausted(tries.request.model, said)
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))

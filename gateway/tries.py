@@ -25,16 +25,16 @@ class Tries:
     failed: set[str] = field(default_factory=set)  # others are asked, while there are any
     rounds: int = 0  # in which everybody had failed
     resumes: int = 0
-    broke: GatewayError | None = None  # what ended the last attempt that delivered something
+    broke: GatewayError | None = None  # what ended the last attempt that had a part in the answer
     broke_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.left = self.fallback.attempts
 
-    def note(self, endpoint: str, error: GatewayError, *, delivered: bool, now: float) -> None:
-        """An endpoint failed. Where it had delivered something, the next tries are for the rest of
+    def note(self, endpoint: str, error: GatewayError, *, broke: bool, now: float) -> None:
+        """An endpoint failed. Where an answer `broke` by that, the next tries are for the rest of
         it, and begin to count anew."""
-        if delivered:
+        if broke:
             self.left, self.rounds = self.fallback.attempts, 0
             self.resumes += 1
             self.broke, self.broke_at = error, now
