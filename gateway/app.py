@@ -149,7 +149,9 @@ class Gateway:
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
                 self.fleet.endpoints[name].up(_provider(endpoint, transport))
-            watching = asyncio.create_task(watch(self.fleet, self.clock), name="endpoints are")
+            watching = asyncio.create_task(
+                watch(self.fleet, self.clock, on_reached=self._say_ready), name="endpoints are"
+            )
             watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
             if self.source is not None:
@@ -160,16 +162,14 @@ class Gateway:
                 stack.callback(reloading.cancel)
             local = LocalReplicas(self.config, self.fleet, transport, self._say_ready)
             await stack.enter_async_context(Supervisor(local.commands(), local))
-            if self.fleet.ready():
-                self._say_ready()
             yield
 
     def _say_ready(self) -> None:
         """Once, as soon as an endpoint answers, with a model that it serves."""
-        if not self._said_ready:
+        if not self._said_ready and self.fleet.ready():
             self._said_ready = True
-            healthy = (e for e in self.fleet.endpoints.values() if e.healthy)
-            self.on_ready(min(next(healthy).models))
+            ready = (e for e in self.fleet.endpoints.values() if e.ready)
+            self.on_ready(min(next(ready).models))
 
     def _endpoints(self) -> list[Endpoint]:
         local = [

@@ -60,11 +60,9 @@ class Delivery:
         self._by, self._before = (continuation if self._seen else None), self.tokens
         if self._by is None:
             return self._request
-        by_ids = self._by is Continuation.TOKEN_IDS and self._token_ids is not None
-        token_ids = tuple(self._token_ids or ()) if by_ids else None
+        token_ids = None if self._token_ids is None else tuple(self._token_ids)
         delivered = Delivered("".join(self._texts), token_ids, self.tokens)
-        request = dataclasses.replace(self._request, delivered=delivered)
-        return request if by_ids else _shortened(request, self.tokens)
+        return dataclasses.replace(self._request, delivered=delivered)
 
     def take(self, event: Event) -> Event | None:
         """The event as the client gets it, if anything of it is news. Raises UpstreamBroken."""
@@ -128,17 +126,6 @@ def _is_text(request: InferenceRequest) -> bool:
     if any(asked.get(name) for name in (*REDRAWN, "echo", "suffix")):
         return False
     return request.operation is Operation.CHAT or isinstance(asked.get("prompt"), str)
-
-
-def _shortened(request: InferenceRequest, tokens: int) -> InferenceRequest:
-    """With room for what is left: by text, what was delivered counts as a prompt."""
-    if request.max_tokens is None:
-        return request
-    left = max(1, request.max_tokens - tokens)
-    names = ("max_tokens", "max_completion_tokens")
-    limits = {name: left for name in names if request.forwarded.get(name) is not None}
-    forwarded = {**request.forwarded, **limits}
-    return dataclasses.replace(request, forwarded=forwarded, max_tokens=left)
 
 
 def _moved(usage: Usage, tokens: int) -> Usage:

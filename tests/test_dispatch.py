@@ -161,11 +161,10 @@ def test_who_goes_on_from_text_has_its_usage_made_whole() -> None:
             fake.continuation = Continuation.TEXT
             world.fleet.endpoints[name].up(fake)
         first.breaks_at = 2
-        client = await world.ask(max_tokens=50)
+        client = await world.ask()
         ((_, _, request),) = second.asked
         assert request.delivered is not None
         assert (request.delivered.text, request.delivered.tokens) == ("It was ", 2)
-        assert (request.max_tokens, request.forwarded["max_tokens"]) == (48, 48)
         assert (client.text, client.roles, client.finishes) == ("".join(ANSWER), 1, 1)
         assert client.usage == Usage(10, 6, 0)
         assert client.outcome.attempts[1].billed == Usage(12, 4, 0)

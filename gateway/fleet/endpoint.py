@@ -40,6 +40,7 @@ class Lease:
 
     def first_event(self, now: float) -> None:
         """The prompt is computed: its tokens no longer stand in the endpoint's queue."""
+        self._endpoint.reached = True
         self._endpoint.breaker.answers(now)
         self._end_queueing()
 
@@ -55,6 +56,7 @@ class Endpoint:
     context_length: int | None = None
     provider: Provider | None = None  # None while there is nobody to talk to
     down_because: str | None = None
+    reached: bool = False  # it has answered something; a config alone proves nothing
     drained: bool = False  # by hand: what runs there ends, nothing new begins
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
     dedicated: bool = False  # it computes for us alone
@@ -77,6 +79,10 @@ class Endpoint:
     def healthy(self) -> bool:
         """There is somebody to ask, as far as asking for nothing can tell."""
         return self.provider is not None and self.down_because is None and not self.drained
+
+    @property
+    def ready(self) -> bool:
+        return self.healthy and self.reached
 
     def unavailable(self, model: str, now: float) -> str | None:
         """Why no request for `model` should be sent there."""

@@ -33,7 +33,7 @@ class Fleet:
         return list(dict.fromkeys(names))
 
     def ready(self) -> bool:
-        return any(endpoint.healthy for endpoint in self.endpoints.values())
+        return any(endpoint.ready for endpoint in self.endpoints.values())
 
     def snapshot(
         self, request: InferenceRequest

@@ -40,3 +40,7 @@ class Provider(Protocol):
         Raises UpstreamError.
         """
         ...
+
+    async def probe(self) -> None:
+        """Ask for something that is free. Raises UpstreamError when there is no good answer."""
+        ...

@@ -31,6 +31,8 @@ MAX_BODY = 64 * 1024 * 1024
 """Bytes of an answer that is not streamed, good or bad."""
 
 
+PROBE_TIMEOUT_S = 10.0
+
 LAST_BYTES_S = 0.05
 """How long to wait for the end of a body whose last event has come."""
 
@@ -70,6 +72,22 @@ class OpenAICompatible:
 
     async def stats(self) -> ReplicaStats | None:
         return None
+
+    async def probe(self) -> None:
+        """Its list of models, which costs nothing; that it has none (404) is an answer too."""
+        headers = {"accept-encoding": "identity", **self.headers("probe")}
+        request = httpx.Request(
+            "GET",
+            f"{self.base_url}/models",
+            headers=headers,
+            extensions={"timeout": {"connect": self.timeouts.connect}},
+        )
+        with translated():
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                response = await self.transport.handle_async_request(request)
+                await response.aclose()
+        if response.status_code not in (200, 404, 405):
+            raise UpstreamRefused(f"the endpoint answered with status {response.status_code}")
 
     # What all dialects share.
 

@@ -79,6 +79,9 @@ class Unconnected:
     async def stats(self) -> None:
         return None
 
+    async def probe(self) -> None:
+        return None
+
 
 @dataclass(eq=False, slots=True)
 class Exchange:

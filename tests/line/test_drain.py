@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_first_it_says_that_it_is_not_ready_and_still_answers() -> None:
     async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        await g.reached()
         assert (await client.get(f"{g.url}/ready")).status_code == 200
         g.gateway.drain.noticed = True
         ready = await client.get(f"{g.url}/ready")

@@ -50,6 +50,13 @@ class Running:
     settled: Settled
     sdk: AsyncOpenAI
 
+    async def reached(self) -> None:
+        """Somebody was asked and has answered."""
+        async with asyncio.timeout(5):
+            while not self.gateway.fleet.ready():
+                await asyncio.sleep(0.001)
+                assert self.gateway.fleet.endpoints
+
     def in_flight(self) -> dict[str, int]:
         return {name: e.in_flight for name, e in self.gateway.fleet.endpoints.items()}
 

@@ -24,6 +24,9 @@ class Silent:
     async def stats(self) -> ReplicaStats | None:
         return None
 
+    async def probe(self) -> None:
+        return None
+
 
 class Scripted(Silent):
     """Answers `stats` with each of `answers` in turn, None being none; then it is mute.

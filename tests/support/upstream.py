@@ -41,6 +41,8 @@ class Upstream:
     extra: dict[int, dict[str, Any]] = field(default_factory=dict)  # what a piece's choice adds
     report: dict[str, Any] | None = None
 
+    models_status: int = 200  # what asking for its models gives
+    probes: int = 0
     received: list[Received] = field(default_factory=list)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,6 +57,10 @@ class Upstream:
         while (message := await receive()).get("more_body"):
             raw += message["body"]
         raw += message.get("body", b"")
+        if scope["path"].endswith("/models"):
+            self.probes += 1
+            await self._send_json(send, self.models_status, {"object": "list", "data": []})
+            return
         if scope["path"] == "/stats":  # as a replica
             told = {"epoch": "e", "running": 0, "queued_tokens": 0, "horizon_age_s": None}
             await self._send_json(send, 200, told)
