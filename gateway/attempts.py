@@ -50,16 +50,13 @@ class Attempts:
     async def on(
         self,
         choice: Choice,
+        attempt: Attempt,
         request: InferenceRequest,
         outcome: Outcome,
         gate: AbstractAsyncContextManager[Any],
-        *,
-        resumed: bool = False,
     ) -> AsyncIterator[tuple[Attempt, AsyncIterator[Event]]]:
         """The endpoint's events, the first of which is there; until then `gate` is held."""
         endpoint = self.fleet.endpoints[choice.endpoint]
-        attempt = choice.attempt(self.clock())
-        attempt.resumed = resumed
         outcome.attempts.append(attempt)
         self.fleet.sent(request, endpoint.name)
         try:

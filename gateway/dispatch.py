@@ -33,12 +33,13 @@ from gateway.exhausted import exhausted
 from gateway.extra_tries import ExtraTries
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import Match
+from gateway.hedge import Opened, Racer, hedge_after_s, race
 from gateway.pacer import Pacers
 from gateway.providers.base import Continuation
 from gateway.rules import Rules
 from gateway.tries import Tries
 from routing_policies.base import Candidate, Context, Ranked
-from routing_policies.policy import Decision, Policy
+from routing_policies.policy import Decision, Hedge, Policy
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Dispatcher:
     def __post_init__(self) -> None:
         self._attempts = Attempts(self.fleet, self.clock)
         self._resuming = asyncio.Semaphore(RESUMES_AT_ONCE)
+        self._hedges: dict[tuple[str, Hedge], ExtraTries] = {}  # by the policy's name
 
     @asynccontextmanager
     async def open(
@@ -135,7 +137,8 @@ class Dispatcher:
             choice = await self._next(tries, policy, outcome, delivery)
             before = delivery.tokens
             try:
-                async with self._attempt(choice, outcome, delivery) as (attempt, events):
+                opening = self._open(choice, tries, policy, outcome, delivery)
+                async with opening as (attempt, events):
                     async for event in events:
                         if event.usage is not None:
                             attempt.billed = delivery.billed(event.usage)
@@ -147,16 +150,41 @@ class Dispatcher:
             except GatewayError as exc:
                 if delivery.finished:
                     return  # what is missing came after the answer
-                self._note(exc, outcome.attempts[-1], tries, delivery)
+                self._note(exc, tries.culprit(outcome.attempts), tries, delivery)
 
-    def _attempt(
-        self, choice: Choice, outcome: Outcome, delivery: Delivery
-    ) -> AbstractAsyncContextManager[tuple[Attempt, AsyncIterator[Event]]]:
-        """From here on until its first event nothing but the endpoint is waited for."""
+    def _open(
+        self,
+        choice: Choice,
+        tries: Tries,
+        policy: Policy,
+        outcome: Outcome,
+        delivery: Delivery,
+    ) -> AbstractAsyncContextManager[Opened]:
+        """An attempt, past its first event. Where the policy hedges, a second one may win."""
         endpoint = self.fleet.endpoints[choice.endpoint]
         request = delivery.request_for(endpoint.continuation)
+        attempt = choice.attempt(self.clock())
+        attempt.resumed = delivery.begun
         gate = self._resuming if delivery.begun else nullcontext()
-        return self._attempts.on(choice, request, outcome, gate, resumed=delivery.begun)
+        opening = self._attempts.on(choice, attempt, request, outcome, gate)
+        hedge = policy.fallback.hedge
+        if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:
+            return opening
+        hedges = self._hedges.setdefault((policy.name, hedge), ExtraTries(hedge.at_most, least=0))
+        hedges.requested(self.clock())
+
+        def second() -> Racer | None:
+            other = self._decide(tries, policy, outcome, delivery, without=choice.endpoint)
+            if other is None or not other.ranked.candidate.dedicated:
+                return None
+            if not hedges.take(self.clock()):
+                return None
+            attempt = other.attempt(self.clock())
+            attempt.hedge = True
+            return Racer(attempt, self._attempts.on(other, attempt, request, outcome, gate))
+
+        after_s = hedge_after_s(hedge, choice.ranked)
+        return race(Racer(attempt, opening), after_s, second, tries.note)
 
     def _note(
         self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery
@@ -166,7 +194,7 @@ class Dispatcher:
             raise error  # the request's own fault, wherever it is sent
         now = self.clock()
         broke = attempt.delivered_tokens > 0 or (delivery.begun and tries.broke is None)
-        tries.note(attempt.endpoint, error, broke=broke, now=now)
+        tries.note(attempt, error, broke=broke, now=now)
         if delivery.begun:
             if not self._may_resume(tries, delivery):
                 raise tries.broke or error
@@ -208,18 +236,24 @@ class Dispatcher:
             await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
 
     def _decide(
-        self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
+        self,
+        tries: Tries,
+        policy: Policy,
+        outcome: Outcome,
+        delivery: Delivery,
+        without: str | None = None,
     ) -> Choice | None:
         """The policy's first choice among those that have not failed and can do what is left."""
         request = tries.request
         asked, candidates, matches = self.fleet.snapshot(request)
-        left = [c for c in candidates if c.endpoint not in tries.failed]
+        left = [c for c in candidates if c.endpoint not in (*tries.failed, without)]
         if delivery.begun:
             left = self._able(left, delivery)
         dearer = self.pacers.multiplier(policy.name)
         context = Context(self.clock(), self.random.random(), budget_multiplier=dearer)
         decision = policy.decide(asked, left, context)
-        if not tries.said:
+        if not tries.decided:
+            tries.decided = True
             outcome.request, outcome.considered = request, _considered(decision, candidates)
             _check_context(request, candidates, decision)
         for ranked in decision.ranked:

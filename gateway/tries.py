@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.domain import InferenceRequest
+from gateway.domain import Attempt, InferenceRequest
 from gateway.errors import (
     ContextLengthExceeded,
     GatewayError,
@@ -23,6 +24,8 @@ class Tries:
     left: int = field(init=False)
     said: dict[str, GatewayError] = field(default_factory=dict)  # by each endpoint, last
     failed: set[str] = field(default_factory=set)  # others are asked, while there are any
+    noted: list[Attempt] = field(default_factory=list)
+    decided: bool = False  # at least once
     rounds: int = 0  # in which everybody had failed
     resumes: int = 0
     broke: GatewayError | None = None  # what ended the last attempt that had a part in the answer
@@ -31,7 +34,16 @@ class Tries:
     def __post_init__(self) -> None:
         self.left = self.fallback.attempts
 
-    def note(self, endpoint: str, error: GatewayError, *, broke: bool, now: float) -> None:
+    def culprit(self, attempts: Sequence[Attempt]) -> Attempt:
+        """The attempt that has failed and is not noted yet; where two race it need not be the
+        last."""
+        return next(
+            a for a in attempts if a.error is not None and all(a is not n for n in self.noted)
+        )
+
+    def note(
+        self, attempt: Attempt, error: GatewayError, *, broke: bool = False, now: float = 0.0
+    ) -> None:
         """An endpoint failed. Where an answer `broke` by that, the next tries are for the rest of
         it, and begin to count anew."""
         if broke:
@@ -40,8 +52,9 @@ class Tries:
             self.broke, self.broke_at = error, now
         elif self.broke is None or _took_work(error):
             self.left -= 1  # to take up an answer takes patience with who is not there yet
-        self.said[endpoint] = error
-        self.failed.add(endpoint)
+        self.noted.append(attempt)
+        self.said[attempt.endpoint] = error
+        self.failed.add(attempt.endpoint)
 
     def may_ask(self, candidate: Candidate) -> bool:
         """It serves the model, and what others said does not speak against it."""

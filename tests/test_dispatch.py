@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.domain import Usage
+from gateway.domain import Ended, Usage
 from gateway.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -198,6 +198,78 @@ def test_a_deadline_ends_an_exchange_wherever_it_is() -> None:
     run(story)
 
 
+HEDGED: dict[str, Any] = {"fallback": {"hedge": {"after": "1s", "at_most": "50%"}}}
+
+
+def test_a_hedge_overtakes_an_endpoint_that_is_late_and_ends_it_at_once() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=3, **HEDGED)
+        world.fakes["e0"].first_s = 30.0
+        began = clock()
+        client = await world.ask()
+        assert client.text == "".join(ANSWER)
+        assert clock() - began == pytest.approx(1 + 0.5 + 0.1 * len(ANSWER))
+        late, hedge = client.outcome.attempts
+        assert (late.ended, hedge.ended) == (Ended.OVERTAKEN, Ended.FINISHED)
+        assert (late.hedge, hedge.hedge) == (False, True)
+        assert not any(e.in_flight for e in world.fleet.endpoints.values())
+
+    run(story)
+
+
+def test_hedges_are_a_share_of_the_requests() -> None:
+    async def story(clock: Callable[[], float]) -> int:
+        world = World(clock, count=2, **HEDGED)
+        for fake in world.fakes.values():
+            fake.first_s = 3.0
+        clients = await asyncio.gather(*(world.ask() for _ in range(20)))
+        assert all(client.text == "".join(ANSWER) for client in clients)
+        return sum(a.hedge for client in clients for a in client.outcome.attempts)
+
+    assert run(story) == 10
+
+
+def test_no_hedge_goes_where_both_tries_would_be_billed() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=2, **HEDGED)
+        world.fakes["e0"].first_s = 3.0
+        for endpoint in world.fleet.endpoints.values():
+            endpoint.dedicated = False
+        client = await world.ask()
+        assert [a.endpoint for a in client.outcome.attempts] == ["e0"]
+
+    run(story)
+
+
+def test_when_one_of_two_fails_the_other_answers() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=2, **HEDGED)
+        for late, broken in (("e0", "e1"), ("e1", "e0")):
+            world.fakes[late].first_s, world.fakes[late].refuses = 4.0, None
+            world.fakes[broken].first_s = 1.5
+            world.fakes[broken].refuses = UpstreamRefused("500")
+            client = await world.ask()
+            assert client.text == "".join(ANSWER)
+
+    run(story)
+
+
+def test_a_hang_up_ends_both() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=2, **HEDGED)
+        for fake in world.fakes.values():
+            fake.first_s = 30.0
+        asking = asyncio.create_task(world.ask())
+        await asyncio.sleep(2.0)
+        assert [fake.open_now for fake in world.fakes.values()] == [1, 1]
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert [fake.open_now for fake in world.fakes.values()] == [0, 0]
+        assert not any(e.in_flight for e in world.fleet.endpoints.values())
+
+    run(story)
+
+
 BEHAVIOURS: list[dict[str, Any]] = [
     {},
     {"first_s": 3.0},
@@ -215,10 +287,12 @@ BEHAVIOURS: list[dict[str, Any]] = [
 class Dispatching(RuleBasedStateMachine):
     """Clients come, leave and wait while endpoints fail, go and come back."""
 
+    policy: ClassVar[dict[str, Any]] = {}
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualLoop()
-        self.world = World(self.loop.time, count=3)
+        self.world = World(self.loop.time, count=3, **self.policy)
         self.asking: list[asyncio.Task[Client]] = []
         self.left: set[asyncio.Task[Client]] = set()
 
@@ -308,3 +382,13 @@ class Dispatching(RuleBasedStateMachine):
 
 Dispatching.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestDispatching = Dispatching.TestCase
+
+
+class Hedging(Dispatching):
+    """The same, where a late answer is raced."""
+
+    policy = HEDGED
+
+
+Hedging.TestCase.settings = Dispatching.TestCase.settings
+TestHedging = Hedging.TestCase

@@ -127,7 +127,7 @@ class World:
         draws = random.Random(7)
         self.fakes = {f"e{i}": Fake(clock) for i in range(count)}
         endpoints = [
-            Watched(name, frozenset("m"), provider=fake, draw=draws.random)
+            Watched(name, frozenset("m"), provider=fake, draw=draws.random, dedicated=True)
             for name, fake in self.fakes.items()
         ]
         for endpoint in endpoints:
