@@ -1,10 +1,10 @@
 """
 What an endpoint's failure costs a client: `python -m benchmarks.failover`.
 
-Two small endpoints behind a whole gateway, over real sockets on one machine. One of them fails every
-seventh request at once; what a failed-over answer takes longer than a direct one of the same run is
-what failing over costs. Then streams of a mix of requests are each cut after their second piece: the
-share that ends whole is the resumable share.
+Two small endpoints behind a whole gateway, over real sockets on one machine. One of them fails
+every seventh request at once; what a failed-over answer takes longer than a direct one of the same
+run is what failing over costs. Then streams of a mix of requests are each cut after their second
+piece: the share that ends whole is the resumable share.
 """
 
 from __future__ import annotations
