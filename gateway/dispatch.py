@@ -19,8 +19,9 @@ from typing import Protocol
 
 from gateway.attempts import Attempts, Choice, chained
 from gateway.deadline import deadline
+from gateway.decider import Decider
 from gateway.delivery import Delivery
-from gateway.domain import Attempt, Considered, Event, InferenceRequest, Outcome, Principal
+from gateway.domain import Attempt, Event, InferenceRequest, Outcome, Principal
 from gateway.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -32,18 +33,13 @@ from gateway.errors import (
 from gateway.exhausted import exhausted
 from gateway.extra_tries import ExtraTries
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.placement import Match
 from gateway.hedge import Opened, Racer, hedge_after_s, race
 from gateway.pacer import Pacers
-from gateway.providers.base import Continuation
 from gateway.rules import Rules
 from gateway.tries import Tries
-from routing_policies.base import Candidate, Context, Ranked
-from routing_policies.policy import Decision, Hedge, Policy
+from routing_policies.policy import Hedge, Policy
 
 logger = logging.getLogger(__name__)
-
-NO_MATCH = Match(size=0, tokens=None, touched=0.0)
 
 BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
 """Before the same endpoint is asked again because there is no other: doubling, half by chance."""
@@ -77,6 +73,7 @@ class Dispatcher:
     retries: ExtraTries = field(default_factory=ExtraTries)
 
     def __post_init__(self) -> None:
+        self._decider = Decider(self.fleet, self.pacers, self.clock, self.random)
         self._attempts = Attempts(self.fleet, self.clock)
         self._resuming = asyncio.Semaphore(RESUMES_AT_ONCE)
         self._hedges: dict[tuple[str, Hedge], ExtraTries] = {}  # by the policy's name
@@ -174,7 +171,7 @@ class Dispatcher:
         hedges.requested(self.clock())
 
         def second() -> Racer | None:
-            other = self._decide(tries, policy, outcome, delivery, without=choice.endpoint)
+            other = self._decider.choose(tries, policy, outcome, delivery, without=choice.endpoint)
             if other is None or not other.ranked.candidate.dedicated:
                 return None
             if not hedges.take(self.clock()):
@@ -224,7 +221,7 @@ class Dispatcher:
         if delivery.begun:
             await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
         while True:
-            choice = self._decide(tries, policy, outcome, delivery)
+            choice = self._decider.choose(tries, policy, outcome, delivery)
             if choice is not None:
                 return choice
             waits = delivery.begun and self.clock() < tries.broke_at + RESUME_PATIENCE_S
@@ -234,43 +231,6 @@ class Dispatcher:
                 raise tries.broke or exhausted(tries.request.model, said)
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
             await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
-
-    def _decide(
-        self,
-        tries: Tries,
-        policy: Policy,
-        outcome: Outcome,
-        delivery: Delivery,
-        without: str | None = None,
-    ) -> Choice | None:
-        """The policy's first choice among those that have not failed and can do what is left."""
-        request = tries.request
-        asked, candidates, matches = self.fleet.snapshot(request)
-        left = [c for c in candidates if c.endpoint not in (*tries.failed, without)]
-        if delivery.begun:
-            left = self._able(left, delivery)
-        dearer = self.pacers.multiplier(policy.name)
-        context = Context(self.clock(), self.random.random(), budget_multiplier=dearer)
-        decision = policy.decide(asked, left, context)
-        if not tries.decided:
-            tries.decided = True
-            outcome.request, outcome.considered = request, _considered(decision, candidates)
-            _check_context(request, candidates, decision)
-        for ranked in decision.ranked:
-            name = ranked.candidate.endpoint
-            # Health is a filter's to judge; that there is somebody to talk to, and that he serves
-            # the model, is not for a policy to choose.
-            endpoint = self.fleet.endpoints[name]
-            if endpoint.provider and not endpoint.drained and tries.may_ask(ranked.candidate):
-                return Choice(ranked, matches.get(name, NO_MATCH))
-        return None
-
-    def _able(self, candidates: Sequence[Candidate], delivery: Delivery) -> list[Candidate]:
-        """Those that can take up the answer; where somebody can do so exactly, only they."""
-        how = {c.endpoint: self.fleet.endpoints[c.endpoint].continuation for c in candidates}
-        able = [c for c in candidates if delivery.fits(how[c.endpoint])]
-        exact = [c for c in able if how[c.endpoint] is Continuation.TOKEN_IDS and c.healthy]
-        return exact or able
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
@@ -295,41 +255,3 @@ def _in_turn(
         if model != request.model and principal.may_use(model):
             # Prefix keys are of the client's model: what this leaves in a cache they do not name.
             yield dataclasses.replace(request, model=model, prefix=())
-
-
-def _check_context(
-    request: InferenceRequest, candidates: Sequence[Candidate], decision: Decision
-) -> None:
-    """Why nobody is left is for the trace, not for callers: but for this, which is theirs."""
-    serving = [c.endpoint for c in candidates if request.model in c.models]
-    if serving and all(decision.dropped.get(name) == "fits_context" for name in serving):
-        raise ContextLengthExceeded(
-            f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
-        )
-
-
-def _considered(decision: Decision, candidates: Sequence[Candidate]) -> tuple[Considered, ...]:
-    unavailable = {c.endpoint: c.unavailable for c in candidates}
-    dropped = [
-        Considered(name, dropped_by, unavailable.get(name))
-        for name, dropped_by in decision.dropped.items()
-    ]
-    return (*(_in_numbers(ranked) for ranked in decision.ranked), *dropped)
-
-
-def _in_numbers(ranked: Ranked) -> Considered:
-    candidate, estimate = ranked.candidate, ranked.estimate
-    return Considered(
-        endpoint=candidate.endpoint,
-        dropped_by=None,
-        unavailable=candidate.unavailable,
-        cost=ranked.cost,
-        ttft_s=estimate.ttft_s,
-        tpot_s=estimate.tpot_s,
-        cost_usd=estimate.cost_usd,
-        cached_tokens=estimate.cached_tokens,
-        uncached_tokens=estimate.uncached_tokens,
-        p_miss=estimate.p_miss,
-        in_flight=candidate.in_flight,
-        queued_tokens=candidate.queued_tokens,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,8 @@ import httpx
 import openai
 import pytest
 
-from gateway.config.bind import Secret
+from gateway.config.bind import Seconds, Secret
+from gateway.config.tree import EndpointTimeouts
 from gateway.extra_tries import ExtraTries
 from gateway.rules import always
 from routing_policies.build import build_policy
@@ -65,6 +67,16 @@ async def test_the_client_sees_one_stream(kind: str) -> None:
     assert "continue_token_ids" not in given[0]
     assert given[1].pop("continue_token_ids") == list(range(outcome.attempts[0].delivered_tokens))
     assert given[0] == given[1]
+
+
+async def test_a_stream_that_falls_silent_is_taken_up_too() -> None:
+    impatient = EndpointTimeouts(between_events=Seconds(0.2))
+    first, second = Upstream(hold_at=2), Upstream()
+    async with gateway(first, second, endpoint={**REPLICA, "timeouts": impatient}) as g:
+        assert (await raw_stream(g))[-1] == "[DONE]"
+        (outcome,) = await g.settled.wait_for(1)
+        await asyncio.wait_for(first.hung_up.wait(), 2)
+    assert [a.error for a in outcome.attempts] == ["upstream_timeout", None]
 
 
 async def test_what_each_attempt_is_billed_is_not_what_the_client_is_told() -> None:
