@@ -46,7 +46,8 @@ BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
 
 RESUME_SPREAD_S = 0.1
 RESUMES_AT_ONCE = 8
-"""When an endpoint dies under many streams, the others must not get them all in one moment."""
+"""When an endpoint dies under many streams, another must not get them all in one moment: so many
+wait there for their first event."""
 
 MOST_RESUMES = 8
 """A stream that breaks more often is given up: there is something wrong with the answer itself."""
@@ -75,7 +76,7 @@ class Dispatcher:
     def __post_init__(self) -> None:
         self._decider = Decider(self.fleet, self.pacers, self.clock, self.random)
         self._attempts = Attempts(self.fleet, self.clock)
-        self._resuming = asyncio.Semaphore(RESUMES_AT_ONCE)
+        self._resuming = {name: asyncio.Semaphore(RESUMES_AT_ONCE) for name in self.fleet.endpoints}
         self._hedges: dict[tuple[str, Hedge], ExtraTries] = {}  # by the policy's name
 
     @asynccontextmanager
@@ -111,7 +112,10 @@ class Dispatcher:
         self, request: InferenceRequest, policy: Policy, outcome: Outcome
     ) -> AsyncGenerator[Event]:
         failure: GatewayError | None = None
+        took_work = False
         for asked in _in_turn(request, policy.fallback.models, outcome.principal):
+            if took_work and not self.retries.take(self.clock()):
+                break
             delivery = Delivery(asked)
             try:
                 async with aclosing(self._whole(asked, policy, outcome, delivery)) as events:
@@ -122,6 +126,7 @@ class Dispatcher:
                 if delivery.begun:
                     raise
                 failure = failure or exc  # what the client hears is of its own model
+                took_work = isinstance(exc, UpstreamError) and exc.took_work
         assert failure is not None
         raise failure
 
@@ -136,6 +141,8 @@ class Dispatcher:
             try:
                 opening = self._open(choice, tries, policy, outcome, delivery)
                 async with opening as (attempt, events):
+                    # Whoever answers stands last, for all who ask later.
+                    outcome.attempts.sort(key=lambda other: other is attempt)
                     async for event in events:
                         if event.usage is not None:
                             attempt.billed = delivery.billed(event.usage)
@@ -162,7 +169,7 @@ class Dispatcher:
         request = delivery.request_for(endpoint.continuation)
         attempt = choice.attempt(self.clock())
         attempt.resumed = delivery.begun
-        gate = self._resuming if delivery.begun else nullcontext()
+        gate = self._resuming[endpoint.name] if delivery.begun else nullcontext()
         opening = self._attempts.on(choice, attempt, request, outcome, gate)
         hedge = policy.fallback.hedge
         if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:

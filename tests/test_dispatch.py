@@ -58,6 +58,33 @@ def test_when_everything_fails_endpoints_see_a_fifth_more_than_clients_ask(
     assert requests < run(story) <= 1.2 * requests + 3
 
 
+def test_models_to_fall_back_on_are_no_way_around_the_budget() -> None:
+    async def story(clock: Callable[[], float]) -> int:
+        world = World(clock, count=2, fallback={"models": ["n"]})
+        for endpoint, fake in zip(
+            world.fleet.endpoints.values(), world.fakes.values(), strict=True
+        ):
+            endpoint.models = frozenset("mn")
+            fake.refuses = UpstreamRefused("500")
+        await asyncio.gather(*(world.ask() for _ in range(100)))
+        return sum(len(fake.asked) for fake in world.fakes.values())
+
+    assert run(story) <= 123
+
+
+def test_whoever_answers_stands_last_also_when_it_was_asked_first() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=2, **HEDGED)
+        world.fakes["e0"].first_s, world.fakes["e1"].first_s = 1.2, 30.0
+        client = await world.ask()
+        assert [(a.endpoint, a.ended) for a in client.outcome.attempts] == [
+            ("e1", Ended.OVERTAKEN),
+            ("e0", Ended.FINISHED),
+        ]
+
+    run(story)
+
+
 def test_refusals_before_any_work_spend_no_budget() -> None:
     async def story(clock: Callable[[], float]) -> None:
         world = World(clock, count=3)
@@ -209,7 +236,7 @@ def test_a_hedge_overtakes_an_endpoint_that_is_late_and_ends_it_at_once() -> Non
         client = await world.ask()
         assert client.text == "".join(ANSWER)
         assert clock() - began == pytest.approx(1 + 0.5 + 0.1 * len(ANSWER))
-        late, hedge = client.outcome.attempts
+        late, hedge = client.outcome.attempts  # whoever answers is the last
         assert (late.ended, hedge.ended) == (Ended.OVERTAKEN, Ended.FINISHED)
         assert (late.hedge, hedge.hedge) == (False, True)
         assert not any(e.in_flight for e in world.fleet.endpoints.values())
@@ -341,7 +368,7 @@ class Dispatching(RuleBasedStateMachine):
     def leases_are_what_is_open(self) -> None:
         for name, fake in self.world.fakes.items():
             endpoint = self.world.fleet.endpoints[name]
-            waiting = self.world.dispatcher._resuming  # holds a lease while it waits for its turn
+            waiting = self.world.dispatcher._resuming[name]  # it holds a lease for its turn
             assert endpoint.in_flight >= fake.open_now
             if not waiting.locked():
                 assert endpoint.in_flight == fake.open_now
