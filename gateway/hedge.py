@@ -44,14 +44,14 @@ class Racer:
     def __post_init__(self) -> None:
         self.task = asyncio.create_task(self.held.enter_async_context(self.opening))
 
-    async def end(self) -> None:
+    async def end(self, how: Ended) -> None:
         """Nothing of it is left when this returns, whatever it was doing."""
         self.task.cancel()
         with anyio.CancelScope(shield=True):  # a hang-up must not leave a lease to its own devices
             await asyncio.wait([self.task])
             await self.held.aclose()
         if self.attempt.error is None:
-            self.attempt.ended = Ended.OVERTAKEN
+            self.attempt.ended = how
 
 
 @asynccontextmanager
@@ -70,13 +70,13 @@ async def race(
             racers.append(other)
         winner = await _first_to_open(racers, lost)
         for loser in [racer for racer in racers if racer is not winner]:
-            await loser.end()
+            await loser.end(Ended.OVERTAKEN)
         async with winner.held:
             racers = []
             yield winner.task.result()
     finally:
         for racer in racers:
-            await racer.end()
+            await racer.end(Ended.HUNG_UP)
 
 
 async def _first_to_open(

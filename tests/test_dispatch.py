@@ -292,6 +292,8 @@ def test_a_hang_up_ends_both() -> None:
         asking.cancel()
         await asyncio.wait([asking])
         assert [fake.open_now for fake in world.fakes.values()] == [0, 0]
+        (client,) = world.clients.values()
+        assert [a.ended for a in client.outcome.attempts] == [Ended.HUNG_UP] * 2
         assert not any(e.in_flight for e in world.fleet.endpoints.values())
 
     run(story)
