@@ -134,7 +134,7 @@ class Dispatcher:
         self, request: InferenceRequest, policy: Policy, outcome: Outcome, delivery: Delivery
     ) -> AsyncGenerator[Event]:
         """One answer, from as many endpoints as it takes."""
-        tries = Tries(request, policy.fallback)
+        tries = Tries(request, policy.fallback, [*outcome.attempts])
         while True:
             choice = await self._next(tries, policy, outcome, delivery)
             before = delivery.tokens

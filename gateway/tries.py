@@ -21,10 +21,10 @@ from routing_policies.policy import Fallback
 class Tries:
     request: InferenceRequest
     fallback: Fallback
+    noted: list[Attempt]  # what has failed and been heard of, for models before this one too
     left: int = field(init=False)
     said: dict[str, GatewayError] = field(default_factory=dict)  # by each endpoint, last
     failed: set[str] = field(default_factory=set)  # others are asked, while there are any
-    noted: list[Attempt] = field(default_factory=list)
     decided: bool = False  # at least once
     rounds: int = 0  # in which everybody had failed
     resumes: int = 0
