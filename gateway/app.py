@@ -33,6 +33,7 @@ from gateway.fleet.watch import watch
 from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
 from gateway.front.door import Door
+from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
@@ -75,6 +76,7 @@ class Gateway:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
         _warn_of_prices(self.config)
         self.live = Live()
+        self.drain = Drain()
         self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
         pacers = Pacers(self.clock)
@@ -86,7 +88,9 @@ class Gateway:
             [self.fleet, pacers, ExchangeLog(), *self.observers],
             self.clock,
             self.random,
+            self.config.server.longest_exchange,
         )
+        self._drain_by_hand(self.config)
         self._said_ready = False
         # Salts and prefix keys need only outlive what they name: this process's knowledge.
         self._secret = secrets.token_bytes(32)
@@ -102,16 +106,24 @@ class Gateway:
         door = _door(config)
         self.door.ring, self.door.limits = door.ring, door.limits
         self.dispatcher.rules = rules
+        self.dispatcher.longest_s = config.server.longest_exchange
+        self._drain_by_hand(config)
         self.dispatcher.pacers.use(rules.policies)
         for name in self._usable().keys() & config.endpoints.keys():
             self.fleet.endpoints[name].tariffs = _tariffs(config.endpoints[name])
 
+    def _drain_by_hand(self, config: Config) -> None:
+        for name, endpoint in self.fleet.endpoints.items():
+            endpoint.drained = name in config.drained
+
     def asgi(self) -> Starlette:
         models = Models(self.door, self.fleet, created=int(time.time()))
-        health = Health(self.fleet, self.live)
+        health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(operation, self.door, self.dispatcher, self._secret, self.clock)
+            endpoint = Completions(
+                operation, self.door, self.drain, self.dispatcher, self._secret, self.clock
+            )
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
         app = Starlette(
@@ -145,7 +157,9 @@ class Gateway:
                     waking = asyncio.create_task(_wake(name, provider), name=f"{name}'s waking is")
                     waking.add_done_callback(_log_death)
                     stack.callback(waking.cancel)
-            watching = asyncio.create_task(watch(self.fleet, self.clock), name="endpoints are")
+            watching = asyncio.create_task(
+                watch(self.fleet, self.clock, on_reached=self._say_ready), name="endpoints are"
+            )
             watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
             if self.source is not None:
@@ -156,16 +170,14 @@ class Gateway:
                 stack.callback(reloading.cancel)
             local = LocalReplicas(self.config, self.fleet, transport, self._say_ready)
             await stack.enter_async_context(Supervisor(local.commands(), local))
-            if self.fleet.ready():
-                self._say_ready()
             yield
 
     def _say_ready(self) -> None:
         """Once, as soon as an endpoint answers, with a model that it serves."""
-        if not self._said_ready:
+        if not self._said_ready and self.fleet.ready():
             self._said_ready = True
-            healthy = (e for e in self.fleet.endpoints.values() if e.healthy)
-            self.on_ready(min(next(healthy).models))
+            ready = (e for e in self.fleet.endpoints.values() if e.ready)
+            self.on_ready(min(next(ready).models))
 
     def _endpoints(self) -> list[Endpoint]:
         local = [
@@ -175,6 +187,7 @@ class Gateway:
                 dedicated=True,
                 capabilities=Replica.traits.capabilities,
                 data_policy=DATA_POLICIES[-1],
+                draw=self.random.random,
             )
             for name, replicas in self.config.replica_names().items()
         ]
@@ -189,6 +202,7 @@ class Gateway:
                 capabilities=_capabilities(endpoint),
                 data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
                 region=endpoint.region,
+                draw=self.random.random,
             )
             for name, endpoint in self._usable().items()
         ]

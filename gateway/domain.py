@@ -51,6 +51,7 @@ class Delivered:
 
     text: str
     token_ids: tuple[int, ...] | None  # all of its tokens, in order; None: they were not told
+    tokens: int = 0  # how many; where they were not told, as many as there were pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ class Ended(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     HUNG_UP = "hung_up"
+    OVERTAKEN = "overtaken"  # an attempt: another one for the same request was quicker
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ class Considered:
 
     endpoint: str
     dropped_by: str | None  # the filter; None: it was ranked, and stands in the order of choice
+    unavailable: str | None = None  # why it should not be asked, as far as the fleet knows
     cost: float = 0.0  # in the policy's unit
     ttft_s: float = 0.0
     tpot_s: float = 0.0
@@ -183,6 +186,10 @@ class Attempt:
     hinted: bool = False  # no prefix was known, and the caller's hint pointed there
     first_event: float | None = None
     last_event: float | None = None
+    probe: bool = False  # of an endpoint that was ejected
+    resumed: bool = False  # it takes up an answer that broke off elsewhere
+    hedge: bool = False  # sent while another attempt was still waited for
+    ended: Ended | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
     failed: bool = False  # and the fault was the endpoint's, not the request's
     start_usd: float = 0.0  # for a machine that stood still,
@@ -191,6 +198,8 @@ class Attempt:
     billed_usd: float = 0.0
     billed_by: BilledBy | None = None
     cached_tokens: int | None = None  # None: not told
+    delivered_tokens: int = 0  # of its answer that went to the client; where untold, its pieces
+    billed: Usage | None = None  # as the endpoint computed and bills it; None: it did not tell
 
     @property
     def ttft_s(self) -> float | None:
@@ -211,7 +220,7 @@ class Outcome:
     considered: tuple[Considered, ...] = ()
     attempts: list[Attempt] = field(default_factory=list)
     events: int = 0
-    usage: Usage | None = None
+    usage: Usage | None = None  # of the client's answer, however many attempts it took
     report: ReplicaReport | None = None
     status: int | None = None
     error: str | None = None  # the code of what the client was told

@@ -81,7 +81,8 @@ class Candidate:
 
     endpoint: str
     models: frozenset[str]
-    healthy: bool = True
+    healthy: bool = True  # it can be asked
+    unavailable: str | None = None  # why not; or why it should not, where nobody else is left
     context_length: int | None = None  # tokens; None: not known
     in_flight: int = 0  # requests sent there and not yet answered in full
     queued_tokens: int = 0  # uncached prompt tokens sent there, first token still awaited

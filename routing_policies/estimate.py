@@ -77,3 +77,11 @@ def sigmas(value: float, quantiles: Sequence[float]) -> float:
     return LATENESS_SIGMAS[above - 1] + share * (
         LATENESS_SIGMAS[above] - LATENESS_SIGMAS[above - 1]
     )
+
+
+def lateness_at(deviations: float, quantiles: Sequence[float]) -> float:
+    """What `sigmas` turns into so many standard deviations, for those that quantiles span."""
+    above = min(max(bisect_left(LATENESS_SIGMAS, deviations), 1), len(quantiles) - 1)
+    low, high = LATENESS_SIGMAS[above - 1], LATENESS_SIGMAS[above]
+    share = (deviations - low) / (high - low)
+    return quantiles[above - 1] + share * (quantiles[above] - quantiles[above - 1])

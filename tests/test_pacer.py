@@ -66,7 +66,7 @@ class World:
         """What λ becomes by an exchange."""
         outcome = Outcome("id", Principal("acme", "key"), 0.0, policy="mine", request=chat())
         outcome.attempts.append(Attempt("a", 0.0, expected_cost_usd=0.002, **attempt))
-        outcome.usage = usage
+        outcome.attempts[-1].billed = usage
         self.fleet.bill(outcome)
         self.pacers.settled(outcome)
         return self.pacers.multiplier("mine")

@@ -46,6 +46,8 @@ class Server:
     body_timeout: Seconds = Seconds(60)
     stalled_reader_timeout: Seconds = Seconds(60)
     keep_alive: Seconds = Seconds(75)
+    longest_exchange: Seconds = Seconds(3600)
+    drain_notice: Seconds | None = None
     drain: Seconds = Seconds(30)
 
     def __post_init__(self) -> None:
@@ -257,6 +259,7 @@ class Config:
     policies: Path | None = None  # a folder of the operator's own
     replicas: dict[str, Replicas] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    drained: tuple[str, ...] = ()  # names of endpoints and replicas that get nothing new
     keys: tuple[Key, ...] = ()
 
     def __post_init__(self) -> None:
@@ -270,6 +273,9 @@ class Config:
         for name in self.replica_names():
             if name in self.endpoints:
                 raise ValueError(f"{name!r} names a replica and an endpoint")
+        for name in self.drained:
+            if name not in self.endpoints and name not in self.replica_names():
+                raise ValueError(f"drained names {name!r}, which is no endpoint and no replica")
         for what, values in (
             ("name", [key.name for key in self.keys]),
             ("key", [key.key.value for key in self.keys]),

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.domain import EndpointStats
+from gateway.errors import UpstreamBusy, UpstreamError, UpstreamOverloaded
+from gateway.fleet.breaker import Breaker
 from gateway.fleet.learning import Learning
 from gateway.fleet.load import Load, OthersLoad
-from gateway.providers.base import Provider
+from gateway.providers.base import Continuation, Provider
 from gateway.tariffs import Machine, Tariff, Tariffs
 from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, Price
 
 NO_TARIFF = Tariff()
+
+EJECTED = "ejected"
+
+LONGEST_REST_S = 60.0
+"""What an endpoint says of its own return is believed for so long, and then tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """An endpoint said of a model when to come back."""
+
+    until: float  # monotonic
+    error: UpstreamError
 
 
 @dataclass(eq=False)
@@ -21,11 +37,17 @@ class Lease:
     """One use of an endpoint, held from the choice to the last byte."""
 
     provider: Provider
+    probe: bool  # of an endpoint that was ejected
     _endpoint: Endpoint
     _queued_tokens: int
 
-    def first_event(self) -> None:
+    def first_event(self, now: float) -> None:
         """The prompt is computed: its tokens no longer stand in the endpoint's queue."""
+        self._endpoint.reached = True
+        self._endpoint.breaker.answers(now)
+        self._end_queueing()
+
+    def _end_queueing(self) -> None:
         self._endpoint.queued_tokens -= self._queued_tokens
         self._queued_tokens = 0
 
@@ -37,6 +59,8 @@ class Endpoint:
     context_length: int | None = None
     provider: Provider | None = None  # None while there is nobody to talk to
     down_because: str | None = None
+    reached: bool = False  # it has answered something; a config alone proves nothing
+    drained: bool = False  # by hand: what runs there ends, nothing new begins
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
     dedicated: bool = False  # it computes for us alone
     capabilities: frozenset[str] | None = None  # None: not known
@@ -51,10 +75,38 @@ class Endpoint:
     _others: OthersLoad = field(default_factory=OthersLoad, init=False)
     _used: float | None = field(default=None, init=False)  # when its last answer ended
     _woken: float | None = field(default=None, init=False)  # when it was sent what made it start
+    draw: Callable[[], float] = random.random
+    breaker: Breaker = field(init=False)
+    continuation: Continuation | None = field(default=None, init=False)  # as it last could
+    _rests: dict[str, Rest] = field(default_factory=dict, init=False)  # by model
+
+    def __post_init__(self) -> None:
+        self.breaker = Breaker(self.draw)
+        if self.provider is not None:
+            self.continuation = self.provider.continuation
 
     @property
     def healthy(self) -> bool:
-        return self.provider is not None and self.down_because is None
+        """There is somebody to ask, as far as asking for nothing can tell."""
+        return self.provider is not None and self.down_because is None and not self.drained
+
+    @property
+    def ready(self) -> bool:
+        return self.healthy and self.reached
+
+    def unavailable(self, model: str, now: float) -> str | None:
+        """Why no request for `model` should be sent there."""
+        if self.drained:
+            return "drained"
+        if self.provider is None or self.down_because is not None:
+            return self.down_because or "not there yet"
+        if self.resting(model, now) is not None:
+            return "resting"
+        return EJECTED if self.breaker.ejected(now) else None
+
+    def resting(self, model: str, now: float) -> Rest | None:
+        rest = self._rests.get(model)
+        return rest if rest is not None and now < rest.until else None
 
     def is_peer_of(self, other: Endpoint) -> bool:
         """Of one kind, and they serve a model in common; itself as well."""
@@ -89,8 +141,18 @@ class Endpoint:
         )
 
     def up(self, provider: Provider) -> None:
-        self.provider = provider
+        if provider is not self.provider:  # another life owes nothing for the last
+            self.breaker, self._rests = Breaker(self.draw), {}
+        self.provider, self.continuation = provider, provider.continuation
         self.down_because = None
+
+    def failed(self, model: str, error: UpstreamError, now: float) -> None:
+        """An attempt failed by its fault. Being full is no defect, and is over when it says so."""
+        if isinstance(error, UpstreamBusy | UpstreamOverloaded) and error.retry_after_s is not None:
+            wait = min(error.retry_after_s, LONGEST_REST_S)
+            self._rests[model] = Rest(now + wait, error)
+        elif not isinstance(error, UpstreamBusy):
+            self.breaker.failed(now)
 
     def down(self, reason: str) -> None:
         """It does not answer; it may again."""
@@ -127,25 +189,29 @@ class Endpoint:
         return round(self.learning.uncached_tokens)
 
     @contextmanager
-    def lease(self, uncached_tokens: int) -> Iterator[Lease]:
+    def lease(self, uncached_tokens: int, now: float) -> Iterator[Lease]:
         """Hold the endpoint for one request; its counters move here and nowhere else."""
         assert self.provider is not None, "a policy chose an endpoint that is not there"
-        lease = Lease(self.provider, self, uncached_tokens)
+        lease = Lease(self.provider, self.breaker.began(now), self, uncached_tokens)
         self.in_flight += 1
         self.queued_tokens += uncached_tokens
         try:
             yield lease
         finally:
-            lease.first_event()
+            lease._end_queueing()
             self.in_flight -= 1
+            if lease.probe:
+                self.breaker.let_go()
 
     def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
         starts = self.machine is not None and self.stopped(now)
         others = self._others.at(now)
+        unavailable = self.unavailable(model, now)
         return Candidate(
             endpoint=self.name,
             models=self.models,
-            healthy=self.healthy,
+            healthy=unavailable is None,
+            unavailable=unavailable,
             context_length=self.context_length,
             in_flight=self.in_flight + others.in_flight,
             queued_tokens=self.queued_tokens + others.queued_tokens,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from gateway.domain import Attempt, BilledBy, InferenceRequest, Outcome, ReplicaReport, Usage
-from gateway.fleet.endpoint import Endpoint
+from gateway.errors import UpstreamError
+from gateway.fleet.endpoint import EJECTED, Endpoint
 from gateway.fleet.hints import Hints
 from gateway.fleet.learning import Average, Observation, from_peers
 from gateway.fleet.placement import NO_MATCH, Match, PlacementIndex
@@ -43,7 +45,7 @@ class Fleet:
         return list(dict.fromkeys(names))
 
     def ready(self) -> bool:
-        return any(endpoint.healthy for endpoint in self.endpoints.values())
+        return any(endpoint.ready for endpoint in self.endpoints.values())
 
     def snapshot(
         self, request: InferenceRequest
@@ -63,7 +65,7 @@ class Fleet:
             )
             for name, endpoint in self.endpoints.items()
         ]
-        return asked, candidates, matches
+        return asked, _someone(request.model, candidates), matches
 
     def _with_hint(
         self, request: InferenceRequest, matches: Mapping[str, Match], now: float
@@ -78,6 +80,17 @@ class Fleet:
         more = round(self._hints.share * (request.prompt_size - match.size))
         tokens = self._cached_tokens(request, match) + self._tokens.estimate(request.model, more)
         return {**matches, hinted: Match(match.size + more, tokens, 0.0, hinted=True)}
+
+    def rests(self, model: str) -> Mapping[str, UpstreamError]:
+        """What the endpoints that rest said, with what is left of their time."""
+        now = self._clock()
+        said: dict[str, UpstreamError] = {}
+        for name, endpoint in self.endpoints.items():
+            rest = endpoint.resting(model, now)
+            if model in endpoint.models and rest is not None:
+                left = max(0.0, rest.until - now)
+                said[name] = type(rest.error)(rest.error.message, retry_after_s=left)
+        return said
 
     def _route_request(self, request: InferenceRequest) -> RouteRequest:
         length = self._lengths.get((request.tenant, request.model))
@@ -135,7 +148,7 @@ class Fleet:
         """What each attempt cost us, marginally: the endpoint's own word for it, else the told
         tokens at our rates, else, of an answer that had begun, what was expected of it."""
         for attempt in outcome.attempts:
-            usage = outcome.usage if attempt is outcome.attempts[-1] else None
+            usage = attempt.billed
             if usage is not None and outcome.request is not None:
                 attempt.cached_tokens = usage.cached_tokens
                 attempt.billed_usd, attempt.billed_by = self._billed(
@@ -194,8 +207,10 @@ class Fleet:
             (request.tenant, request.model), Average(OUTPUT_GUESS, weight=1)
         )
         length.learn(usage.completion_tokens, self._clock())
-        if attempt.first_event is None or attempt.last_event is None or attempt.start_s:
-            return  # what a machine takes to start says nothing of its speed
+        if attempt.first_event is None or attempt.last_event is None:
+            return
+        if attempt.start_s or attempt.resumed:
+            return  # a machine had to start; or a part of the answer was computed as a prompt
         # What was not told is taken as expected: it teaches nothing of the cache.
         told = (
             attempt.expected_cached_tokens if usage.cached_tokens is None else usage.cached_tokens
@@ -227,3 +242,15 @@ class Fleet:
             prior = from_peers(taught, Coefficients())
             for endpoint in new:
                 endpoint.learning.start_from(prior)
+
+
+def _someone(model: str, candidates: list[Candidate]) -> list[Candidate]:
+    """Where everyone of a model who could be asked is ejected, all of them are asked anyway: an
+    ejection spares requests a failure that others would not have, and there are no others."""
+    serving = [c for c in candidates if model in c.models]
+    if any(c.healthy for c in serving):
+        return candidates
+    return [
+        replace(c, healthy=True) if model in c.models and c.unavailable == EJECTED else c
+        for c in candidates
+    ]

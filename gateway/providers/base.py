@@ -68,3 +68,7 @@ class Provider(Protocol):
         """Seconds until a key of ours is free again, as the endpoint has said: a limit is used up,
         or about to be. 0 while one is; it may be asked all the same."""
         ...
+
+    async def probe(self) -> None:
+        """Ask for something that is free. Raises UpstreamError when there is no good answer."""
+        ...

@@ -91,6 +91,12 @@ class OpenAICompatible:
     async def wake(self) -> None:
         """Have a place that sleeps start, where it can be asked to. Raises UpstreamError."""
 
+    async def probe(self) -> None:
+        """Its list of models, which costs nothing; that it has none (404) is an answer too."""
+        status, _ = await self.page(f"{self.base_url}/models")
+        if status not in (200, 404, 405):
+            raise refusal(status, httpx.Headers(), Said(), self.meanings, self.too_long)
+
     # What all dialects share.
 
     def rests_s(self) -> float:

@@ -82,6 +82,9 @@ class Unconnected:
     def rests_s(self) -> float:
         return 0.0
 
+    async def probe(self) -> None:
+        return None
+
 
 @dataclass(eq=False, slots=True)
 class Exchange:
@@ -125,12 +128,12 @@ class Gateway:
         outcome = Outcome("", NOBODY, attempt.started, request=request, attempts=[attempt])
         self.fleet.sent(request, endpoint.name)
         held = ExitStack()
-        lease = held.enter_context(endpoint.lease(choice.estimate.uncached_tokens))
+        lease = held.enter_context(endpoint.lease(choice.estimate.uncached_tokens, self.clock()))
         return Exchange(attempt, outcome, lease, held)
 
     def first_event(self, exchange: Exchange) -> None:
-        exchange.attempt.first_event = self.clock()
-        exchange.lease.first_event()
+        exchange.attempt.first_event = now = self.clock()
+        exchange.lease.first_event(now)
 
     def finished(self, exchange: Exchange, usage: Usage, report: ReplicaReport | None) -> None:
         exchange.attempt.last_event = self.clock()

@@ -48,6 +48,8 @@ def continued_from_text(request: InferenceRequest, delivered: Delivered) -> Json
 def _tokens(delivered: Delivered) -> int:
     if delivered.token_ids is not None:
         return len(delivered.token_ids)
+    if delivered.tokens:
+        return delivered.tokens
     return -(-len(delivered.text.encode(errors="replace")) // BYTES_PER_TOKEN)
 
 

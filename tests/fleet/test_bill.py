@@ -35,7 +35,7 @@ class World:
     def billed(self, usage: Usage | None, *attempts: Attempt, **fields) -> list[tuple]:
         outcome = Outcome("id", Principal("acme", "key"), 0.0, request=chat(**fields))
         outcome.attempts = list(attempts) or [Attempt("a", 0.0, first_event=1.0)]
-        outcome.usage = usage
+        outcome.attempts[-1].billed = usage
         self.fleet.bill(outcome)
         return [(attempt.billed_usd, attempt.billed_by) for attempt in outcome.attempts]
 
@@ -83,7 +83,7 @@ def test_a_machine_that_stands_still_costs_its_start_and_one_that_runs_costs_not
     assert world.candidate().start_usd == pytest.approx(1.0)
     assert world.candidate().start_s == 10
     world.fleet.sent(chat(), "a")
-    with world.endpoint.lease(0):
+    with world.endpoint.lease(0, world.clock()):
         world.clock.advance(4)
         waiting = world.candidate()
         assert (waiting.start_usd, waiting.start_s) == (0, 6)  # it is on its way

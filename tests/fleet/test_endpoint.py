@@ -6,6 +6,8 @@ from gateway.fleet.endpoint import Endpoint
 from routing_policies.base import Candidate, Price
 from tests.support.providers import Silent
 
+NOW = 1000.0
+
 
 def load(endpoint: Endpoint) -> tuple[int, int]:
     return endpoint.in_flight, endpoint.queued_tokens
@@ -17,20 +19,20 @@ def endpoint() -> Endpoint:
 
 
 def test_a_lease_counts_from_the_choice_to_the_last_byte(endpoint: Endpoint) -> None:
-    with endpoint.lease(100) as first:
+    with endpoint.lease(100, NOW) as first:
         assert load(endpoint) == (1, 100)
-        with endpoint.lease(7):
+        with endpoint.lease(7, NOW):
             assert load(endpoint) == (2, 107)
-            first.first_event()
+            first.first_event(NOW)
             assert load(endpoint) == (2, 7)  # the prompt is computed, the answer is not
         assert load(endpoint) == (1, 0)
     assert load(endpoint) == (0, 0)
 
 
 def test_the_first_event_counts_once(endpoint: Endpoint) -> None:
-    with endpoint.lease(50), endpoint.lease(100) as lease:
-        lease.first_event()
-        lease.first_event()
+    with endpoint.lease(50, NOW), endpoint.lease(100, NOW) as lease:
+        lease.first_event(NOW)
+        lease.first_event(NOW)
         assert load(endpoint) == (2, 50)
     assert load(endpoint) == (0, 0)
 
@@ -38,9 +40,9 @@ def test_the_first_event_counts_once(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize("answering", [False, True])
 def test_a_lease_that_ends_badly_is_given_back_too(endpoint: Endpoint, answering: bool) -> None:
     def break_off() -> None:
-        with endpoint.lease(100) as lease:
+        with endpoint.lease(100, NOW) as lease:
             if answering:
-                lease.first_event()
+                lease.first_event(NOW)
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
@@ -50,7 +52,7 @@ def test_a_lease_that_ends_badly_is_given_back_too(endpoint: Endpoint, answering
 
 def test_a_lease_keeps_the_provider_that_it_began_with(endpoint: Endpoint) -> None:
     before = endpoint.provider
-    with endpoint.lease(1) as lease:
+    with endpoint.lease(1, NOW) as lease:
         endpoint.up(Silent())
         assert lease.provider is before
 
@@ -72,8 +74,8 @@ def test_an_endpoint_is_healthy_between_up_and_down() -> None:
 
 def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
     endpoint.context_length = 2048
-    with endpoint.lease(100):
-        seen = endpoint.snapshot("m", 30, Price(input=1), now=0.0)
+    with endpoint.lease(100, NOW):
+        seen = endpoint.snapshot("m", 30, Price(input=1), NOW)
     assert seen == Candidate(
         endpoint="a",
         models=frozenset("m"),

@@ -162,7 +162,7 @@ def test_a_system_prompt_that_everybody_shares_herds_nobody(world: World) -> Non
         chosen = world.choose(request, draw=number / 40)
         went[chosen] += 1
         world.fleet.sent(request, chosen)
-        lease = world.fleet.endpoints[chosen].lease(1000)
+        lease = world.fleet.endpoints[chosen].lease(1000, world.clock())
         lease.__enter__()
         leases.append(lease)
     assert min(went[name] for name in "abcd") >= 5

@@ -27,19 +27,19 @@ def stats(running: int, queued: int) -> EndpointStats:
 
 def test_an_endpoint_that_tells_nothing_has_our_load_and_no_age(endpoint: Endpoint) -> None:
     endpoint.told(EndpointStats(context_length=100), endpoint.load, now=0.0)
-    with endpoint.lease(50):
+    with endpoint.lease(50, 0.0):
         assert seen(endpoint) == (1, 50, None)
 
 
 def test_what_others_have_there_is_added_to_ours(endpoint: Endpoint) -> None:
-    with endpoint.lease(500):
+    with endpoint.lease(500, 0.0):
         endpoint.told(stats(running=5, queued=2500), endpoint.load, now=0.0)
         assert seen(endpoint) == (5, 2500, 0.0)
     assert seen(endpoint) == (4, 2000, 0.0)
 
 
 def test_a_request_of_ours_that_was_on_its_way_is_nobody_elses(endpoint: Endpoint) -> None:
-    with endpoint.lease(500):
+    with endpoint.lease(500, 0.0):
         ours = endpoint.load
     endpoint.told(stats(running=1, queued=500), ours, now=0.0)  # it ended while we asked
     assert seen(endpoint) == (0, 0, 0.0)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.domain import EndpointStats, ReplicaReport
+from gateway.errors import UpstreamError, UpstreamKeyRefused, UpstreamUnreachable
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
@@ -148,7 +149,7 @@ async def test_requests_that_others_sent_count_as_load() -> None:
     engine = Scripted(EndpointStats(running=5, waiting=2))
     async with watched(engine=engine) as fleet:
         endpoint = fleet.endpoints["engine"]
-        with endpoint.lease(10), endpoint.lease(10):
+        with endpoint.lease(10, 0.0), endpoint.lease(10, 0.0):
             await engine.all_told()
             _, (candidate,), _ = fleet.snapshot(chat("hi"))
     assert candidate.in_flight == 7
@@ -161,3 +162,51 @@ async def test_who_tells_no_load_has_none_but_ours() -> None:
         await engine.all_told()
         _, (candidate,), _ = fleet.snapshot(chat("hi"))
     assert (candidate.in_flight, candidate.context_length) == (0, 512)
+
+
+class Probed(Silent):
+    """Answers each probe with the next of `answers`, None being a good one."""
+
+    def __init__(self, *answers: UpstreamError | None) -> None:
+        self._answers = list(answers)
+        self.all_given = asyncio.Event()
+
+    async def probe(self) -> None:
+        if not self._answers:
+            self.all_given.set()
+            await asyncio.Event().wait()
+        answer = self._answers.pop(0)
+        if answer is not None:
+            raise answer
+
+
+MUTE, KEY = UpstreamUnreachable("no"), UpstreamKeyRefused("no")
+
+
+@pytest.mark.parametrize(
+    ("answers", "healthy", "ready"),
+    [
+        ([KEY], True, False),  # somebody is there, and requests may fare better
+        ([MUTE] * (MISSES - 1), True, False),
+        ([MUTE] * MISSES, False, False),
+    ],
+)
+async def test_one_that_tells_nothing_is_probed_until_it_is_known_to_be_there(
+    answers: list[UpstreamError | None], healthy: bool, ready: bool
+) -> None:
+    provider = Probed(*answers)
+    async with watched(a=provider) as fleet:
+        await asyncio.wait_for(provider.all_given.wait(), 5)
+        endpoint = fleet.endpoints["a"]
+        assert (endpoint.healthy, endpoint.ready) == (healthy, ready)
+
+
+async def test_it_is_left_alone_once_it_answers_and_probed_again_when_it_is_down() -> None:
+    provider, clock = Probed(*[MUTE] * MISSES, None), Scripted(*[stats()] * 50)
+    async with watched(a=provider, clock_=clock) as fleet:
+        await clock.all_told()
+        endpoint = fleet.endpoints["a"]
+        assert endpoint.ready
+        assert not provider.all_given.is_set()
+        endpoint.down("it does not answer")
+        await asyncio.wait_for(provider.all_given.wait(), 5)

@@ -171,7 +171,7 @@ async def test_when_every_endpoint_is_at_its_limit_the_client_hears_the_shortest
 
 async def test_no_endpoint_at_all_is_503_and_tells_strangers_nothing_more():
     async with gateway(Upstream()) as g:
-        g.gateway.fleet.endpoints["u0"].down("somebody tripped over the cable")
+        g.gateway.fleet.endpoints["u0"].gone("somebody tripped over the cable")
         error = await error_of(g)
     assert (error.status_code, error.code) == (503, "no_endpoint_available")
     assert "cable" not in error.message
@@ -220,9 +220,10 @@ async def test_unknown_paths_and_methods_answer_in_the_same_shape():
 
 async def test_health_and_readiness():
     async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        await g.reached()
         assert (await client.get(g.url + "/health")).status_code == 200
         assert (await client.get(g.url + "/ready")).status_code == 200
-        g.gateway.fleet.endpoints["u0"].down("gone")
+        g.gateway.fleet.endpoints["u0"].gone("killed")
         assert (await client.get(g.url + "/health")).status_code == 200
         assert (await client.get(g.url + "/ready")).status_code == 503
 

@@ -69,7 +69,7 @@ async def test_each_decision_is_kept_in_numbers_beside_what_happened():
     async with gateway(Upstream(delay_s=0.05), Upstream(), policy="balanced") as g:
         for i in range(3):
             await ask(g, i)
-        g.gateway.fleet.endpoints["u1"].down("gone")
+        g.gateway.fleet.endpoints["u1"].gone("killed")
         await ask(g, 4)
         outcome = (await g.settled.wait_for(4))[-1]
     chosen, dropped = outcome.considered

@@ -50,6 +50,13 @@ class Running:
     settled: Settled
     sdk: AsyncOpenAI
 
+    async def reached(self) -> None:
+        """Somebody was asked and has answered."""
+        async with asyncio.timeout(5):
+            while not self.gateway.fleet.ready():
+                await asyncio.sleep(0.001)
+                assert self.gateway.fleet.endpoints
+
     def in_flight(self) -> dict[str, int]:
         return {name: e.in_flight for name, e in self.gateway.fleet.endpoints.items()}
 
@@ -91,7 +98,7 @@ async def gateway(
             random=draws or FirstInOrder(),
             source=source,
         )
-        url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s))
+        url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s, whole.drain))
         sdk = await stack.enter_async_context(
             AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=10)
         )

@@ -27,6 +27,9 @@ class Silent:
     def rests_s(self) -> float:
         return 0.0
 
+    async def probe(self) -> None:
+        return None
+
 
 class Scripted(Silent):
     """Answers `stats` with each of `answers` in turn, None being none; then it is mute.

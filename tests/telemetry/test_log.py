@@ -42,8 +42,8 @@ def test_an_exchange_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
         ended=Ended.FINISHED,
     )
     assert logged(caplog, whole) == (
-        "r-1 finished tenant=acme model=m tried=a,b tokens=100(64)+20 first_s=1.000 total_s=2.500"
-        " ttft_s=0.5/0.4 usd=0.0015/0.002 cached=64/70"
+        "r-1 finished tenant=acme model=m tried=a:upstream_busy,b tokens=100(64)+20"
+        " first_s=1.000 total_s=2.500 ttft_s=0.5/0.4 usd=0.0015/0.002 cached=64/70"
     )
 
 
