@@ -21,6 +21,7 @@ from gateway.errors import (
     UpstreamBusy,
     UpstreamError,
 )
+from gateway.fleet.endpoint import Lease
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import Match
 from gateway.pacer import Pacers
@@ -107,15 +108,15 @@ class Dispatcher:
         self, request: InferenceRequest, outcome: Outcome, choice: Ranked, match: Match
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """One try on one endpoint: leased, opened, and past its first event."""
-        endpoint = self.fleet.endpoints[choice.candidate.endpoint]
+        endpoint, expected = self.fleet.endpoints[choice.candidate.endpoint], choice.estimate
         attempt = Attempt(
             endpoint.name,
             self.clock(),
             in_flight=choice.candidate.in_flight,
             queued_tokens=choice.candidate.queued_tokens,
-            expected_cached_tokens=choice.estimate.cached_tokens,
-            expected_ttft_s=choice.estimate.ttft_s,
-            expected_cost_usd=choice.estimate.cost_usd,
+            expected_cached_tokens=expected.cached_tokens,
+            expected_ttft_s=expected.ttft_s,
+            expected_cost_usd=expected.cost_usd,
             matched_size=match.size,
             matched_tokens=match.tokens,
             matched_touched=match.touched,
@@ -123,14 +124,14 @@ class Dispatcher:
         outcome.attempts.append(attempt)
         self.fleet.sent(request, endpoint.name)
         try:
-            with endpoint.lease(choice.estimate.uncached_tokens) as lease:
+            with endpoint.lease(expected.uncached_tokens, expected.cached_tokens) as lease:
                 async with lease.provider.open(request, outcome.request_id) as events:
                     first = await anext(events, None)
                     if first is None:
                         raise UpstreamBroken("the endpoint answered with nothing")
                     attempt.first_event = self.clock()
                     lease.first_event()
-                    yield _chained(first, events)
+                    yield _counted(first, events, lease)
         except GatewayError as exc:
             attempt.error, attempt.failed = exc.code, isinstance(exc, UpstreamError)
             raise
@@ -186,9 +187,11 @@ def _in_numbers(ranked: Ranked) -> Considered:
     )
 
 
-async def _chained(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:
+async def _counted(first: Event, rest: AsyncIterator[Event], lease: Lease) -> AsyncIterator[Event]:
+    lease.answered(1)
     yield first
     async for event in rest:
+        lease.answered(1)
         yield event
 
 

@@ -74,6 +74,9 @@ class Candidate:
     chosen_at: float | None = None  # when it last was, for this model; on the context's clock
     coefficients: Coefficients = Coefficients()
     price: Price = Price()
+    active_tokens: int = 0  # of those in flight, prompts and what has been answered so far
+    waiting: int | None = None  # requests that it has not begun; None: it tells nothing of it
+    kv_use: float | None = None  # share of its KV cache that nobody may evict; likewise
 
 
 @dataclass(frozen=True, slots=True)

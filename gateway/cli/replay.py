@@ -51,6 +51,13 @@ def add_parser(subparsers: Subparsers) -> None:
         help="what a gateway knows of the others' load, or how often it looks",
     )
     parser.add_argument("--index", choices=("own", "shared"), default="shared")
+    parser.add_argument(
+        "--stats",
+        type=_rate,
+        default=0.2,
+        metavar="SECONDS",
+        help="how often engines are asked for their queue and cache (default: 0.2)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="mean of N seeds")
     parser.add_argument("--json", action="store_true", help="one object, by policy")
@@ -70,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         policies = _policies(args.policies.split(","), args.policies_dir)
         machines = _machines(args.machines, args.replicas)
-        setup = Setup(args.gateways, args.counters, args.index == "shared")
+        setup = Setup(args.gateways, args.counters, args.index == "shared", args.stats)
         traces = {seed: _trace(args, seed) for seed in range(args.seed, args.seed + args.seeds)}
         results = {p.name: _replay(traces, p, machines, setup) for p in policies}
     except (ConfigError, PolicyError, OSError, ValueError) as error:

@@ -20,11 +20,22 @@ class Lease:
     provider: Provider
     _endpoint: Endpoint
     _queued_tokens: int
+    active_tokens: int  # of its prompt and its answer so far
 
     def first_event(self) -> None:
         """The prompt is computed: its tokens no longer stand in the endpoint's queue."""
         self._endpoint.queued_tokens -= self._queued_tokens
         self._queued_tokens = 0
+
+    def answered(self, tokens: int) -> None:
+        """So much more of the answer is there. Engines send an event for each token, or nearly."""
+        self.active_tokens += tokens
+        self._endpoint.active_tokens += tokens
+
+    def end(self) -> None:
+        self.first_event()
+        self._endpoint.active_tokens -= self.active_tokens
+        self._endpoint.in_flight -= 1
 
 
 @dataclass(eq=False)
@@ -39,8 +50,11 @@ class Endpoint:
     prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
+    waiting: int | None = None  # as it last told, where it does
+    kv_use: float | None = None  # likewise
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    active_tokens: int = field(default=0, init=False)
 
     @property
     def healthy(self) -> bool:
@@ -63,17 +77,18 @@ class Endpoint:
         self.down_because = reason
 
     @contextmanager
-    def lease(self, uncached_tokens: int) -> Iterator[Lease]:
+    def lease(self, uncached_tokens: int, cached_tokens: int = 0) -> Iterator[Lease]:
         """Hold the endpoint for one request; its counters move here and nowhere else."""
         assert self.provider is not None, "a policy chose an endpoint that is not there"
-        lease = Lease(self.provider, self, uncached_tokens)
+        prompt_tokens = uncached_tokens + cached_tokens
+        lease = Lease(self.provider, self, uncached_tokens, prompt_tokens)
         self.in_flight += 1
         self.queued_tokens += uncached_tokens
+        self.active_tokens += prompt_tokens
         try:
             yield lease
         finally:
-            lease.first_event()
-            self.in_flight -= 1
+            lease.end()
 
     def snapshot(self, model: str, cached_tokens: int) -> Candidate:
         return Candidate(
@@ -88,4 +103,7 @@ class Endpoint:
             chosen_at=self.chosen_at.get(model),
             coefficients=self.learning.coefficients,
             price=self.price(model),
+            active_tokens=self.active_tokens,
+            waiting=self.waiting,
+            kv_use=self.kv_use,
         )

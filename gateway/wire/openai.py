@@ -174,7 +174,19 @@ def parse_stats(raw: bytes) -> ReplicaStats | None:
     if report is None:
         return None
     context_length = stats.get("context_length")
-    return ReplicaStats(report, context_length if isinstance(context_length, int) else None)
+    return ReplicaStats(
+        report,
+        context_length if isinstance(context_length, int) else None,
+        _count(stats.get("waiting")),
+        _kv_use(stats.get("blocks")),
+    )
+
+
+def _kv_use(blocks: Any) -> float | None:
+    match blocks:
+        case {"total": int(total), "owned": int(owned)} if 0 <= owned <= total > 0:
+            return owned / total
+    return None
 
 
 @dataclass(slots=True)

@@ -35,6 +35,18 @@ def test_the_first_event_counts_once(endpoint: Endpoint) -> None:
     assert load(endpoint) == (0, 0)
 
 
+def test_active_tokens_are_prompts_and_what_was_answered_so_far(endpoint: Endpoint) -> None:
+    with endpoint.lease(100, cached_tokens=40) as lease:
+        assert endpoint.active_tokens == 140
+        lease.first_event()
+        lease.answered(1)
+        lease.answered(1)
+        with endpoint.lease(7):
+            assert endpoint.active_tokens == 149
+        assert endpoint.active_tokens == 142
+    assert endpoint.active_tokens == 0
+
+
 @pytest.mark.parametrize("answering", [False, True])
 def test_a_lease_that_ends_badly_is_given_back_too(endpoint: Endpoint, answering: bool) -> None:
     def break_off() -> None:
@@ -72,6 +84,7 @@ def test_an_endpoint_is_healthy_between_up_and_down() -> None:
 
 def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
     endpoint.context_length = 2048
+    endpoint.waiting, endpoint.kv_use = 2, 0.25
     with endpoint.lease(100):
         seen = endpoint.snapshot("m", cached_tokens=30)
     assert seen == Candidate(
@@ -82,4 +95,7 @@ def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
         in_flight=1,
         queued_tokens=100,
         cached_tokens=30,
+        active_tokens=100,
+        waiting=2,
+        kv_use=0.25,
     )

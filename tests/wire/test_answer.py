@@ -151,6 +151,14 @@ def test_an_odd_report_counts_as_none(report: object, parsed: ReplicaReport | No
             REPORT | {"context_length": 2048, "blocks": {}},
             ReplicaStats(ReplicaReport("e", 2, 30, 1.5), 2048),
         ),
+        (
+            REPORT | {"waiting": 3, "blocks": {"total": 100, "owned": 25}},
+            ReplicaStats(ReplicaReport("e", 2, 30, 1.5), None, waiting=3, kv_use=0.25),
+        ),
+        (
+            REPORT | {"waiting": -1, "blocks": {"total": 0, "owned": 0}},
+            ReplicaStats(ReplicaReport("e", 2, 30, 1.5), None),
+        ),
         (REPORT, ReplicaStats(ReplicaReport("e", 2, 30, 1.5), None)),
         (
             REPORT | {"context_length": "long"},
