@@ -85,7 +85,7 @@ class ReplicaStats:
     report: ReplicaReport
     context_length: int | None  # tokens
     waiting: int | None = None  # requests that it has not begun
-    kv_use: float | None = None  # share of its KV blocks that somebody uses
+    kv_usage: float | None = None  # share of its KV blocks that somebody uses
 
 
 @dataclass(slots=True)

@@ -59,9 +59,12 @@ class Price:
         ) / 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One endpoint as it looked when the decision began."""
+class Candidate(NamedTuple):
+    """One endpoint as it looked when the decision began.
+
+    A tuple, as are Estimate and Ranked: each is made for every candidate of every decision, and a
+    frozen dataclass takes three times as long.
+    """
 
     endpoint: str
     models: frozenset[str]
@@ -76,7 +79,7 @@ class Candidate:
     price: Price = Price()
     active_tokens: int = 0  # of those in flight, prompts and what has been answered so far
     waiting: int | None = None  # requests that it has not begun; None: it tells nothing of it
-    kv_use: float | None = None  # share of its KV cache that nobody may evict; likewise
+    kv_usage: float | None = None  # share of its KV cache that nobody may evict; likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,7 @@ NO_LIMITS, NO_HARD_LIMITS = Limits(), HardLimits()
 
 
 class Estimate(NamedTuple):
-    """What the policy expects of this request on one candidate, computed in `estimate.py`.
-
-    A tuple, since one is made for each candidate of every decision: dataclasses take twice as long.
-    """
+    """What the policy expects of this request on one candidate, computed in `estimate.py`."""
 
     cached_tokens: int
     uncached_tokens: int
@@ -124,8 +124,7 @@ class Estimate(NamedTuple):
     p_miss: float  # that it fails, or misses one of the policy's limits
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A candidate that passed every filter, with what the objective says of it."""
 
     candidate: Candidate

@@ -51,7 +51,7 @@ class Endpoint:
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     waiting: int | None = None  # as it last told, where it does
-    kv_use: float | None = None  # likewise
+    kv_usage: float | None = None  # likewise
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
     active_tokens: int = field(default=0, init=False)
@@ -105,5 +105,5 @@ class Endpoint:
             price=self.price(model),
             active_tokens=self.active_tokens,
             waiting=self.waiting,
-            kv_use=self.kv_use,
+            kv_usage=self.kv_usage,
         )

@@ -37,6 +37,6 @@ async def _watch_one(fleet: Fleet, endpoint: Endpoint, clock: Clock, period_s: f
             if provider and stats and endpoint.provider is provider:  # and not a later life of it
                 endpoint.up(provider)
                 endpoint.context_length = stats.context_length or endpoint.context_length
-                endpoint.waiting, endpoint.kv_use = stats.waiting, stats.kv_use
+                endpoint.waiting, endpoint.kv_usage = stats.waiting, stats.kv_usage
                 fleet.reported(endpoint.name, stats.report, asked)
         await asyncio.sleep(period_s)

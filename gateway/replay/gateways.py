@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from typing import NoReturn
 
 from gateway.domain import (
@@ -183,8 +183,7 @@ class Gateway:
 
 
 def _added(candidate: Candidate, others: Load) -> Candidate:
-    return replace(
-        candidate,
+    return candidate._replace(
         in_flight=candidate.in_flight + others.in_flight,
         queued_tokens=candidate.queued_tokens + others.queued_tokens,
         active_tokens=candidate.active_tokens + others.active_tokens,
@@ -207,10 +206,10 @@ def _sum(loads: Iterable[Load]) -> Load:
 def look_inside(gateways: Sequence[Gateway], servers: Mapping[str, Server]) -> None:
     """Ask every server that tells of itself, as `fleet/watch.py` does."""
     for name, server in servers.items():
-        waiting, kv_use = server.stats()
+        waiting, kv_usage = server.stats()
         for gateway in gateways:
             endpoint = gateway.fleet.endpoints[name]
-            endpoint.waiting, endpoint.kv_use = waiting, kv_use
+            endpoint.waiting, endpoint.kv_usage = waiting, kv_usage
 
 
 def inference_request(request: TraceRequest, block_size: int) -> InferenceRequest:

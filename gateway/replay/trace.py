@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import lzma
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
+from typing import TextIO
 
 FORMATS = ("mooncake", "csv")
 
@@ -80,9 +82,10 @@ class Trace:
 
 def read_trace(file: Path, *, format_: str | None = None, block_size: int = 512) -> Trace:
     """Raises TraceError, or OSError when the file cannot be read. Without a format: by suffix."""
-    format_ = format_ or ("csv" if file.suffix == ".csv" else "mooncake")
+    suffix = Path(file.stem).suffix if file.suffix == ".xz" else file.suffix
+    format_ = format_ or ("csv" if suffix == ".csv" else "mooncake")
     read = {"mooncake": _mooncake, "csv": _csv}[format_]
-    with file.open(encoding="utf-8", newline="") as lines:
+    with _opened(file) as lines:
         requests = list(read(file, lines, block_size))
     if not requests:
         raise TraceError(f"{file}: holds no requests")
@@ -90,6 +93,12 @@ def read_trace(file: Path, *, format_: str | None = None, block_size: int = 512)
     first = requests[0].arrival_s
     shifted = [replace(r, arrival_s=r.arrival_s - first) for r in requests]
     return Trace(file.stem, shifted, block_size)
+
+
+def _opened(file: Path) -> TextIO:
+    if file.suffix == ".xz":
+        return lzma.open(file, "rt", encoding="utf-8", newline="")
+    return file.open(encoding="utf-8", newline="")
 
 
 def _mooncake(file: Path, lines: Iterator[str], block_size: int) -> Iterator[TraceRequest]:

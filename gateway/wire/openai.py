@@ -178,11 +178,11 @@ def parse_stats(raw: bytes) -> ReplicaStats | None:
         report,
         context_length if isinstance(context_length, int) else None,
         _count(stats.get("waiting")),
-        _kv_use(stats.get("blocks")),
+        _kv_usage(stats.get("blocks")),
     )
 
 
-def _kv_use(blocks: Any) -> float | None:
+def _kv_usage(blocks: Any) -> float | None:
     match blocks:
         case {"total": int(total), "owned": int(owned)} if 0 <= owned <= total > 0:
             return owned / total

@@ -41,5 +41,5 @@ class PeerLlmd:
         return (
             self.prefix_cache_scorer * estimate.cached_tokens / prompt_tokens
             + self.queue_scorer * queue
-            + self.kv_cache_utilization_scorer * (1 - (candidate.kv_use or 0.0))
+            + self.kv_cache_utilization_scorer * (1 - (candidate.kv_usage or 0.0))
         )

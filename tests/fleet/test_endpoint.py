@@ -84,7 +84,7 @@ def test_an_endpoint_is_healthy_between_up_and_down() -> None:
 
 def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
     endpoint.context_length = 2048
-    endpoint.waiting, endpoint.kv_use = 2, 0.25
+    endpoint.waiting, endpoint.kv_usage = 2, 0.25
     with endpoint.lease(100):
         seen = endpoint.snapshot("m", cached_tokens=30)
     assert seen == Candidate(
@@ -97,5 +97,5 @@ def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
         cached_tokens=30,
         active_tokens=100,
         waiting=2,
-        kv_use=0.25,
+        kv_usage=0.25,
     )

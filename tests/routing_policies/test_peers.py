@@ -84,16 +84,16 @@ def test_aibrix(in_flight: tuple[int, ...], cached: tuple[int, ...], first: str)
 
 
 def told(
-    waiting: Sequence[int | None], kv_use: Sequence[float | None], cached: Sequence[int]
+    waiting: Sequence[int | None], kv_usage: Sequence[float | None], cached: Sequence[int]
 ) -> list[Candidate]:
     return [
-        candidate(name, waiting=n, kv_use=use, cached_tokens=tokens)
-        for name, n, use, tokens in zip("abc", waiting, kv_use, cached, strict=True)
+        candidate(name, waiting=n, kv_usage=use, cached_tokens=tokens)
+        for name, n, use, tokens in zip("abc", waiting, kv_usage, cached, strict=True)
     ]
 
 
 @pytest.mark.parametrize(
-    ("waiting", "kv_use", "cached", "expected"),
+    ("waiting", "kv_usage", "cached", "expected"),
     [
         # 3·match + 2·(max − q)/(max − min) + 2·(1 − KV use); all q equal: the middle term is 2.
         ((0, 0, 0), (0, 0, 0), (0, 500, 0), "bac"),
@@ -111,11 +111,11 @@ def told(
 )
 def test_llmd(
     waiting: tuple[int | None, ...],
-    kv_use: tuple[float | None, ...],
+    kv_usage: tuple[float | None, ...],
     cached: tuple[int, ...],
     expected: str,
 ) -> None:
-    assert order(packaged("peer_llmd"), told(waiting, kv_use, cached)) == expected
+    assert order(packaged("peer_llmd"), told(waiting, kv_usage, cached)) == expected
 
 
 def test_llmd_draws_among_the_best() -> None:

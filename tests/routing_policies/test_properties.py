@@ -108,8 +108,7 @@ def better(worse: Candidate, by: dict[str, float]) -> Candidate:
     known, price = worse.coefficients, worse.price
     slow = ("base_s", "per_token_s", "per_token_context_s", "per_queued_s", "per_output_s")
     faster = {name: getattr(known, name) * by["slow"] for name in slow}
-    return dataclasses.replace(
-        worse,
+    return worse._replace(
         endpoint="better",
         in_flight=int(worse.in_flight * by["load"]),
         queued_tokens=int(worse.queued_tokens * by["load"]),
@@ -133,7 +132,7 @@ def better(worse: Candidate, by: dict[str, float]) -> Candidate:
 def test_who_is_better_in_every_respect_never_costs_more(
     policy: Policy, request: RouteRequest, worse: Candidate, context: Context, by: dict[str, float]
 ) -> None:
-    worse = dataclasses.replace(worse, endpoint="worse", healthy=True, context_length=None)
+    worse = worse._replace(endpoint="worse", healthy=True, context_length=None)
     decision = policy.decide(request, [worse, better(worse, by)], context)
     cost = {ranked.candidate.endpoint: ranked.cost for ranked in decision.ranked}
     assert cost["better"] <= cost["worse"] * (1 + 1e-9)

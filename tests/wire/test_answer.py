@@ -153,7 +153,7 @@ def test_an_odd_report_counts_as_none(report: object, parsed: ReplicaReport | No
         ),
         (
             REPORT | {"waiting": 3, "blocks": {"total": 100, "owned": 25}},
-            ReplicaStats(ReplicaReport("e", 2, 30, 1.5), None, waiting=3, kv_use=0.25),
+            ReplicaStats(ReplicaReport("e", 2, 30, 1.5), None, waiting=3, kv_usage=0.25),
         ),
         (
             REPORT | {"waiting": -1, "blocks": {"total": 0, "owned": 0}},
