@@ -79,7 +79,10 @@ def run(args: argparse.Namespace) -> int:
         machines = _machines(args.machines, args.replicas)
         setup = Setup(args.gateways, args.counters, args.index == "shared", args.stats)
         traces = {seed: _trace(args, seed) for seed in range(args.seed, args.seed + args.seeds)}
-        results = {p.name: _replay(traces, p, machines, setup) for p in policies}
+        results = {
+            name: _replay(name, traces, policy, machines, setup)
+            for name, policy in policies.items()
+        }
     except (ConfigError, PolicyError, OSError, ValueError) as error:
         return _refused(str(error))
     title = f"{args.trace} at {args.load:g} times its rate, {args.seeds} seeds from {args.seed}"
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _replay(
-    traces: Mapping[int, Trace], policy: Policy, machines: Machines, setup: Setup
+    name: str, traces: Mapping[int, Trace], policy: Policy, machines: Machines, setup: Setup
 ) -> Result:
     """One policy, over every seed. The distribution is the first seed's."""
     from gateway.replay.metrics import after_warm_up, mean, summarise
@@ -103,7 +106,7 @@ def _replay(
     ttft_s: list[float] = []
     for seed, trace in traces.items():
         simulation = Simulation(trace, policy, machines, setup, seed)
-        answers = simulation.run(_progress(f"{policy.name}, seed {seed}", len(trace.requests)))
+        answers = simulation.run(_progress(f"{name}, seed {seed}", len(trace.requests)))
         summaries.append(summarise(answers, len(simulation.servers)))
         ttft_s = ttft_s or sorted(answer.ttft_s for answer in after_warm_up(answers))
     return Result(mean(summaries), ttft_s)
@@ -124,20 +127,21 @@ def _trace(args: argparse.Namespace, seed: int) -> Trace:
     return trace.limited(args.limit).jittered(draws).at_load(args.load)
 
 
-def _policies(names: Sequence[str], folder: Path | None) -> list[Policy]:
-    """Raises ConfigError, PolicyError, or ValueError for a name that nobody has."""
-    from gateway.config.load import PACKAGED, load_policy
+def _policies(names: Sequence[str], folder: Path | None) -> Mapping[str, Policy]:
+    """By name, as asked for. Raises ConfigError, PolicyError, or ValueError for a name that nobody
+    has."""
+    from gateway.config.load import load_policy, plain, policy_files
     from routing_policies.catalog import Catalog
 
     folders = [folder] if folder else []
     if folder and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    files = {f.stem: f for d in (PACKAGED, *folders) for f in sorted(d.glob("*.yaml"))}
+    files = policy_files(*folders)
     for name in names:
-        if name not in files:
+        if plain(name) not in files:
             raise ValueError(f"no policy is called {name!r}; there are: {', '.join(files)}")
     catalog = Catalog.load(*folders)
-    return [load_policy(files[name], catalog) for name in names]
+    return {name: load_policy(files[plain(name)], catalog) for name in names}
 
 
 def _machines(file: Path | None, replicas: int | None) -> Machines:
