@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gateway.config.load import PACKAGED, load_policy
+from gateway.replay.files import read_trace
 from gateway.replay.gateways import Setup
 from gateway.replay.loads import made_up
 from gateway.replay.machines import Machines
 from gateway.replay.metrics import Summary, mean, summarise
 from gateway.replay.simulation import Simulation
-from gateway.replay.trace import Trace, read_trace
+from gateway.replay.trace import Trace
 from routing_policies.catalog import Catalog
 
 TRACES = Path(__file__).parent / "traces"

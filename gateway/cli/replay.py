@@ -33,7 +33,10 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.set_defaults(func=run)
     parser.add_argument("--trace", required=True, metavar="FILE|agents|hot")
-    parser.add_argument("--format", choices=("mooncake", "csv"), help="default: by suffix")
+    parser.add_argument(
+        "--format", choices=("mooncake", "csv", "ledger"), help="default: by content"
+    )
+    parser.add_argument("--model", metavar="NAME", help="of a ledger that holds several")
     parser.add_argument("--block-size", type=_positive, default=512, metavar="TOKENS")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N requests")
     parser.add_argument("--families", type=_positive, default=40, help="prefixes of `hot`")
@@ -115,15 +118,20 @@ def _replay(
 def _trace(args: argparse.Namespace, seed: int) -> Trace:
     import random
 
+    from gateway.replay.files import read_trace
     from gateway.replay.loads import made_up
-    from gateway.replay.trace import read_trace
 
     draws = random.Random(seed)
     if args.trace in LOADS:
         count = args.limit or LOADS[args.trace]
         trace = made_up(args.trace, requests=count, families=args.families, draws=draws)
     else:
-        trace = read_trace(Path(args.trace), format_=args.format, block_size=args.block_size)
+        trace = read_trace(
+            Path(args.trace),
+            format_=args.format,
+            block_size=args.block_size,
+            model=args.model,
+        )
     return trace.limited(args.limit).jittered(draws).at_load(args.load)
 
 

@@ -230,6 +230,7 @@ def inference_request(request: TraceRequest, block_size: int) -> InferenceReques
         prompt_size=request.prompt_tokens * TOKEN_BYTES,
         prefix=prefix,
         cache_salt="",
+        tenant=request.tenant,
     )
 
 
