@@ -1,4 +1,4 @@
-"""The default policy against the peers' rules, on two public traces and two loads made up.
+"""Our policies against the peers' rules, on two public traces and two loads made up.
 
 `python -m benchmarks.policies --out FILE` runs what the file does not hold yet, each
 run as a line of its own, and prints the tables of what it holds: it may be stopped and started
@@ -27,9 +27,8 @@ from gateway.replay.trace import Trace
 from routing_policies.catalog import Catalog
 
 TRACES = Path(__file__).parent / "traces"
-DEFAULT = "balanced"
 PEERS = ("lmetric", "mooncake", "sglang", "llmd", "aibrix", "dynamo")
-POLICIES = (DEFAULT, "cache_aware", *(f"peer_{peer}" for peer in PEERS))
+POLICIES = ("cache_aware", "balanced", *(f"peer_{peer}" for peer in PEERS))
 
 COLUMNS = {
     "conv 1.0": ("conversation", 1.0),
@@ -37,8 +36,8 @@ COLUMNS = {
     "conv 1.5": ("conversation", 1.5),
     "synth 1.0": ("synthetic", 1.0),
     "synth 1.2": ("synthetic", 1.2),
-    "agents": ("agents", 8.0),
-    "hot": ("hot", 1.0),
+    "agents": ("agents", 3.0),
+    "hot": ("hot", 2.0),
 }
 """Name -> what is asked, and how many times as fast as it was recorded."""
 

@@ -256,6 +256,22 @@ def test_inverse_square_takes_what_is_free_first() -> None:
     assert {order(policy, candidates, draw / 10)[0] for draw in range(10)} == {"b", "c"}
 
 
+@pytest.mark.parametrize(
+    ("in_flight", "expected"),
+    [
+        # Our own a and b on average at most 12 busy: by q + u·(1 + √n), then providers by price.
+        ((12, 12), "abdc"),
+        ((24, 0), "badc"),
+        # Busier: the cheapest provider, and our own behind them.
+        ((13, 12), "dcba"),
+        ((40, 0), "dcba"),
+    ],
+)
+def test_overflow(in_flight: tuple[int, int], expected: str) -> None:
+    ours = [candidate(n, in_flight=i, dedicated=True) for n, i in zip("ab", in_flight, strict=True)]
+    assert order(packaged("peer_overflow"), [*ours, *priced(c=2.0, d=1.0)]) == expected
+
+
 @pytest.mark.parametrize("name", sorted(f.stem for f in PACKAGED.glob("peer_*.yaml")))
 def test_every_peer_has_an_answer_for_one_candidate_and_for_none(name: str) -> None:
     policy = packaged(name)
