@@ -32,7 +32,11 @@ def add_parser(subparsers: Subparsers) -> None:
         "index and counters that serve. See docs/replay.md.",
     )
     parser.set_defaults(func=run)
-    parser.add_argument("--trace", required=True, metavar="FILE|agents|hot")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--trace", metavar="FILE|agents|hot")
+    what.add_argument(
+        "--calibrate", type=Path, metavar="FILE", help="print --machines for a measured run"
+    )
     parser.add_argument(
         "--format", choices=("mooncake", "csv", "ledger"), help="default: by content"
     )
@@ -41,7 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N requests")
     parser.add_argument("--families", type=_positive, default=40, help="prefixes of `hot`")
     parser.add_argument("--load", type=_rate, default=1.0, help="multiplies the arrival rate")
-    parser.add_argument("--policies", required=True, metavar="NAME,…")
+    parser.add_argument("--policies", default="", metavar="NAME,…")
     parser.add_argument("--policies-dir", type=Path, metavar="DIR", help="a folder of your own")
     parser.add_argument("--machines", type=Path, metavar="FILE", help="YAML: engines, providers")
     parser.add_argument("--replicas", type=int, help="instead of the file's (default: 8)")
@@ -75,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     from gateway.replay.plot import can_plot, plot
     from routing_policies.catalog import PolicyError
 
+    if args.calibrate:
+        return _calibrate(args)
     if args.plot and not can_plot():
         return _refused("--plot needs matplotlib: pip install matplotlib, or use --html")
     try:
@@ -94,6 +100,27 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         plot(args.plot, title, results)
     _print({name: result.summary for name, result in results.items()}, as_json=args.json)
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    """Print constants with which one engine answers as measured, and how near it comes."""
+    from gateway.config import ConfigError
+    from gateway.replay.calibrate import FACTORS, calibrate, read_measured
+
+    try:
+        measured = read_measured(args.calibrate, args.model)
+        start = _machines(args.machines, args.replicas).replica
+        found = calibrate(measured, start, _progress("calibrating, round", len(FACTORS)))
+    except (ConfigError, OSError, ValueError) as error:
+        return _refused(str(error))
+    for name, (modelled, was) in (("p50", found.ttft_p50), ("p90", found.ttft_p90)):
+        print(f"# ttft_{name}: {modelled:.3f} s, measured {was:.3f} s")
+    print(f"# mean of |ln(modelled / measured)|, first tokens and whole answers: {found.error:.3f}")
+    print("replica:")
+    for constant, value in dataclasses.asdict(found.spec).items():
+        # YAML takes a number without a dot before its exponent for text.
+        print(f"  {constant}: {value if isinstance(value, int) else f'{value:.12f}'}")
     return 0
 
 
