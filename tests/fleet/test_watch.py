@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,13 @@ async def after(*answers: ReplicaStats | None) -> Endpoint:
 async def test_what_a_replica_tells_is_noted() -> None:
     endpoint = await after(stats("e1", context_length=512))
     assert (endpoint.healthy, endpoint.epoch, endpoint.context_length) == (True, "e1", 512)
+
+
+async def test_what_it_tells_of_its_load_is_what_it_told_last() -> None:
+    busy = replace(stats(), waiting=3, kv_usage=0.5)
+    endpoint = await after(busy, replace(busy, waiting=1, kv_usage=0.25))
+    assert (endpoint.waiting, endpoint.kv_usage) == (1, 0.25)
+    assert (await after(busy, stats())).waiting is None
 
 
 @pytest.mark.parametrize(
