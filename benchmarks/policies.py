@@ -43,9 +43,11 @@ COLUMNS = {
 
 SETUPS = {
     "1": Setup(),
-    "8": Setup(8, counters=1.0),
+    "8": Setup(8, counters=1.0, stats_s=1.0),
+    "8 shared": Setup(8),
 }
-"""Eight gateways share their placements and look at each other's counters once a second."""
+"""Eight gateways share their placements. In the second setup they look at each other's counters,
+and at what engines tell, once a second; in the third their counters are shared too."""
 
 MADE_UP = 4_000
 """Requests of a load that is made up."""
