@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.domain import Attempt, Ended, Event, InferenceRequest, Outcome
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamError
+from gateway.fleet.endpoint import Lease
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import Match
 from routing_policies.base import Ranked
@@ -59,11 +60,13 @@ class Attempts:
         gate: AbstractAsyncContextManager[Any],
     ) -> AsyncIterator[tuple[Attempt, AsyncIterator[Event]]]:
         """The endpoint's events, the first of which is there; until then `gate` is held."""
-        endpoint = self.fleet.endpoints[choice.endpoint]
+        endpoint, estimate = self.fleet.endpoints[choice.endpoint], choice.ranked.estimate
         outcome.attempts.append(attempt)
         self.fleet.sent(request, endpoint.name)
         try:
-            with endpoint.lease(choice.ranked.estimate.uncached_tokens, self.clock()) as lease:
+            with endpoint.lease(
+                estimate.uncached_tokens, self.clock(), estimate.cached_tokens
+            ) as lease:
                 attempt.probe = lease.probe
                 async with AsyncExitStack() as held:
                     async with gate:
@@ -74,7 +77,7 @@ class Attempts:
                         raise UpstreamBroken("the endpoint answered with nothing")
                     attempt.first_event = self.clock()
                     lease.first_event(attempt.first_event)
-                    yield attempt, chained(first, events)
+                    yield attempt, _counted(first, events, lease)
             attempt.ended = Ended.FINISHED
             endpoint.breaker.succeeded(self.clock())
         except GatewayError as exc:
@@ -88,6 +91,14 @@ class Attempts:
             attempt.last_event = self.clock()
             if attempt.first_event is None:
                 self.fleet.failed(request, attempt)
+
+
+async def _counted(first: Event, rest: AsyncIterator[Event], lease: Lease) -> AsyncIterator[Event]:
+    lease.answered(1)
+    yield first
+    async for event in rest:
+        lease.answered(1)
+        yield event
 
 
 async def chained(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:

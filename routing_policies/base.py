@@ -75,9 +75,12 @@ class Price:
         ) / 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One endpoint as it looked when the decision began."""
+class Candidate(NamedTuple):
+    """One endpoint as it looked when the decision began.
+
+    A tuple, as are Estimate and Ranked: each is made for every candidate of every decision, and a
+    frozen dataclass takes three times as long.
+    """
 
     endpoint: str
     models: frozenset[str]
@@ -99,6 +102,8 @@ class Candidate:
     region: str | None = None
     load_age_s: float | None = None  # since it told of its load, others' included; None: it did not
     kv_usage: float | None = None  # share of its KV cache that running requests hold, as told then
+    active_tokens: int = 0  # of those in flight, prompts and what has been answered so far
+    waiting: int | None = None  # requests that it has not begun; None: it tells nothing of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +136,7 @@ NO_LIMITS, NO_HARD_LIMITS = Limits(), HardLimits()
 
 
 class Estimate(NamedTuple):
-    """What the policy expects of this request on one candidate, computed in `estimate.py`.
-
-    A tuple, since one is made for each candidate of every decision: dataclasses take twice as long.
-    """
+    """What the policy expects of this request on one candidate, computed in `estimate.py`."""
 
     cached_tokens: int
     uncached_tokens: int
@@ -146,8 +148,7 @@ class Estimate(NamedTuple):
     p_miss: float  # that it fails, or misses one of the policy's limits
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A candidate that passed every filter, with what the objective says of it."""
 
     candidate: Candidate

@@ -81,20 +81,18 @@ class Policy:
             kept = passed
 
         ranked = []
+        weighed = [(weight, objective.cost) for weight, objective in self.objectives.values()]
         for candidate in kept:
             expected = estimate(request, candidate, self.limits, context)
             if limit := _exceeded(expected, self.hard):
                 dropped[candidate.endpoint] = limit
-            else:
-                ranked.append(self._weigh(request, candidate, expected))
+                continue
+            total = 0.0
+            for weight, cost in weighed:
+                total += weight * cost(request, candidate, expected)
+            ranked.append(Ranked(candidate, expected, total))
         order = self.picker.pick(ranked, context)
         return Decision(sorted(order, key=lambda r: r.candidate.limited), dropped)
-
-    def _weigh(self, request: RouteRequest, candidate: Candidate, expected: Estimate) -> Ranked:
-        cost = 0.0
-        for weight, objective in self.objectives.values():
-            cost += weight * objective.cost(request, candidate, expected)
-        return Ranked(candidate, expected, cost)
 
     def terms(self, request: RouteRequest, ranked: Ranked) -> Mapping[str, float]:
         """What each objective adds to the cost of a candidate that was ranked for `request`."""

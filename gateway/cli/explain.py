@@ -94,9 +94,7 @@ def explain(gateway: Gateway, request: InferenceRequest, headers: Mapping[str, s
         raise InvalidRequest(f"no model is called {request.model!r}; there are: {known}")
     policy = gateway.rules.policy_for(request, headers)
     asked, candidates, _ = gateway.fleet.snapshot(request)
-    healthy = [
-        dataclasses.replace(candidate, healthy=True, unavailable=None) for candidate in candidates
-    ]
+    healthy = [candidate._replace(healthy=True, unavailable=None) for candidate in candidates]
     decision = policy.decide(asked, healthy, Context(now=gateway.clock(), draw=0.0))
     costs = [ranked.cost for ranked in decision.ranked[:2]]
     return Explanation(

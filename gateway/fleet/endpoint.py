@@ -40,6 +40,7 @@ class Lease:
     probe: bool  # of an endpoint that was ejected
     _endpoint: Endpoint
     _queued_tokens: int
+    active_tokens: int  # of its prompt and its answer so far
 
     def first_event(self, now: float) -> None:
         """The prompt is computed: its tokens no longer stand in the endpoint's queue."""
@@ -50,6 +51,18 @@ class Lease:
     def _end_queueing(self) -> None:
         self._endpoint.queued_tokens -= self._queued_tokens
         self._queued_tokens = 0
+
+    def answered(self, tokens: int) -> None:
+        """So much more of the answer is there. Engines send an event for each token, or nearly."""
+        self.active_tokens += tokens
+        self._endpoint.active_tokens += tokens
+
+    def end(self) -> None:
+        self._end_queueing()
+        self._endpoint.active_tokens -= self.active_tokens
+        self._endpoint.in_flight -= 1
+        if self.probe:
+            self._endpoint.breaker.let_go()
 
 
 @dataclass(eq=False)
@@ -70,8 +83,11 @@ class Endpoint:
     machine: Machine | None = None  # None: what runs is not ours to pay by the hour
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
+    waiting: int | None = None  # as it last told, where it does
+    kv_usage: float | None = None  # likewise
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    active_tokens: int = field(default=0, init=False)
     _others: OthersLoad = field(default_factory=OthersLoad, init=False)
     _used: float | None = field(default=None, init=False)  # when its last answer ended
     _woken: float | None = field(default=None, init=False)  # when it was sent what made it start
@@ -178,30 +194,30 @@ class Endpoint:
         """Asked of itself, with `ours` in use when it was asked; an engine that tells how many
         requests wait, and not how long they are, has them as long as ours are."""
         self.context_length = stats.context_length or self.context_length
+        self._others.waiting, self._others.kv_usage = stats.waiting, stats.kv_usage
         if stats.running is None:
             return
         waiting = stats.waiting or 0
         queued = stats.report.queued_tokens if stats.report else waiting * self._uncached_tokens()
         most = Load(*map(max, ours, self.load))
-        self._others.told(Load(stats.running + waiting, queued), most, stats.kv_usage, now)
+        self._others.told(Load(stats.running + waiting, queued), most, now)
 
     def _uncached_tokens(self) -> int:
         return round(self.learning.uncached_tokens)
 
     @contextmanager
-    def lease(self, uncached_tokens: int, now: float) -> Iterator[Lease]:
+    def lease(self, uncached_tokens: int, now: float, cached_tokens: int = 0) -> Iterator[Lease]:
         """Hold the endpoint for one request; its counters move here and nowhere else."""
         assert self.provider is not None, "a policy chose an endpoint that is not there"
-        lease = Lease(self.provider, self.breaker.began(now), self, uncached_tokens)
+        probe, prompt_tokens = self.breaker.began(now), uncached_tokens + cached_tokens
+        lease = Lease(self.provider, probe, self, uncached_tokens, prompt_tokens)
         self.in_flight += 1
         self.queued_tokens += uncached_tokens
+        self.active_tokens += prompt_tokens
         try:
             yield lease
         finally:
-            lease._end_queueing()
-            self.in_flight -= 1
-            if lease.probe:
-                self.breaker.let_go()
+            lease.end()
 
     def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
         starts = self.machine is not None and self.stopped(now)
@@ -226,6 +242,8 @@ class Endpoint:
             region=self.region,
             load_age_s=self._others.age_s(now),
             kv_usage=self._others.kv_usage,
+            active_tokens=self.active_tokens,
+            waiting=self._others.waiting,
             start_usd=self.machine.start_usd() if self.machine and starts else 0.0,
             start_s=self.starts_in(now) if self.machine else 0.0,
         )

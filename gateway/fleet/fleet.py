@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 from gateway.domain import Attempt, BilledBy, InferenceRequest, Outcome, ReplicaReport, Usage
 from gateway.errors import UpstreamError
@@ -251,6 +250,6 @@ def _someone(model: str, candidates: list[Candidate]) -> list[Candidate]:
     if any(c.healthy for c in serving):
         return candidates
     return [
-        replace(c, healthy=True) if model in c.models and c.unavailable == EJECTED else c
+        c._replace(healthy=True) if model in c.models and c.unavailable == EJECTED else c
         for c in candidates
     ]

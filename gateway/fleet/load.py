@@ -21,16 +21,19 @@ IDLE = Load(0, 0)
 class OthersLoad:
     _told: Load = IDLE
     _at: float | None = None  # monotonic
+    # As it last told of all its requests, ours among them.
+    waiting: int | None = None
     kv_usage: float | None = None
 
-    def told(self, whole: Load, ours: Load, kv_usage: float | None, now: float) -> None:
+    def told(self, whole: Load, ours: Load, now: float) -> None:
         """`ours`: at most, while it was asked: a request of ours that was on its way then must not
         count as somebody else's."""
         self._told = Load(*(max(0, w - o) for w, o in zip(whole, ours, strict=True)))
-        self._at, self.kv_usage = now, kv_usage
+        self._at = now
 
     def forget(self) -> None:
-        self._told, self._at, self.kv_usage = IDLE, None, None
+        self._told, self._at = IDLE, None
+        self.waiting = self.kv_usage = None
 
     def age_s(self, now: float) -> float | None:
         return None if self._at is None else now - self._at

@@ -249,9 +249,17 @@ def parse_stats(raw: bytes) -> EndpointStats | None:
     return EndpointStats(
         running=report.running,
         waiting=_count(stats.get("waiting")),
+        kv_usage=_kv_usage(stats.get("blocks")),
         context_length=_count(stats.get("context_length")) or None,
         report=report,
     )
+
+
+def _kv_usage(blocks: Any) -> float | None:
+    match blocks:
+        case {"total": int(total), "owned": int(owned)} if 0 <= owned <= total > 0:
+            return owned / total
+    return None
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.domain import EndpointStats
 from gateway.fleet.endpoint import Endpoint
 from routing_policies.base import Candidate, Price
 from tests.support.providers import Silent
@@ -35,6 +36,18 @@ def test_the_first_event_counts_once(endpoint: Endpoint) -> None:
         lease.first_event(NOW)
         assert load(endpoint) == (2, 50)
     assert load(endpoint) == (0, 0)
+
+
+def test_active_tokens_are_prompts_and_what_was_answered_so_far(endpoint: Endpoint) -> None:
+    with endpoint.lease(100, NOW, cached_tokens=40) as lease:
+        assert endpoint.active_tokens == 140
+        lease.first_event(NOW)
+        lease.answered(1)
+        lease.answered(1)
+        with endpoint.lease(7, NOW):
+            assert endpoint.active_tokens == 149
+        assert endpoint.active_tokens == 142
+    assert endpoint.active_tokens == 0
 
 
 @pytest.mark.parametrize("answering", [False, True])
@@ -75,6 +88,7 @@ def test_an_endpoint_is_healthy_between_up_and_down() -> None:
 def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
     endpoint.context_length = 2048
     with endpoint.lease(100, NOW):
+        endpoint.told(EndpointStats(waiting=2, kv_usage=0.25), endpoint.load, NOW)
         seen = endpoint.snapshot("m", 30, Price(input=1), NOW)
     assert seen == Candidate(
         endpoint="a",
@@ -85,4 +99,7 @@ def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
         queued_tokens=100,
         cached_tokens=30,
         price=Price(input=1),
+        active_tokens=100,
+        waiting=2,
+        kv_usage=0.25,
     )

@@ -66,5 +66,5 @@ def test_what_a_life_told_is_not_of_the_next(endpoint: Endpoint) -> None:
 
 def test_fewer_than_ours_are_no_less_than_none() -> None:
     others = OthersLoad()
-    others.told(Load(1, 10), Load(3, 500), None, now=0.0)
+    others.told(Load(1, 10), Load(3, 500), now=0.0)
     assert others.at(0.0) == Load(0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import MISSES, watch
 from gateway.providers.base import Provider
+from routing_policies.base import Price
 from tests.support.clock import ManualClock
 from tests.support.providers import Scripted, Silent
 from tests.support.requests import chat
@@ -54,6 +56,15 @@ async def after(*answers: EndpointStats | None) -> Endpoint:
 async def test_what_a_replica_tells_is_noted() -> None:
     endpoint = await after(stats("e1", context_length=512))
     assert (endpoint.healthy, endpoint.epoch, endpoint.context_length) == (True, "e1", 512)
+
+
+async def test_what_it_tells_of_its_load_is_what_it_told_last() -> None:
+    busy = replace(stats(), waiting=3, kv_usage=0.5)
+    endpoint = await after(busy, replace(busy, waiting=1, kv_usage=0.25))
+    seen = endpoint.snapshot("m", 0, Price(), now=0.0)
+    assert (seen.waiting, seen.kv_usage) == (1, 0.25)
+    left = (await after(busy, stats())).snapshot("m", 0, Price(), now=0.0)
+    assert left.waiting is None
 
 
 @pytest.mark.parametrize(

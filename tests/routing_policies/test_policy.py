@@ -319,7 +319,7 @@ def test_everyone_is_ranked_or_dropped_once_and_the_same_way_each_time(
     facts: dict[str, dict[str, Any]], prompt: int, draw: float, name: str
 ) -> None:
     candidates = fleet(**facts)
-    before = [dataclasses.replace(candidate) for candidate in candidates]
+    before = [candidate._replace() for candidate in candidates]
     decision = decide(name, candidates, prompt_tokens=prompt, draw=draw)
     ranked = [r.candidate.endpoint for r in decision.ranked]
     assert sorted([*ranked, *decision.dropped]) == sorted(facts)

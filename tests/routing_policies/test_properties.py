@@ -127,8 +127,7 @@ def better(worse: Candidate, by: dict[str, float]) -> Candidate:
     known, price = worse.coefficients, worse.price
     slow = ("base_s", "per_token_s", "per_token_context_s", "per_queued_s", "per_output_s")
     faster = {name: getattr(known, name) * by["slow"] for name in slow}
-    return dataclasses.replace(
-        worse,
+    return worse._replace(
         endpoint="better",
         in_flight=int(worse.in_flight * by["load"]),
         queued_tokens=int(worse.queued_tokens * by["load"]),
@@ -154,9 +153,7 @@ def better(worse: Candidate, by: dict[str, float]) -> Candidate:
 def test_who_is_better_in_every_respect_never_costs_more(
     policy: Policy, request: RouteRequest, worse: Candidate, context: Context, by: dict[str, float]
 ) -> None:
-    worse = dataclasses.replace(
-        worse, endpoint="worse", healthy=True, context_length=None, capabilities=None
-    )
+    worse = worse._replace(endpoint="worse", healthy=True, context_length=None, capabilities=None)
     request = dataclasses.replace(request, data_policy=DATA_POLICIES[0])
     assert isinstance(policy.picker, Lowest)
     usual = 0.99 * (1 - policy.picker.explore)  # and not to see how somebody does

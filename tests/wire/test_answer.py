@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from contextlib import suppress
 from typing import Any
@@ -198,6 +199,14 @@ def told(context_length: int | None) -> EndpointStats:
         (
             REPORT | {"context_length": 2048, "blocks": {}},
             told(2048),
+        ),
+        (
+            REPORT | {"waiting": 3, "blocks": {"total": 100, "owned": 25}},
+            dataclasses.replace(told(None), waiting=3, kv_usage=0.25),
+        ),
+        (
+            REPORT | {"waiting": -1, "blocks": {"total": 0, "owned": 0}},
+            told(None),
         ),
         (REPORT, told(None)),
         (
