@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import ClassVar
 from urllib.parse import urljoin, urlsplit
@@ -24,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.keys import Keys
-from gateway.providers.reading import Pace, Timeouts, next_chunk, read_body, translated
+from gateway.providers.reading import Pace, Timeouts, read_body, translated
 from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
@@ -108,7 +109,7 @@ class OpenAICompatible:
     ) -> AsyncIterator[AsyncIterator[Event]]:
         pace = Pace(self.timeouts, asyncio.get_running_loop().time)
         body = self._body(request)
-        with translated():
+        with translated(), closing(pace):
             response = await self._answered(request, request_id, body, pace)
             try:
                 read = self._stream if request.stream else self._whole
@@ -124,16 +125,15 @@ class OpenAICompatible:
         refused: GatewayError | None = None
         waits: list[float] = []
         for key in self.keys.in_turn():
-            async with asyncio.timeout_at(pace.deadline):
-                response = await self._send(request, request_id, key, body)
-                if response.status_code == 200:
-                    self._heed_limits(key, response.headers)
-                    return response
-                try:
-                    said = parse_error(await read_body(response))
-                    refused = self._refusal(response.status_code, response, said)
-                finally:
-                    await response.aclose()
+            response = await pace.wait(self._send(request, request_id, key, body))
+            if response.status_code == 200:
+                self._heed_limits(key, response.headers)
+                return response
+            try:
+                said = parse_error(await pace.wait(read_body(response)))
+                refused = self._refusal(response.status_code, response, said)
+            finally:
+                await response.aclose()
             if not isinstance(refused, UpstreamBusy | UpstreamKeyRefused | UpstreamUnpaid):
                 break
             self.keys.rest(key, _rest_s(refused))
@@ -192,7 +192,7 @@ class OpenAICompatible:
         return await self.transport.handle_async_request(
             httpx.Request(
                 method,
-                url,
+                parsed(url),
                 headers={"accept-encoding": "identity", **headers},
                 content=body,
                 extensions={"timeout": {"connect": self.timeouts.connect}},
@@ -234,8 +234,7 @@ class OpenAICompatible:
     async def _whole(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        async with asyncio.timeout_at(pace.deadline):
-            body = await read_body(response)
+        body = await pace.wait(read_body(response))
         yield self._event(body, response, started=False)
 
     async def _stream(
@@ -253,7 +252,7 @@ class OpenAICompatible:
                 if data == DONE:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
-                        await next_chunk(chunks, pace.now() + LAST_BYTES_S)
+                        await pace.last(chunks, LAST_BYTES_S)
                     return
                 event = self._event(data, response, started)
                 finished = finished or event.finishes
@@ -272,6 +271,10 @@ class OpenAICompatible:
             if started or exc.said.status is None:
                 raise UpstreamBroken("the endpoint reported an error in its answer") from None
             raise self._refusal(exc.said.status, response, exc.said) from None
+
+
+parsed = lru_cache(maxsize=1024)(httpx.URL)
+"""Addresses come from the config, and to parse one takes as long as to send it."""
 
 
 def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import httpx
 
 from gateway.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from gateway.wire.sse import EventTooLarge
+
+T = TypeVar("T")
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of an answer that is not streamed, good or bad."""
@@ -38,6 +41,10 @@ class Pace:
     timeouts: Timeouts
     now: Callable[[], float]
     deadline: float = field(init=False)  # of what is awaited
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _rings: float = field(default=0.0, init=False)  # when it goes off
+    _waiting: asyncio.Task[Any] | None = field(default=None, init=False)
+    _late: bool = field(default=False, init=False)
     _ends: float = field(init=False)
     _started: bool = field(default=False, init=False)
     _waited: float = field(default=0.0, init=False)
@@ -57,7 +64,7 @@ class Pace:
         if self._started:
             self.deadline = min(began + self.timeouts.between_events, self._ends)
         try:
-            chunk = await next_chunk(chunks, self.deadline)
+            chunk = await self.wait(anext(chunks, None))
         except httpx.TransportError:
             if finished:
                 return None
@@ -66,6 +73,51 @@ class Pace:
             self._check_speed(self.now() - began)
         return chunk
 
+    async def last(self, chunks: AsyncIterator[bytes], within_s: float) -> None:
+        """What comes after the last event. Raises TimeoutError."""
+        self.deadline = self.now() + within_s
+        await self.wait(anext(chunks, None))
+
+    async def wait(self, awaited: Awaitable[T]) -> T:
+        """What is awaited, before the deadline. Raises TimeoutError.
+
+        `asyncio.timeout` would make a timer for each piece of a stream. Here there is one for the
+        whole answer, which looks at the deadline that holds when it goes off.
+        """
+        if self._timer is None or self._rings > self.deadline:
+            self._arm()
+        task = self._waiting = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            if self._late and task.uncancel() <= cancelling:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._waiting = None
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        self.close()
+        self._rings = self.deadline
+        left_s = max(0.0, self.deadline - self.now())
+        self._timer = asyncio.get_running_loop().call_later(left_s, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return  # the next wait sets it again
+        if self.now() < self.deadline:
+            self._arm()
+        else:
+            self._late = True
+            self._waiting.cancel()
+
     def _check_speed(self, waited_s: float) -> None:
         self._waited += waited_s
         if self._waited < SLOW_FOR_S:
@@ -73,11 +125,6 @@ class Pace:
         if self._events < self.timeouts.slowest * self._waited:
             raise UpstreamTimeout("the endpoint's answer became too slow")
         self._waited, self._events = 0.0, 0
-
-
-async def next_chunk(chunks: AsyncIterator[bytes], deadline: float) -> bytes | None:
-    async with asyncio.timeout_at(deadline):
-        return await anext(chunks, None)
 
 
 async def read_body(response: httpx.Response) -> bytes:

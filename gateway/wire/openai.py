@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,6 +18,7 @@ from gateway.domain import (
 )
 from gateway.errors import InvalidRequest, UpstreamBroken
 from gateway.wire.error_body import Said, error_said
+from gateway.wire.fast_json import dumps, loads
 from gateway.wire.fields import OWNED, check_fields
 from gateway.wire.needs import count_images, needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
@@ -154,7 +154,7 @@ def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
     `cached_tokens` are what was told beside it, for where it does not tell them itself.
     """
     try:
-        payload = json.loads(raw)
+        payload = loads(raw)
     except (ValueError, RecursionError):
         raise UpstreamBroken("the endpoint sent something that is not JSON") from None
     if not isinstance(payload, dict):
@@ -240,7 +240,7 @@ def parse_report(report: Any) -> ReplicaReport | None:
 def parse_stats(raw: bytes) -> EndpointStats | None:
     """Of a replica: docs/replica-protocol.md. None: it is no such thing."""
     try:
-        stats = json.loads(raw)
+        stats = loads(raw)
     except (ValueError, RecursionError):
         return None
     report = parse_report(stats)
@@ -283,11 +283,7 @@ class Presenter:
         return encode_json(payload)
 
 
-def encode_json(value: Any) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
-        return json.dumps(value, separators=(",", ":")).encode()
+encode_json = dumps
 
 
 def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:

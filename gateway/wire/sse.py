@@ -32,6 +32,9 @@ class EventDecoder:
 
     def feed(self, received: bytes) -> list[bytes]:
         """The data of every event that ends with these bytes. Raises EventTooLarge."""
+        if self._between and _is_plain(received):
+            plain = [event[6:] for event in received[:-2].split(b"\n\n")]
+            return [data for data in plain if data and not data.isspace()]
         events = []
         for line in self._lines(received):
             self._check_size(line)
@@ -47,6 +50,11 @@ class EventDecoder:
                 self._ping = line[6:].removeprefix(b" ") == b"ping"
         self._check_size(self._pending)
         return events
+
+    @property
+    def _between(self) -> bool:
+        """What comes next begins an event."""
+        return not (self._pending or self._data or self._ping or self._after_cr or self._at_start)
 
     def _lines(self, received: bytes) -> list[bytes]:
         """The lines that end with `received`, which may end them with LF, CR LF or CR."""
@@ -65,6 +73,17 @@ class EventDecoder:
     def _check_size(self, line: bytes) -> None:
         if self._size + len(line) > MAX_EVENT:
             raise EventTooLarge(f"an event is larger than {MAX_EVENT} bytes")
+
+
+def _is_plain(received: bytes) -> bool:
+    """Whole events, each of them one line `data: …`: what nearly every piece of a stream is."""
+    return (
+        len(received) <= MAX_EVENT
+        and received.startswith(b"data: ")
+        and received.endswith(b"\n\n")
+        and received.count(b"\n") == 2 * received.count(b"\n\ndata: ") + 2
+        and b"\r" not in received
+    )
 
 
 def encode_event(data: bytes) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 
@@ -51,3 +53,39 @@ def test_the_first_event_may_take_longer_than_those_after_but_no_longer_than_all
     clock = ManualClock(0)
     assert Pace(Timeouts(first_event=600), clock).deadline == 600
     assert Pace(Timeouts(first_event=600, total=30), clock).deadline == 30
+
+
+async def test_what_lasts_longer_than_its_deadline_is_given_up_and_nothing_else_is_cancelled() -> (
+    None
+):
+    loop = asyncio.get_running_loop()
+    pace = Pace(Timeouts(first_event=0.01, between_events=60), loop.time)
+    with closing(pace), pytest.raises(TimeoutError):
+        await pace.wait(asyncio.Event().wait())
+    await asyncio.sleep(0)  # this task was not cancelled for good
+
+
+async def test_a_deadline_that_moved_is_the_one_that_counts() -> None:
+    loop = asyncio.get_running_loop()
+    pace = Pace(Timeouts(first_event=0.01, between_events=60), loop.time)
+    with closing(pace):
+        assert await pace.wait(asyncio.sleep(0, "first")) == "first"
+        pace.deadline = loop.time() + 60
+        assert await pace.wait(asyncio.sleep(0.05, "second")) == "second"
+        pace.deadline = loop.time() + 0.01
+        with pytest.raises(TimeoutError):
+            await pace.wait(asyncio.Event().wait())
+
+
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    pace = Pace(Timeouts(first_event=60), asyncio.get_running_loop().time)
+
+    async def waiting() -> None:
+        with closing(pace):
+            await pace.wait(asyncio.Event().wait())
+
+    task = asyncio.create_task(waiting())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
