@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
+import orjson
+
 from gateway.domain import Json, PrefixKey
 
 GRAINS = ((8 * 1024, 256), (512 * 1024, 2 * 1024))
@@ -59,8 +61,11 @@ def completion_parts(model: str, body: Json) -> list[bytes]:
 
 def canonical(value: Any) -> bytes:
     """The same bytes for the same JSON value, whatever the order of keys and the white space."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # halves of surrogate pairs, integers beyond 64 bits
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return text.encode("utf-8", "surrogatepass")
 
 
 def prefix_keys(parts: Sequence[bytes], tenant_key: bytes) -> tuple[PrefixKey, ...]:

@@ -16,7 +16,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     """Of a key that stands twice, the last counts. Raises InvalidRequest, quoting nothing."""
     try:
         # Decoded here: `json.loads` would also take UTF-16 and 32, and halves of surrogate pairs.
-        body = json.loads(raw.decode(), parse_constant=_refuse, parse_float=_finite)
+        body = DECODER.decode(raw.decode())
     except UnicodeDecodeError:
         raise InvalidRequest("the body is not valid UTF-8") from None
     except RecursionError:
@@ -41,6 +41,9 @@ def _finite(digits: str) -> float:
     if math.isinf(value):  # it could not be written as JSON again
         raise _too_large()
     return value
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _nesting(value: Any) -> int:
