@@ -193,10 +193,10 @@ def test_a_batch_that_reaches_outside_is_refused(
 
 def test_kernels_are_chosen_by_the_processors_features() -> None:
     old = {"f16c": False, "fma": False, "avx512vnni": False}
-    haswell = {"f16c": True, "fma": True, "avx512vnni": False}
+    haswell = {"f16c": True, "fma": True, "avx2": True, "avx512vnni": False}
     ice_lake = haswell | {"avx512vnni": True, "avx512bw": True}
     assert best_kernels(ice_lake) == "vnni"
-    assert best_kernels(haswell) == "portable"
+    assert best_kernels(haswell) == "avx2"
     assert best_kernels({"neon": True, "dotprod": True}) == "portable"
     with pytest.raises(RuntimeError, match="no F16C and FMA; use the reference backend"):
         best_kernels(old)

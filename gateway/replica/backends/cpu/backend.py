@@ -13,7 +13,12 @@ import numpy as np
 from gateway.replica.backends.base import BLOCK_SIZE, Batch, Float32, Int32
 from gateway.replica.backends.checks import check, check_window
 from gateway.replica.backends.cpu.attention import SPAN
-from gateway.replica.backends.cpu.forward import Step, forward_portable, forward_vnni
+from gateway.replica.backends.cpu.forward import (
+    Step,
+    forward_avx2,
+    forward_portable,
+    forward_vnni,
+)
 from gateway.replica.backends.cpu.jit import revision
 from gateway.replica.backends.cpu.kernel_cache import keep
 from gateway.replica.backends.cpu.layout import Model, Pool, Scratch, Shape, Tokens
@@ -25,6 +30,7 @@ from gateway.replica.weights import GROUP, Weights
 
 KERNELS: Mapping[str, Step] = {
     "vnni": forward_vnni,
+    "avx2": forward_avx2,
     "portable": forward_portable,
 }
 
@@ -111,7 +117,9 @@ def best_kernels(features: Mapping[str, bool]) -> str:
     """
     if not features.get("f16c", True) or not features.get("fma", True):
         raise RuntimeError("this processor has no F16C and FMA; use the reference backend")
-    return "vnni" if features.get("avx512vnni") and features.get("avx512bw") else "portable"
+    if features.get("avx512vnni") and features.get("avx512bw"):
+        return "vnni"
+    return "avx2" if features.get("avx2") else "portable"
 
 
 def _plain(numbers: Int32) -> Int32:

@@ -54,13 +54,14 @@ class Emitter:
 
     def broadcast(self, address: ir.Value, vector: ir.VectorType) -> ir.Value:
         """The number at the address, in all lanes."""
-        return self.everywhere(self.load(address, vector.element))
+        return self.everywhere(self.load(address, vector.element), vector)
 
-    def everywhere(self, number: ir.Value) -> ir.Value:
+    def everywhere(self, number: ir.Value, vector: ir.VectorType) -> ir.Value:
         """The number in all lanes."""
-        undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+        undefined = ir.Constant(vector, ir.Undefined)
         one = self.builder.insert_element(undefined, number, I32(0))
-        return self.builder.shuffle_vector(one, undefined, ints(0))
+        first = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+        return self.builder.shuffle_vector(one, undefined, first)
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a·b + c, rounded once."""
