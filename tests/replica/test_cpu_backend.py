@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 
 from gateway import models
 from gateway.replica.backends.base import Float32
-from gateway.replica.backends.cpu import CpuBackend
+from gateway.replica.backends.cpu import CpuBackend, UnsupportedProcessor
 from gateway.replica.backends.cpu.backend import best_kernels
 from gateway.replica.backends.reference import ReferenceBackend
 from gateway.replica.weights import Weights
@@ -198,7 +198,9 @@ def test_kernels_are_chosen_by_the_processors_features() -> None:
     assert best_kernels(ice_lake) == "vnni"
     assert best_kernels(haswell) == "avx2"
     assert best_kernels({"neon": True, "dotprod": True}) == "portable"
-    with pytest.raises(RuntimeError, match="no F16C and FMA; use the reference backend"):
+    with pytest.raises(
+        UnsupportedProcessor, match="no F16C and FMA; what is left is the reference"
+    ):
         best_kernels(old)
 
 
