@@ -30,8 +30,8 @@ class Dot:
     """How one kind of processor multiplies, and the tiles that suit its registers."""
 
     products: Products
-    widths: tuple[int, int, int, int]  # tokens of a tile; a panel is a multiple of each
-    above: tuple[int, int, int]  # with more tokens left than these, the next width is quicker
+    widths: tuple[int, ...]  # tokens of a tile, three or four; a panel is a multiple of each
+    above: tuple[int, ...]  # with more tokens left than these, the next width is quicker
 
 
 def _one_by_one(dot: Callable[[Emitter, ir.Value, ir.Value, ir.Value], ir.Value]) -> Products:
@@ -186,7 +186,8 @@ VNNI = Dot(_one_by_one(_vnni), widths=(1, 4, 8, 16), above=(1, 4, 12))
 """For AVX-512 VNNI. 2 and 3 tokens take as long as 4: weights cost more to fetch than to multiply;
 and filling up to the next width is cheaper than another pass, but from 8 to 12."""
 
-AVX2 = Dot(_avx2, widths=(1, 2, 3, 4), above=(1, 2, 3))
+AVX2 = Dot(_avx2, widths=(1, 2, 4), above=(1, 2))
+"""For AVX2. 3 tokens take hardly less than 4: weights cost about as much to fetch."""
 
 PORTABLE = Dot(_one_by_one(_portable), widths=(1, 4, 8, 16), above=(1, 4, 12))
 """For every processor that LLVM knows."""

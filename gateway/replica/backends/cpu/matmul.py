@@ -39,7 +39,7 @@ Multiply = Callable[[UInt8, Matrix, UInt8, int, Float32], None]
 
 def multiplier(dot: Dot) -> Multiply:
     """The matrix product; `dot` is the only part of it that depends on the processor."""
-    widths, (one, two, three) = dot.widths, dot.above
+    widths, above = dot.widths, dot.above
     tile4, tile8 = (one_of([_tile(dot, bits, width) for width in widths]) for bits in (4, 8))
 
     @jit
@@ -53,7 +53,9 @@ def multiplier(dot: Dot) -> Multiply:
             token = 0
             while token < tokens:
                 left = tokens - token
-                index = 3 if left > three else 2 if left > two else 1 if left > one else 0
+                index = 0
+                for most in above:
+                    index += left > most
                 slots = token // PANEL * groups * PANEL + token % PANEL
                 panel, to = address(panels) + slots * SLOT, address(out) + token * stride
                 if bits == 4:
