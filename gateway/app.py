@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 import secrets
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,9 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from gateway.admission.keys import Key, KeyRing
+from gateway.admission.limits import Limiter
+from gateway.admission.meters import Kind
+from gateway.admission.queue import CLASSES, Queue, QueueLimits
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
@@ -45,6 +50,9 @@ from gateway.providers.replica import Replica
 from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
+from gateway.state.connect import connect
+from gateway.state.memory import MemoryMeters, steady_wall
+from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor
 from gateway.telemetry.log import ExchangeLog
 from routing_policies.base import Price
@@ -76,17 +84,23 @@ class Gateway:
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
         pacers = Pacers(self.fleet, self.clock)
         pacers.use(self.rules.policies)
+        self.shared = self._shared()
+        limiter = Limiter(self.shared or MemoryMeters(steady_wall()))
+        queue = Queue(self.fleet.endpoints, _queue_limits(self.config), self.clock)
+        for known in self.fleet.endpoints.values():
+            known.freed = queue.freed
         self.dispatcher = Dispatcher(
             self.fleet,
             self.rules,
             pacers,
+            limiter,
+            queue,
             [self.fleet, pacers, ExchangeLog(), *self.observers],
             self.clock,
             self.random,
         )
+        self._set_limits()
         self._said_ready = False
-        # Salts and prefix keys need only outlive what they name: this process's knowledge.
-        self._secret = secrets.token_bytes(32)
 
     def put_in_force(self, config: Config, rules: Rules) -> None:
         """What a changed config says, at once: nothing here waits. Endpoints, replicas and the
@@ -98,6 +112,10 @@ class Gateway:
         _warn_of_prices(config)
         door = _door(config)
         self.door.ring, self.door.limits = door.ring, door.limits
+        self.config = dataclasses.replace(
+            self.config, keys=config.keys, tenants=config.tenants, queue=config.queue
+        )
+        self._set_limits()
         self.dispatcher.rules = rules
         self.dispatcher.pacers.use(rules.policies)
         for name in self._usable().keys() & config.endpoints.keys():
@@ -108,7 +126,7 @@ class Gateway:
         health = Health(self.fleet, self.live)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(operation, self.door, self.dispatcher, self._secret, self.clock)
+            endpoint = Completions(operation, self.door, self.dispatcher, self.clock)
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
         app = Starlette(
@@ -133,6 +151,9 @@ class Gateway:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if self.shared is not None:
+                stack.push_async_callback(self.shared.redis.aclose)
+                await stack.enter_async_context(self.shared.running())
             transport = AiohttpTransport()
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
@@ -159,9 +180,41 @@ class Gateway:
             healthy = (e for e in self.fleet.endpoints.values() if e.healthy)
             self.on_ready(min(next(healthy).models))
 
+    def _shared(self) -> SharedMeters | None:
+        state = self.config.state
+        if state.redis is None:
+            return None
+        closed = {
+            kind
+            for kind, what in (
+                (Kind.RATE, state.when_lost.limits),
+                (Kind.HELD, state.when_lost.limits),
+                (Kind.SPEND, state.when_lost.budgets),
+            )
+            if what == "closed"
+        }
+        redis = connect(state.redis.value)
+        return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
+
+    def _set_limits(self) -> None:
+        tenants, limiter, queue = (
+            self.config.tenants,
+            self.dispatcher.limiter,
+            self.dispatcher.queue,
+        )
+        limiter.tenants = {name: tenant.limits for name, tenant in tenants.items()}
+        limiter.keys = {key.name: key.limits for key in self.config.keys}
+        queue.weights = {name: tenant.weight for name, tenant in tenants.items()}
+        queue.limits = _queue_limits(self.config)
+
     def _endpoints(self) -> list[Endpoint]:
         local = [
-            Endpoint(name, frozenset({replicas.serves or name.rpartition("-")[0]}), dedicated=True)
+            Endpoint(
+                name,
+                frozenset({replicas.serves or name.rpartition("-")[0]}),
+                dedicated=True,
+                max_in_flight=replicas.max_in_flight,
+            )
             for name, replicas in self.config.replica_names().items()
         ]
         configured = [
@@ -171,6 +224,7 @@ class Gateway:
                 endpoint.context_length,
                 dedicated=endpoint.dedicated or endpoint.dialect == "replica",
                 prices=_prices(endpoint),
+                max_in_flight=endpoint.max_in_flight,
             )
             for name, endpoint in self._usable().items()
         ]
@@ -187,10 +241,28 @@ def _log_death(task: asyncio.Task[None]) -> None:
 
 def _door(config: Config) -> Door:
     ring = KeyRing(
-        Key(key.name, key.tenant, key.key.value, _all_or(key.models), key.explain)
+        Key(
+            key.name,
+            key.tenant,
+            key.secret,
+            _all_or(key.models),
+            key.explain,
+            _all_or(key.policies),
+            _all_or(key.endpoints),
+            key.admin,
+            key.priority,
+            key.expires_s,
+        )
         for key in config.keys
     )
-    return Door(ring, BodyLimits(config.server.max_body, config.server.body_timeout))
+    # The secret need only outlive what it names: what this process knows of caches.
+    limits = BodyLimits(config.server.max_body, config.server.body_timeout)
+    return Door(ring, limits, secrets.token_bytes(32))
+
+
+def _queue_limits(config: Config) -> QueueLimits:
+    patience = config.queue.patience
+    return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
 
 
 def _prices(endpoint: EndpointConfig) -> Mapping[str, Price]:

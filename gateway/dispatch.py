@@ -11,8 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.admission.limits import Hold, Limiter
+from gateway.admission.queue import Queue, Turn
 from gateway.domain import Attempt, Considered, Event, InferenceRequest, Outcome, Principal
 from gateway.errors import (
+    BudgetExhausted,
     ContextLengthExceeded,
     GatewayError,
     ModelNotFound,
@@ -26,7 +29,7 @@ from gateway.fleet.placement import Match
 from gateway.pacer import Pacers
 from gateway.rules import Rules
 from routing_policies.base import Candidate, Context, Ranked
-from routing_policies.policy import Decision, Policy
+from routing_policies.policy import WITHIN_BUDGET, Decision, Policy
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ class Dispatcher:
     fleet: Fleet
     rules: Rules  # a reload of the config puts others here
     pacers: Pacers
+    limiter: Limiter
+    queue: Queue
     observers: Sequence[Observer]
     clock: Callable[[], float]
     random: random.Random
@@ -60,41 +65,100 @@ class Dispatcher:
         with the request itself.
         """
         outcome.request = request
-        policy = self.rules.policy_for(request, headers)
+        policy = self.rules.policy_for(request, headers, outcome.principal.policies)
         outcome.policy = policy.name
         self._check_model(request.model, outcome.principal)
         failure: GatewayError | None = None
         async with AsyncExitStack() as held:
+            hold = await held.enter_async_context(self._admitted(request, policy, outcome))
             for asked in _in_turn(request, policy.fallback.models, outcome.principal):
                 try:
-                    events = await self._first_to_answer(asked, policy, outcome, held)
+                    events = await self._first_to_answer(asked, policy, outcome, held, hold)
                     break
-                except (UpstreamError, NoCandidate, ContextLengthExceeded) as exc:
+                except (
+                    UpstreamError,
+                    NoCandidate,
+                    ContextLengthExceeded,
+                    BudgetExhausted,
+                ) as exc:
                     failure = failure or exc  # what the client hears is of its own model
             else:
                 assert failure is not None
                 raise failure
             yield events
 
+    @asynccontextmanager
+    async def _admitted(
+        self, request: InferenceRequest, policy: Policy, outcome: Outcome
+    ) -> AsyncIterator[Hold]:
+        """What the request may use, held while it runs; what it did use stands in the end."""
+        asked = self.fleet.expected(request)
+        dollars = self.fleet.dearest(request, (request.model, *policy.fallback.models))
+        tokens = asked.prompt_tokens + asked.output_tokens
+        async with self.limiter.held(outcome, tokens, dollars) as hold:
+            try:
+                yield hold
+            finally:
+                hold.needs("tokens", _used_tokens(outcome, asked.prompt_tokens))
+                hold.needs("dollars", self._spent(outcome, asked.prompt_tokens))
+
+    def _spent(self, outcome: Outcome, prompt_tokens: int) -> float:
+        if not outcome.attempts or outcome.request is None:
+            return 0.0
+        price = self.fleet.endpoints[outcome.attempts[-1].endpoint].price(outcome.request.model)
+        usage = outcome.usage
+        if usage is None:
+            used = _used_tokens(outcome, prompt_tokens)
+            return price.dollars(min(used, prompt_tokens), 0, max(0, used - prompt_tokens))
+        cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
+        return price.dollars(usage.prompt_tokens - cached, cached, usage.completion_tokens)
+
+    async def _with_room(
+        self, request: InferenceRequest, policy: Policy, outcome: Outcome, hold: Hold
+    ) -> tuple[Sequence[Candidate], Mapping[str, Match], Decision]:
+        """Decide; while every choice is full, wait for the turn of this request and decide anew."""
+        turn: Turn | None = None
+        while True:
+            asked, everyone, matches = self.fleet.snapshot(request)
+            candidates = [c for c in everyone if outcome.principal.may_reach(c.endpoint)]
+            dearer = self.pacers.multiplier(policy.name)
+            context = Context(self.clock(), self.random.random(), dearer, hold.dollars)
+            decision = policy.decide(asked, candidates, context)
+            outcome.request, outcome.considered = request, _considered(decision)
+            names = [r.candidate.endpoint for r in decision.ranked]
+            if turn is None:
+                tokens = asked.prompt_tokens + asked.output_tokens
+                turn = self.queue.turn(request.tenant, request.priority, tokens)
+            if not names or not all(self.fleet.endpoints[name].full for name in names):
+                self.queue.started(turn)
+                return candidates, matches, decision
+            await self.queue.wait(turn, names)
+
     async def _first_to_answer(
-        self, request: InferenceRequest, policy: Policy, outcome: Outcome, held: AsyncExitStack
+        self,
+        request: InferenceRequest,
+        policy: Policy,
+        outcome: Outcome,
+        held: AsyncExitStack,
+        hold: Hold,
     ) -> AsyncIterator[Event]:
         """Decide, and try the choices in their order; what the answer needs is `held`."""
-        asked, candidates, matches = self.fleet.snapshot(request)
-        dearer = self.pacers.multiplier(policy.name)
-        context = Context(self.clock(), self.random.random(), budget_multiplier=dearer)
-        decision = policy.decide(asked, candidates, context)
-        outcome.request, outcome.considered = request, _considered(decision)
+        candidates, matches, decision = await self._with_room(request, policy, outcome, hold)
         failure = _nobody(request, candidates, decision)
-        for choice in decision.ranked[: policy.fallback.attempts]:
+        rooms = self.fleet.endpoints
+        open_ = [r for r in decision.ranked if not rooms[r.candidate.endpoint].full]
+        for choice in open_[: policy.fallback.attempts]:
             name = choice.candidate.endpoint
             if request.model not in choice.candidate.models:
                 continue  # not for a policy to choose
-            if not self.fleet.endpoints[name].healthy or _too_short(choice.candidate, failure):
-                continue  # it went away, or proved too small, since the decision
+            endpoint = self.fleet.endpoints[name]
+            if not endpoint.healthy or endpoint.full or _too_short(choice.candidate, failure):
+                continue  # it went away, filled up, or proved too small, since the decision
             attempt = self._attempt(request, outcome, choice, matches.get(name, NO_MATCH))
             try:
-                return await held.enter_async_context(attempt)
+                events = await held.enter_async_context(attempt)
+                hold.needs("dollars", choice.estimate.cost_usd)
+                return events
             except UpstreamError as exc:
                 failure = _more_telling(failure, exc)
             except ContextLengthExceeded as exc:
@@ -201,7 +265,18 @@ def _nobody(
         return ContextLengthExceeded(
             f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
         )
+    if any(decision.dropped.get(name) == WITHIN_BUDGET for name in serving):
+        return BudgetExhausted(f"the budget does not pay for any endpoint of {request.model!r}")
     return NoCandidate(f"no endpoint of {request.model!r} is available", retry_after_s=1.0)
+
+
+def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
+    """As the endpoint counted them; of an answer that was not counted, one for each event."""
+    if outcome.usage is not None:
+        return outcome.usage.prompt_tokens + outcome.usage.completion_tokens
+    if not outcome.attempts or outcome.attempts[-1].failed:
+        return outcome.events
+    return prompt_tokens + outcome.events  # a client that left has had its prompt computed
 
 
 def _too_short(candidate: Candidate, failure: GatewayError) -> bool:

@@ -25,9 +25,26 @@ class Principal:
     key_name: str
     models: frozenset[str] | None = None  # None: every model
     may_explain: bool = False  # it may ask why an endpoint was chosen
+    policies: frozenset[str] | None = None  # None: whichever the rules name
+    endpoints: frozenset[str] | None = None  # None: every endpoint
+    admin: bool = False  # it may make and revoke keys
+    priority: str = "standard"  # the class of its requests
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
+
+    def may_reach(self, endpoint: str) -> bool:
+        return self.endpoints is None or endpoint in self.endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What is left of a limit: for OpenAI's `x-ratelimit-*` headers."""
+
+    what: str  # requests, tokens
+    limit: float
+    left: float
+    reset_s: float  # until it is as new
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +82,7 @@ class InferenceRequest:
     cache_salt: str  # names tenant and caller's own salt to a replica; tells neither
     session_id: str | None = None  # likewise
     tenant: str = "default"
+    priority: str = "standard"  # its class: interactive, standard, batch
     delivered: Delivered | None = None  # the beginning of its answer, which is not sent again
 
 
@@ -179,3 +197,4 @@ class Outcome:
     ended: Ended | None = None
     finished: float | None = None
     request: InferenceRequest | None = None
+    quotas: tuple[Quota, ...] = ()

@@ -83,6 +83,7 @@ class Context:
     now: float  # seconds, monotonic
     draw: float  # uniform in [0, 1), the only randomness a decision has
     budget_multiplier: float = 0.0  # λ: how much dearer a dollar is while a budget runs short
+    dollars_left: float | None = None  # what this request may cost whoever asks; None: anything
 
 
 @dataclass(frozen=True, slots=True)

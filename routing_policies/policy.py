@@ -21,6 +21,9 @@ from routing_policies.base import (
 )
 from routing_policies.estimate import estimate
 
+WITHIN_BUDGET = "within_budget"
+"""No file's filter: what a caller's budget does not pay for, no policy can choose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -73,7 +76,10 @@ class Policy:
         ranked = []
         for candidate in kept:
             expected = estimate(request, candidate, self.limits, context)
-            if limit := _exceeded(expected, self.hard):
+            left = context.dollars_left
+            if left is not None and expected.cost_usd > left:
+                dropped[candidate.endpoint] = WITHIN_BUDGET
+            elif limit := _exceeded(expected, self.hard):
                 dropped[candidate.endpoint] = limit
             else:
                 ranked.append(self._weigh(request, candidate, expected))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -37,14 +37,22 @@ class Endpoint:
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
     dedicated: bool = False  # it computes for us alone
     prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
+    max_in_flight: int | None = None  # of this gateway's requests; None: as many as come
+    freed: Callable[[], None] = lambda: None  # called when a lease is given back
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    promised: int = field(default=0, init=False)  # room that the queue has given away
 
     @property
     def healthy(self) -> bool:
         return self.provider is not None and self.down_because is None
+
+    @property
+    def full(self) -> bool:
+        limit = self.max_in_flight
+        return limit is not None and self.in_flight + self.promised >= limit
 
     def price(self, model: str) -> Price:
         return self.prices.get(model, NO_PRICE)
@@ -74,6 +82,7 @@ class Endpoint:
         finally:
             lease.first_event()
             self.in_flight -= 1
+            self.freed()
 
     def snapshot(self, model: str, cached_tokens: int) -> Candidate:
         return Candidate(

@@ -53,6 +53,19 @@ class Fleet:
             fewest_prompt_tokens=fewest(request.prompt_size),
             max_tokens=request.max_tokens,
             output_tokens=min(expected, request.max_tokens or expected),
+            request_class=request.priority,
+        )
+
+    def expected(self, request: InferenceRequest) -> RouteRequest:
+        """What a policy would be told of this request."""
+        return self._route_request(request)
+
+    def dearest(self, request: InferenceRequest, models: Iterable[str]) -> float:
+        """Dollars that this request is expected to cost at most, wherever it goes."""
+        asked = self._route_request(request)
+        prices = [e.price(model) for e in self.endpoints.values() for model in models]
+        return max(
+            (p.dollars(asked.prompt_tokens, 0, asked.output_tokens) for p in prices), default=0.0
         )
 
     def _cached_tokens(self, request: InferenceRequest, match: Match | None) -> int:

@@ -8,6 +8,7 @@ settled once, after everything it held has been given back.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
 from gateway.errors import GatewayError, Unavailable
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
+from gateway.front.quota import asked_class, quota_headers
 from gateway.front.rescue import error_event, error_response
 from gateway.wire.openai import Presenter, TenantKeys, parse_request
 from gateway.wire.sse import DONE, encode_event
@@ -63,7 +65,9 @@ class Exchange:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
             tasks.start_soon(self._listen, tasks.cancel_scope)
-            await self._serve(parse_request(self.operation, raw, self.keys))
+            priority = asked_class(self.outcome.principal, Headers(scope=self.scope))
+            request = parse_request(self.operation, raw, self.keys)
+            await self._serve(dataclasses.replace(request, priority=priority))
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:
@@ -118,6 +122,7 @@ class Exchange:
         else:
             response = error_response(error)
             response.headers.update(decision_headers(self.outcome, Headers(scope=self.scope)))
+            response.headers.update(quota_headers(self.outcome.quotas))
             await self._respond(response)
 
     async def _respond(self, response: Response) -> None:
@@ -140,6 +145,7 @@ class Exchange:
             "x-gateway-endpoint": self.outcome.attempts[-1].endpoint,
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
+            **quota_headers(self.outcome.quotas),
             **decision_headers(self.outcome, Headers(scope=self.scope)),
         }
 

@@ -15,6 +15,8 @@ from gateway.wire.openai import parse_stats
 
 STATS_TIMEOUT_S = 5.0
 
+PRIORITIES = {"interactive": 0, "standard": 1, "batch": 2}
+
 
 @dataclass(frozen=True)
 class Replica(OpenAICompatible):
@@ -28,7 +30,10 @@ class Replica(OpenAICompatible):
         return {**super().headers(request_id), "x-replica-secret": self.secret}
 
     def fields(self, request: InferenceRequest) -> Json:
-        fields: dict[str, object] = {"cache_salt": request.cache_salt}
+        fields: dict[str, object] = {
+            "cache_salt": request.cache_salt,
+            "priority": PRIORITIES[request.priority],
+        }
         if request.session_id:
             fields["session_id"] = request.session_id
         if request.stream and request.forwarded.get("n") in (None, 1):

@@ -239,7 +239,7 @@ async def test_a_lost_server_delays_nobody_and_the_counts_are_right_when_it_is_b
         nothing = [Charge(c.meter, 0) for c in charges]
         right = pytest.approx((1000 - 11, 20 - 10, 1000 - 10.5), abs=0.05)
         async with asyncio.timeout(5):
-            while (await a.take(nothing)).left != right:
+            while (await a.take(nothing)).left != right:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)  # what came in during a beat goes with the next one
         assert (await b.take(nothing)).left == right
 
