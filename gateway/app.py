@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from gateway.admission.key_store import KeyFile, Keys, KeyStore, watch_keys
 from gateway.admission.keys import Key, KeyRing
 from gateway.admission.limits import Limiter
 from gateway.admission.meters import Kind
@@ -34,6 +35,7 @@ from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
+from gateway.front.admin import Admin
 from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
 from gateway.front.door import Door
@@ -51,6 +53,7 @@ from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
 from gateway.state.connect import connect
+from gateway.state.keys import RedisKeys
 from gateway.state.memory import MemoryMeters, steady_wall
 from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor
@@ -80,6 +83,7 @@ class Gateway:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
         _warn_of_prices(self.config)
         self.live = Live()
+        self._made_keys: Sequence[Key] = ()  # those of the store
         self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
         pacers = Pacers(self.fleet, self.clock)
@@ -100,6 +104,7 @@ class Gateway:
             self.random,
         )
         self._set_limits()
+        self.key_store = self._key_store()
         self._said_ready = False
 
     def put_in_force(self, config: Config, rules: Rules) -> None:
@@ -111,17 +116,19 @@ class Gateway:
             logger.warning("%s has changed, which takes effect after a restart", path)
         _warn_of_prices(config)
         door = _door(config)
-        self.door.ring, self.door.limits = door.ring, door.limits
+        self.door.limits = door.limits
         self.config = dataclasses.replace(
             self.config, keys=config.keys, tenants=config.tenants, queue=config.queue
         )
         self._set_limits()
+        self._set_keys()
         self.dispatcher.rules = rules
         self.dispatcher.pacers.use(rules.policies)
         for name in self._usable().keys() & config.endpoints.keys():
             self.fleet.endpoints[name].prices = _prices(config.endpoints[name])
 
     def asgi(self) -> Starlette:
+        admin = Admin(self.door, Keys(self.key_store) if self.key_store else None)
         models = Models(self.door, self.fleet, created=int(time.time()))
         health = Health(self.fleet, self.live)
 
@@ -135,6 +142,10 @@ class Gateway:
                 completions(Operation.COMPLETION),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
+                Route("/admin/keys", admin.every, methods=["GET"]),
+                Route("/admin/keys", admin.create, methods=["POST"]),
+                Route("/admin/keys/{id}", admin.revoke, methods=["DELETE"]),
+                Route("/admin/keys/{id}/rotate", admin.rotate, methods=["POST"]),
                 Route("/health", health.alive),
                 Route("/ready", health.ready),
             ],
@@ -161,6 +172,11 @@ class Gateway:
             watching = asyncio.create_task(watch(self.fleet, self.clock), name="endpoints are")
             watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
+            if self.key_store is not None:
+                keys = watch_keys(self.key_store, self._use_made_keys)
+                refreshing = asyncio.create_task(keys, name="the key store is")
+                refreshing.add_done_callback(_log_death)
+                stack.callback(refreshing.cancel)
             if self.source is not None:
                 reloading = asyncio.create_task(
                     watch_config(self.source, self.live, self.put_in_force), name="the config is"
@@ -195,6 +211,22 @@ class Gateway:
         }
         redis = connect(state.redis.value)
         return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
+
+    def _key_store(self) -> KeyStore | None:
+        """Made keys add to the config's: a gateway that was open to everyone has none."""
+        if not self.config.keys:
+            return None
+        if self.shared is not None:
+            return RedisKeys(self.shared.redis)
+        file = self.config.state.keys_file
+        return None if file is None else KeyFile(file)
+
+    def _use_made_keys(self, keys: Sequence[Key]) -> None:
+        self._made_keys = keys
+        self._set_keys()
+
+    def _set_keys(self) -> None:
+        self.door.ring = KeyRing([*self._made_keys, *_keys(self.config)])
 
     def _set_limits(self) -> None:
         tenants, limiter, queue = (
@@ -239,8 +271,8 @@ def _log_death(task: asyncio.Task[None]) -> None:
         logger.error("%s no longer watched", task.get_name(), exc_info=task.exception())
 
 
-def _door(config: Config) -> Door:
-    ring = KeyRing(
+def _keys(config: Config) -> list[Key]:
+    return [
         Key(
             key.name,
             key.tenant,
@@ -254,10 +286,13 @@ def _door(config: Config) -> Door:
             key.expires_s,
         )
         for key in config.keys
-    )
+    ]
+
+
+def _door(config: Config) -> Door:
     # The secret need only outlive what it names: what this process knows of caches.
     limits = BodyLimits(config.server.max_body, config.server.body_timeout)
-    return Door(ring, limits, secrets.token_bytes(32))
+    return Door(KeyRing(_keys(config)), limits, secrets.token_bytes(32))
 
 
 def _queue_limits(config: Config) -> QueueLimits:
