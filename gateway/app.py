@@ -24,6 +24,7 @@ from gateway.admission.keys import Key, KeyRing
 from gateway.admission.limits import Limiter
 from gateway.admission.meters import Kind
 from gateway.admission.queue import CLASSES, Queue, QueueLimits
+from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
@@ -99,6 +100,7 @@ class Gateway:
             pacers,
             limiter,
             queue,
+            ResponseCache(_cache_limits(self.config), self.clock),
             [self.fleet, pacers, ExchangeLog(), *self.observers],
             self.clock,
             self.random,
@@ -118,8 +120,13 @@ class Gateway:
         door = _door(config)
         self.door.limits = door.limits
         self.config = dataclasses.replace(
-            self.config, keys=config.keys, tenants=config.tenants, queue=config.queue
+            self.config,
+            keys=config.keys,
+            tenants=config.tenants,
+            queue=config.queue,
+            cache=config.cache,
         )
+        self.dispatcher.cache.limits = _cache_limits(config)
         self._set_limits()
         self._set_keys()
         self.dispatcher.rules = rules
@@ -293,6 +300,10 @@ def _door(config: Config) -> Door:
     # The secret need only outlive what it names: what this process knows of caches.
     limits = BodyLimits(config.server.max_body, config.server.body_timeout)
     return Door(KeyRing(_keys(config)), limits, secrets.token_bytes(32))
+
+
+def _cache_limits(config: Config) -> CacheLimits:
+    return CacheLimits(config.cache.size, config.cache.ttl, config.cache.models)
 
 
 def _queue_limits(config: Config) -> QueueLimits:

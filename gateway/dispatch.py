@@ -13,6 +13,7 @@ from typing import Protocol
 
 from gateway.admission.limits import Hold, Limiter
 from gateway.admission.queue import Queue, Turn
+from gateway.admission.response_cache import ResponseCache, replayed
 from gateway.domain import Attempt, Considered, Event, InferenceRequest, Outcome, Principal
 from gateway.errors import (
     BudgetExhausted,
@@ -49,6 +50,7 @@ class Dispatcher:
     pacers: Pacers
     limiter: Limiter
     queue: Queue
+    cache: ResponseCache
     observers: Sequence[Observer]
     clock: Callable[[], float]
     random: random.Random
@@ -71,6 +73,12 @@ class Dispatcher:
         failure: GatewayError | None = None
         async with AsyncExitStack() as held:
             hold = await held.enter_async_context(self._admitted(request, policy, outcome))
+            place = self.cache.place(request, headers)
+            known = place and self.cache.find(place)
+            if known:
+                outcome.cache = "hit"
+                yield replayed(known)
+                return
             for asked in _in_turn(request, policy.fallback.models, outcome.principal):
                 try:
                     events = await self._first_to_answer(asked, policy, outcome, held, hold)
@@ -85,6 +93,9 @@ class Dispatcher:
             else:
                 assert failure is not None
                 raise failure
+            if place is not None and asked is request:  # not what another model said instead
+                outcome.cache = "miss"
+                events = self.cache.keeping(place, request.stream, events)
             yield events
 
     @asynccontextmanager
@@ -272,6 +283,8 @@ def _nobody(
 
 def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
     """As the endpoint counted them; of an answer that was not counted, one for each event."""
+    if outcome.cache == "hit":
+        return 0.0
     if outcome.usage is not None:
         return outcome.usage.prompt_tokens + outcome.usage.completion_tokens
     if not outcome.attempts or outcome.attempts[-1].failed:

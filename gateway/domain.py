@@ -198,3 +198,4 @@ class Outcome:
     finished: float | None = None
     request: InferenceRequest | None = None
     quotas: tuple[Quota, ...] = ()
+    cache: str | None = None  # hit, miss; None: not one whose answer is kept

@@ -236,6 +236,15 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """Answers given again to the same request of the same tenant."""
+
+    size: Bytes = Bytes(64 * 1024 * 1024)
+    ttl: Seconds = Seconds(300)  # of what a request asks to keep
+    models: dict[str, Seconds] = field(default_factory=dict)  # kept unasked, and how long
+
+
+@dataclass(frozen=True, slots=True)
 class WhenLost:
     """What a gateway does while it cannot reach the shared state."""
 
@@ -281,6 +290,7 @@ class Config:
     keys: tuple[Key, ...] = ()
     tenants: dict[str, Tenant] = field(default_factory=dict)
     queue: Queue = Queue()
+    cache: Cache = Cache()
     state: State = State()
 
     def __post_init__(self) -> None:

@@ -141,11 +141,13 @@ class Exchange:
 
     def _headers(self) -> dict[str, str]:
         assert self.outcome.request is not None, "only an answer has these headers"
+        attempts, cache = self.outcome.attempts, self.outcome.cache
         return {
-            "x-gateway-endpoint": self.outcome.attempts[-1].endpoint,
+            "x-gateway-endpoint": attempts[-1].endpoint if attempts else "cache",
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
             **quota_headers(self.outcome.quotas),
+            **({} if cache is None else {"x-gateway-cache": cache}),
             **decision_headers(self.outcome, Headers(scope=self.scope)),
         }
 
