@@ -9,8 +9,8 @@ import random
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -45,7 +45,7 @@ from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
 from gateway.front.rescue import no_such_route, rescue
-from gateway.local_replicas import LocalReplicas
+from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.pacer import Pacers
 from gateway.providers.base import Provider
 from gateway.providers.openai_compatible import OpenAICompatible, Timeouts
@@ -54,16 +54,19 @@ from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
 from gateway.state.connect import connect
+from gateway.state.gossip import Gossip, SharedIndex, shared_secret
 from gateway.state.keys import RedisKeys
 from gateway.state.memory import MemoryMeters, steady_wall
 from gateway.state.shared import SharedMeters
-from gateway.supervisor import Supervisor
+from gateway.supervisor import Supervisor, Watcher
 from gateway.telemetry.log import ExchangeLog
 from routing_policies.base import Price
 
 logger = logging.getLogger("gateway")
 
 Clock = Callable[[], float]
+ReplicasElsewhere = Callable[[Watcher], AbstractAsyncContextManager[None]]
+"""Tells the watcher of replicas that another process keeps."""
 
 
 @dataclass
@@ -77,6 +80,8 @@ class Gateway:
     clock: Clock = time.monotonic
     random: random.Random = field(default_factory=random.Random)
     source: Source | None = None  # where the config is read again when it changes
+    state_url: str | None = None  # of a server for this gateway's workers; the config's goes first
+    replicas_elsewhere: ReplicasElsewhere | None = None  # None: we start and keep them
 
     def __post_init__(self) -> None:
         for name, endpoint in self.config.endpoints.items():
@@ -86,14 +91,21 @@ class Gateway:
         self.live = Live()
         self._made_keys: Sequence[Key] = ()  # those of the store
         self.door = _door(self.config)
-        self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
+        self.shared = self._shared()
+        shared_by_all = self._usable().keys() | (
+            self.config.replica_names() if self.replicas_elsewhere else ()
+        )
+        index = SharedIndex(shared_by_all, self.clock) if self.shared else PlacementIndex()
+        self.fleet = Fleet(self._endpoints(), index, self.clock)
+        self.gossip = self._gossip(index, shared_by_all)
         pacers = Pacers(self.fleet, self.clock)
         pacers.use(self.rules.policies)
-        self.shared = self._shared()
         limiter = Limiter(self.shared or MemoryMeters(steady_wall()))
         queue = Queue(self.fleet.endpoints, _queue_limits(self.config), self.clock)
         for known in self.fleet.endpoints.values():
             known.freed = queue.freed
+        if self.gossip is not None:
+            self.gossip.heard = queue.freed
         self.dispatcher = Dispatcher(
             self.fleet,
             self.rules,
@@ -172,6 +184,9 @@ class Gateway:
             if self.shared is not None:
                 stack.push_async_callback(self.shared.redis.aclose)
                 await stack.enter_async_context(self.shared.running())
+                self.door.secret = await shared_secret(self.shared.redis, self.door.secret)
+            if self.gossip is not None:
+                await stack.enter_async_context(self.gossip.running())
             transport = AiohttpTransport()
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
@@ -190,8 +205,12 @@ class Gateway:
                 )
                 reloading.add_done_callback(_log_death)
                 stack.callback(reloading.cancel)
-            local = LocalReplicas(self.config, self.fleet, transport, self._say_ready)
-            await stack.enter_async_context(Supervisor(local.commands(), local))
+            local = LocalReplicas(self.fleet, transport, self._say_ready)
+            if self.replicas_elsewhere is None:
+                supervisor = Supervisor(replica_commands(self.config), local)
+                await stack.enter_async_context(supervisor)
+            else:
+                await stack.enter_async_context(self.replicas_elsewhere(local))
             if self.fleet.ready():
                 self._say_ready()
             yield
@@ -205,7 +224,8 @@ class Gateway:
 
     def _shared(self) -> SharedMeters | None:
         state = self.config.state
-        if state.redis is None:
+        url = state.redis.value if state.redis else self.state_url
+        if url is None:
             return None
         closed = {
             kind
@@ -216,14 +236,13 @@ class Gateway:
             )
             if what == "closed"
         }
-        redis = connect(state.redis.value)
-        return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
+        return SharedMeters(connect(url), uuid.uuid4().hex, state.deadline, frozenset(closed))
 
     def _key_store(self) -> KeyStore | None:
         """Made keys add to the config's: a gateway that was open to everyone has none."""
         if not self.config.keys:
             return None
-        if self.shared is not None:
+        if self.shared is not None and self.config.state.redis is not None:
             return RedisKeys(self.shared.redis)
         file = self.config.state.keys_file
         return None if file is None else KeyFile(file)
@@ -234,6 +253,12 @@ class Gateway:
 
     def _set_keys(self) -> None:
         self.door.ring = KeyRing([*self._made_keys, *_keys(self.config)])
+
+    def _gossip(self, index: PlacementIndex, names: Collection[str]) -> Gossip | None:
+        if self.shared is None or not isinstance(index, SharedIndex):
+            return None
+        endpoints = {n: e for n, e in self.fleet.endpoints.items() if n in names}
+        return Gossip(self.shared.redis, self.shared.gateway, endpoints, index, self.clock)
 
     def _set_limits(self) -> None:
         tenants, limiter, queue = (

@@ -40,6 +40,7 @@ def check_url(url: str) -> None:
 class Server:
     host: str = "127.0.0.1"
     port: int = 8000
+    max_connections: int = 8192  # of each worker
     max_body: Bytes = Bytes(32 * 1024 * 1024)
     head_timeout: Seconds = Seconds(10)
     body_timeout: Seconds = Seconds(60)
@@ -50,6 +51,8 @@ class Server:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port {self.port} is not between 0 and 65535")
+        if self.max_connections < 1:
+            raise ValueError("max_connections must be at least 1")
 
     @property
     def loopback(self) -> bool:

@@ -37,13 +37,15 @@ class Endpoint:
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
     dedicated: bool = False  # it computes for us alone
     prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
-    max_in_flight: int | None = None  # of this gateway's requests; None: as many as come
+    max_in_flight: int | None = None  # None: as many as come
     freed: Callable[[], None] = lambda: None  # called when a lease is given back
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
     promised: int = field(default=0, init=False)  # room that the queue has given away
+    elsewhere: int = field(default=0, init=False)  # in flight from other gateways, when last heard
+    queued_elsewhere: int = field(default=0, init=False)
 
     @property
     def healthy(self) -> bool:
@@ -52,7 +54,7 @@ class Endpoint:
     @property
     def full(self) -> bool:
         limit = self.max_in_flight
-        return limit is not None and self.in_flight + self.promised >= limit
+        return limit is not None and self.in_flight + self.elsewhere + self.promised >= limit
 
     def price(self, model: str) -> Price:
         return self.prices.get(model, NO_PRICE)
@@ -90,8 +92,8 @@ class Endpoint:
             models=self.models,
             healthy=self.healthy,
             context_length=self.context_length,
-            in_flight=self.in_flight,
-            queued_tokens=self.queued_tokens,
+            in_flight=self.in_flight + self.elsewhere,
+            queued_tokens=self.queued_tokens + self.queued_elsewhere,
             cached_tokens=cached_tokens,
             dedicated=self.dedicated,
             chosen_at=self.chosen_at.get(model),

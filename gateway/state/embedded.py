@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -55,6 +58,7 @@ class Embedded:
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
         )
         deadline = time.monotonic() + START_S
@@ -79,6 +83,12 @@ class Embedded:
             self.process.kill()  # there is nothing to save
             self.process.wait()
             self.process = None
+
+
+def _die_with_parent() -> None:
+    """In the child, before it becomes the server: a parent that is killed cleans up nothing."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 @contextmanager
