@@ -40,8 +40,8 @@ def check_url(url: str) -> None:
 class Server:
     host: str = "127.0.0.1"
     port: int = 8000
-    max_connections: int = 8192  # of each worker
     max_body: Bytes = Bytes(32 * 1024 * 1024)
+    max_connections: int = 8192  # of each worker
     head_timeout: Seconds = Seconds(10)
     body_timeout: Seconds = Seconds(60)
     stalled_reader_timeout: Seconds = Seconds(60)

@@ -152,3 +152,13 @@ async def test_a_request_that_may_go_elsewhere_does_not_wait():
         busy.hold_headers.set()
         await first
     assert order(idle) == ["second"]
+
+
+async def test_a_replica_of_ours_is_told_the_class():
+    upstream = Upstream()
+    replica = {"dialect": "replica", "secret": Secret("between-us")}
+    async with gateway(upstream, keys=KEYS, endpoint=replica) as g:
+        await ask(g, "ivy")
+        await ask(g, "ann")
+        await ask(g, "ivy", **{"x-gateway-class": "batch"})
+    assert [r.body["priority"] for r in upstream.received] == [0, 1, 2]
