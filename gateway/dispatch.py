@@ -21,6 +21,7 @@ from gateway.errors import (
     GatewayError,
     ModelNotFound,
     NoCandidate,
+    Unavailable,
     UpstreamBroken,
     UpstreamBusy,
     UpstreamError,
@@ -155,7 +156,7 @@ class Dispatcher:
     ) -> AsyncIterator[Event]:
         """Decide, and try the choices in their order; what the answer needs is `held`."""
         candidates, matches, decision = await self._with_room(request, policy, outcome, hold)
-        failure = _nobody(request, candidates, decision)
+        failure = _nobody(request, candidates, decision, hold)
         rooms = self.fleet.endpoints
         open_ = [r for r in decision.ranked if not rooms[r.candidate.endpoint].full]
         for choice in open_[: policy.fallback.attempts]:
@@ -268,7 +269,7 @@ async def _chained(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Ev
 
 
 def _nobody(
-    request: InferenceRequest, candidates: Sequence[Candidate], decision: Decision
+    request: InferenceRequest, candidates: Sequence[Candidate], decision: Decision, hold: Hold
 ) -> GatewayError:
     """What to say if no try succeeds before any was made; why is for the trace, not for callers."""
     serving = [c.endpoint for c in candidates if request.model in c.models]
@@ -276,7 +277,10 @@ def _nobody(
         return ContextLengthExceeded(
             f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
         )
-    if any(decision.dropped.get(name) == WITHIN_BUDGET for name in serving):
+    unpaid = any(decision.dropped.get(name) == WITHIN_BUDGET for name in serving)
+    if unpaid and hold.guessed:
+        return Unavailable("the budget cannot be checked at the moment", retry_after_s=1.0)
+    if unpaid:
         return BudgetExhausted(f"the budget does not pay for any endpoint of {request.model!r}")
     return NoCandidate(f"no endpoint of {request.model!r} is available", retry_after_s=1.0)
 

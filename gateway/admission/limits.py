@@ -88,6 +88,7 @@ class Hold:
     """What one request has taken. `dollars` is what it may cost; None: as much as it likes."""
 
     dollars: float | None = None
+    guessed: bool = False  # by this gateway's share: shared state was not asked
     _charges: list[Charge] = field(default_factory=list)
     _what: list[str] = field(default_factory=list)
     _give: Callable[[Sequence[Charge]], None] = lambda charges: None
@@ -177,6 +178,7 @@ def _hold(
     taken = list(zip(measured, verdict.granted, strict=True))
     return Hold(
         min((amount for m, amount in taken if m.what == "dollars"), default=None),
+        verdict.alone,
         [Charge(m.meter, amount) for m, amount in taken],
         [m.what for m in measured],
         give,

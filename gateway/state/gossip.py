@@ -90,6 +90,7 @@ class Gossip:
     _others: dict[str, tuple[float, Mapping[str, Sequence[int]]]] = field(default_factory=dict)
     _told: Mapping[str, Sequence[int]] = field(default_factory=dict)
     _told_at: float = float("-inf")
+    _over: bool = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -97,6 +98,7 @@ class Gossip:
         try:
             yield
         finally:
+            self._over = True  # a client may take a cancellation for its own timeout
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -104,7 +106,7 @@ class Gossip:
                 await self._say({}, [])  # nothing is in flight here any more
 
     async def _keep(self, act: Callable[[], Awaitable[None]]) -> None:
-        while True:
+        while not self._over:
             try:
                 await act()
             except LOST:
@@ -112,7 +114,7 @@ class Gossip:
                 await asyncio.sleep(AGAIN_S)
 
     async def _tell(self) -> None:
-        while True:
+        while not self._over:
             await asyncio.sleep(TELL_S)
             self._forget_silent()
             loads = {
@@ -137,7 +139,7 @@ class Gossip:
 
     async def _hear(self) -> None:
         last: bytes | str = "0-0"
-        while True:
+        while not self._over:
             heard = await self.redis.xread({self.stream: last}, count=500, block=HEAR_MS)
             for _, messages in cast("Heard", heard or []):
                 for _, message in messages:

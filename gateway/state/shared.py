@@ -73,6 +73,7 @@ class SharedMeters:
     _sent: float | None = None  # when the batch that is under way was
     _data: str = ""  # the name of the server's data
     _beat_due: float = 0.0
+    _over: bool = False
     _back: float = field(default=0.0)  # when the server was last found again
 
     def now(self) -> float:
@@ -173,6 +174,7 @@ class SharedMeters:
         try:
             yield
         finally:
+            self._over = True  # a client may take a cancellation for its own timeout
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             gives, self._gives = self._gives, []
@@ -182,7 +184,7 @@ class SharedMeters:
 
     async def _carry(self) -> None:
         """One batch after the other, so that what is HELD here and there is the same in between."""
-        while True:
+        while not self._over:
             await self._something_to_carry()
             trips, self._trips = self._trips[:BATCH], self._trips[BATCH:]
             gives, self._gives = self._gives, []
