@@ -64,6 +64,8 @@ from routing_policies.base import Price
 
 logger = logging.getLogger("gateway")
 
+SECRET_S = 2.0
+
 Clock = Callable[[], float]
 ReplicasElsewhere = Callable[[Watcher], AbstractAsyncContextManager[None]]
 """Tells the watcher of replicas that another process keeps."""
@@ -185,6 +187,9 @@ class Gateway:
                 stack.push_async_callback(self.shared.redis.aclose)
                 await stack.enter_async_context(self.shared.running())
                 self.door.secret = await shared_secret(self.shared.redis, self.door.secret)
+                sharing = asyncio.create_task(self._share_secret(), name="the tenants' secret is")
+                sharing.add_done_callback(_log_death)
+                stack.callback(sharing.cancel)
             if self.gossip is not None:
                 await stack.enter_async_context(self.gossip.running())
             transport = AiohttpTransport()
@@ -253,6 +258,12 @@ class Gateway:
 
     def _set_keys(self) -> None:
         self.door.ring = KeyRing([*self._made_keys, *_keys(self.config)])
+
+    async def _share_secret(self) -> None:
+        """Again and again: the server may have been away, or may have lost it."""
+        while self.shared is not None:
+            await asyncio.sleep(SECRET_S)
+            self.door.secret = await shared_secret(self.shared.redis, self.door.secret)
 
     def _gossip(self, index: PlacementIndex, names: Collection[str]) -> Gossip | None:
         if self.shared is None or not isinstance(index, SharedIndex):

@@ -150,7 +150,9 @@ class Limiter:
             for window, seconds in WINDOWS_S.items():
                 limit = getattr(windows, window)
                 if limit is not None:
-                    meter = Meter(f"{what}:{window}:{scope}", Kind.RATE, limit, seconds)
+                    # By its limit too: a bucket's number is a time, which means nothing to another.
+                    key = f"{what}:{window}:{limit:g}:{scope}"
+                    meter = Meter(key, Kind.RATE, limit, seconds)
                     yield Measured(meter, what, window, whose)
         if limits.concurrent is not None:
             meter = Meter(f"concurrent:{scope}", Kind.HELD, limits.concurrent)

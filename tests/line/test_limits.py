@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import openai
 import pytest
@@ -144,3 +145,14 @@ async def test_a_key_reaches_only_the_endpoints_and_policies_of_its_scope():
         error = await refused(g, "none")
     assert (error.status_code, error.code) == (403, "permission_denied")
     assert first.received == []
+
+
+async def test_a_reload_changes_limits_between_two_requests():
+    async with limited(Limits(requests=Windows(day=1)), Upstream()) as g:
+        await ask(g)
+        assert (await refused(g)).status_code == 429
+        more = {"acme": Tenant(Limits(requests=Windows(day=5)))}
+        config = dataclasses.replace(g.gateway.config, tenants=more)
+        g.gateway.put_in_force(config, g.gateway.rules)
+        headers = (await ask(g)).headers
+    assert headers["x-ratelimit-limit-requests"] == "5"

@@ -119,3 +119,12 @@ async def test_endpoints_full_of_another_gateways_requests_are_full(server):
             assert len(upstream.received) == 1
             upstream.hold_headers.set()
             await asyncio.gather(first, second)
+
+
+async def test_gateways_that_began_without_the_server_share_their_tenants_secret_later(server):
+    server.stop()
+    state = State(redis=Secret(server.url))
+    async with gateway(Upstream(), state=state) as a, gateway(Upstream(), state=state) as b:
+        assert a.gateway.door.secret != b.gateway.door.secret
+        server.start()
+        await until(lambda: a.gateway.door.secret == b.gateway.door.secret)
