@@ -28,9 +28,9 @@ SERVICE_S = FIRST_S + GAP_S * (PIECES + 1)
 CAPACITY = PLACES / SERVICE_S  # requests per second
 CLASSES = ("interactive", "standard", "batch")
 KEYS = tuple(
-    Key(f"{tenant}-{priority}", Secret(f"sk-{tenant}-{priority}"), tenant=tenant, priority=priority)
+    Key(f"{tenant}-{name}", Secret(f"sk-{tenant}-{name}"), tenant=tenant, request_class=name)
     for tenant in ("quiet", "noisy")
-    for priority in CLASSES
+    for name in CLASSES
 )
 
 

@@ -13,25 +13,26 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from hashlib import blake2b
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from gateway.admission.key_store import KeyFile, Keys, KeyStore, watch_keys
+from gateway.admission.key_store import KeyFile, KeyStore, MadeKeys, watch_keys
 from gateway.admission.keys import Key, KeyRing
 from gateway.admission.limits import Limiter
 from gateway.admission.meters import Kind
-from gateway.admission.queue import CLASSES, Queue, QueueLimits
+from gateway.admission.queue import Queue, QueueLimits
 from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.dispatch import Dispatcher, Observer
-from gateway.domain import Operation
-from gateway.errors import GatewayError
+from gateway.domain import CLASSES, Operation
+from gateway.errors import GatewayError, UpstreamError
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
@@ -40,6 +41,7 @@ from gateway.front.admin import Admin
 from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
 from gateway.front.door import Door
+from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
@@ -47,9 +49,10 @@ from gateway.front.request_id import RequestId
 from gateway.front.rescue import no_such_route, rescue
 from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.pacer import Pacers
-from gateway.providers.base import Provider
-from gateway.providers.openai_compatible import OpenAICompatible, Timeouts
-from gateway.providers.replica import Replica
+from gateway.providers.dialects.replica import Replica
+from gateway.providers.keys import Keys
+from gateway.providers.openai_compatible import OpenAICompatible
+from gateway.providers.reading import Timeouts
 from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
@@ -59,8 +62,9 @@ from gateway.state.keys import RedisKeys
 from gateway.state.memory import MemoryMeters, steady_wall
 from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor, Watcher
+from gateway.tariffs import Machine, Tariff, Tariffs
 from gateway.telemetry.log import ExchangeLog
-from routing_policies.base import Price
+from routing_policies.base import DATA_POLICIES, Price
 
 logger = logging.getLogger("gateway")
 
@@ -91,6 +95,7 @@ class Gateway:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
         _warn_of_prices(self.config)
         self.live = Live()
+        self.drain = Drain()
         self._made_keys: Sequence[Key] = ()  # those of the store
         self.door = _door(self.config)
         self.shared = self._shared()
@@ -100,7 +105,7 @@ class Gateway:
         index = SharedIndex(shared_by_all, self.clock) if self.shared else PlacementIndex()
         self.fleet = Fleet(self._endpoints(), index, self.clock)
         self.gossip = self._gossip(index, shared_by_all)
-        pacers = Pacers(self.fleet, self.clock)
+        pacers = Pacers(self.clock)
         pacers.use(self.rules.policies)
         limiter = Limiter(self.shared or MemoryMeters(steady_wall()))
         queue = Queue(self.fleet.endpoints, _queue_limits(self.config), self.clock)
@@ -118,9 +123,11 @@ class Gateway:
             [self.fleet, pacers, ExchangeLog(), *self.observers],
             self.clock,
             self.random,
+            self.config.server.longest_exchange,
         )
         self._set_limits()
         self.key_store = self._key_store()
+        self._drain_by_hand(self.config)
         self._said_ready = False
 
     def put_in_force(self, config: Config, rules: Rules) -> None:
@@ -144,17 +151,23 @@ class Gateway:
         self._set_limits()
         self._set_keys()
         self.dispatcher.rules = rules
+        self.dispatcher.longest_s = config.server.longest_exchange
+        self._drain_by_hand(config)
         self.dispatcher.pacers.use(rules.policies)
         for name in self._usable().keys() & config.endpoints.keys():
-            self.fleet.endpoints[name].prices = _prices(config.endpoints[name])
+            self.fleet.endpoints[name].tariffs = _tariffs(config.endpoints[name])
+
+    def _drain_by_hand(self, config: Config) -> None:
+        for name, endpoint in self.fleet.endpoints.items():
+            endpoint.drained = name in config.drained
 
     def asgi(self) -> Starlette:
-        admin = Admin(self.door, Keys(self.key_store) if self.key_store else None)
+        admin = Admin(self.door, MadeKeys(self.key_store) if self.key_store else None)
         models = Models(self.door, self.fleet, created=int(time.time()))
-        health = Health(self.fleet, self.live)
+        health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(operation, self.door, self.dispatcher, self.clock)
+            endpoint = Completions(operation, self.door, self.drain, self.dispatcher, self.clock)
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
         app = Starlette(
@@ -195,8 +208,15 @@ class Gateway:
             transport = AiohttpTransport()
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
-                self.fleet.endpoints[name].up(_provider(endpoint, transport))
-            watching = asyncio.create_task(watch(self.fleet, self.clock), name="endpoints are")
+                provider = self._provider(name, endpoint, transport)
+                self.fleet.endpoints[name].up(provider)
+                if endpoint.wake:
+                    waking = asyncio.create_task(_wake(name, provider), name=f"{name}'s waking is")
+                    waking.add_done_callback(_log_death)
+                    stack.callback(waking.cancel)
+            watching = asyncio.create_task(
+                watch(self.fleet, self.clock, on_reached=self._say_ready), name="endpoints are"
+            )
             watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
             if self.key_store is not None:
@@ -216,16 +236,14 @@ class Gateway:
                 await stack.enter_async_context(supervisor)
             else:
                 await stack.enter_async_context(self.replicas_elsewhere(local))
-            if self.fleet.ready():
-                self._say_ready()
             yield
 
     def _say_ready(self) -> None:
         """Once, as soon as an endpoint answers, with a model that it serves."""
-        if not self._said_ready:
+        if not self._said_ready and self.fleet.ready():
             self._said_ready = True
-            healthy = (e for e in self.fleet.endpoints.values() if e.healthy)
-            self.on_ready(min(next(healthy).models))
+            ready = (e for e in self.fleet.endpoints.values() if e.ready)
+            self.on_ready(min(next(ready).models))
 
     def _shared(self) -> SharedMeters | None:
         state = self.config.state
@@ -289,6 +307,9 @@ class Gateway:
                 frozenset({replicas.serves or name.rpartition("-")[0]}),
                 dedicated=True,
                 max_in_flight=replicas.max_in_flight,
+                capabilities=Replica.traits.capabilities,
+                data_policy=DATA_POLICIES[-1],
+                draw=self.random.random,
             )
             for name, replicas in self.config.replica_names().items()
         ]
@@ -297,13 +318,40 @@ class Gateway:
                 name,
                 frozenset(endpoint.models),
                 endpoint.context_length,
-                dedicated=endpoint.dedicated or endpoint.dialect == "replica",
-                prices=_prices(endpoint),
+                dedicated=endpoint.dedicated or _is_ours(endpoint),
+                tariffs=_tariffs(endpoint),
+                machine=_machine(endpoint),
                 max_in_flight=endpoint.max_in_flight,
+                capabilities=_capabilities(endpoint),
+                data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
+                region=endpoint.region,
+                draw=self.random.random,
             )
             for name, endpoint in self._usable().items()
         ]
         return [*local, *configured]
+
+    def _provider(
+        self, name: str, endpoint: EndpointConfig, transport: AiohttpTransport
+    ) -> OpenAICompatible:
+        waits, dialect = endpoint.timeouts, endpoint.provider
+        return dialect(
+            transport,
+            endpoint.url,
+            endpoint.models,
+            Keys(endpoint.key_values, self.clock),
+            Timeouts(
+                waits.connect,
+                waits.first_event or dialect.patience_s,
+                waits.between_events,
+                waits.total,
+                waits.slowest,
+            ),
+            endpoint.secret.value if endpoint.secret else "",
+            {header: secret.value for header, secret in endpoint.headers.items()},
+            # Its own, so that no other endpoint knows a session by the same name.
+            blake2b(name.encode(), key=self.door.secret, person=b"endpoint").digest(),
+        )
 
     def _usable(self) -> Mapping[str, EndpointConfig]:
         return {n: e for n, e in self.config.endpoints.items() if e.missing is None}
@@ -322,10 +370,11 @@ def _keys(config: Config) -> list[Key]:
             key.secret,
             _all_or(key.models),
             key.explain,
+            key.data_policy,
+            key.request_class,
             _all_or(key.policies),
             _all_or(key.endpoints),
             key.admin,
-            key.priority,
             key.expires_s,
         )
         for key in config.keys
@@ -347,11 +396,28 @@ def _queue_limits(config: Config) -> QueueLimits:
     return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
 
 
-def _prices(endpoint: EndpointConfig) -> Mapping[str, Price]:
+def _tariffs(endpoint: EndpointConfig) -> Tariffs:
     return {
-        model: Price(price.input, price.output, price.cached, price.cache_write)
-        for model, price in endpoint.prices.items()
+        model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
+        for model, p in endpoint.prices.items()
     }
+
+
+def _is_ours(endpoint: EndpointConfig) -> bool:
+    return endpoint.dialect == "replica"
+
+
+def _capabilities(endpoint: EndpointConfig) -> frozenset[str] | None:
+    if endpoint.capabilities is not None:
+        return frozenset(endpoint.capabilities)
+    return endpoint.provider.traits.capabilities
+
+
+def _machine(endpoint: EndpointConfig) -> Machine | None:
+    machine = endpoint.machine
+    if machine is None:
+        return None
+    return Machine(machine.dollars_per_hour, machine.stops_after, machine.starts_in)
 
 
 def _warn_of_prices(config: Config) -> None:
@@ -364,15 +430,8 @@ def _all_or(names: tuple[str, ...] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
 
 
-def _provider(endpoint: EndpointConfig, transport: AiohttpTransport) -> Provider:
-    timeouts = Timeouts(
-        endpoint.timeouts.connect,
-        endpoint.timeouts.first_event,
-        endpoint.timeouts.between_events,
-    )
-    api_key = endpoint.api_key.value if endpoint.api_key else None
-    url = endpoint.base_url.rstrip("/")
-    if endpoint.dialect == "replica":
-        secret = endpoint.secret.value if endpoint.secret else ""
-        return Replica(transport, url, endpoint.models, api_key, timeouts, secret)
-    return OpenAICompatible(transport, url, endpoint.models, api_key, timeouts)
+async def _wake(name: str, provider: OpenAICompatible) -> None:
+    try:
+        await provider.wake()
+    except UpstreamError as exc:
+        logger.warning("%s could not be woken: %s", name, exc.message)

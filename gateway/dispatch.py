@@ -1,41 +1,64 @@
-"""The middle of the line, to be read top to bottom: where, open, fail over, hand on, settle."""
+"""
+The middle of the line, to be read top to bottom: admit, decide, open, hand on; when an endpoint
+fails, the same again for what is missing; settle.
+
+Before the first byte that is the whole answer, and any other endpoint may give it. After it, only
+one that can take up what the client has. docs/failures.md says what is promised.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
-import math
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.admission.classes import asked_class
 from gateway.admission.limits import Hold, Limiter
-from gateway.admission.queue import Queue, Turn
+from gateway.admission.queue import Queue
 from gateway.admission.response_cache import ResponseCache, replayed
-from gateway.domain import Attempt, Considered, Event, InferenceRequest, Outcome, Principal
+from gateway.attempts import Attempts, Choice, chained
+from gateway.deadline import deadline
+from gateway.decider import Decider, Full
+from gateway.delivery import Delivery
+from gateway.domain import Attempt, Event, InferenceRequest, Outcome, Principal
 from gateway.errors import (
     BudgetExhausted,
     ContextLengthExceeded,
+    DeadlineExceeded,
     GatewayError,
     ModelNotFound,
     NoCandidate,
-    Unavailable,
-    UpstreamBroken,
-    UpstreamBusy,
     UpstreamError,
 )
+from gateway.exhausted import exhausted
+from gateway.extra_tries import ExtraTries
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.placement import Match
+from gateway.hedge import Opened, Racer, hedge_after_s, race
 from gateway.pacer import Pacers
 from gateway.rules import Rules
-from routing_policies.base import Candidate, Context, Ranked
-from routing_policies.policy import WITHIN_BUDGET, Decision, Policy
+from gateway.tries import Tries
+from routing_policies.policy import Hedge, Policy
 
 logger = logging.getLogger(__name__)
 
-NO_MATCH = Match(size=0, tokens=None, touched=0.0)
+BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
+"""Before the same endpoint is asked again because there is no other: doubling, half by chance."""
+
+RESUME_SPREAD_S = 0.1
+RESUMES_AT_ONCE = 8
+"""When an endpoint dies under many streams, another must not get them all in one moment: so many
+wait there for their first event."""
+
+MOST_RESUMES = 8
+"""A stream that breaks more often is given up: there is something wrong with the answer itself."""
+
+RESUME_PATIENCE_S = 10.0
+"""For somebody who can take up an answer to be there (again): a replica starts in seconds."""
 
 
 class Observer(Protocol):
@@ -55,49 +78,58 @@ class Dispatcher:
     observers: Sequence[Observer]
     clock: Callable[[], float]
     random: random.Random
+    longest_s: float = 3600.0  # an exchange; likewise
+    retries: ExtraTries = field(default_factory=ExtraTries)
+
+    def __post_init__(self) -> None:
+        self._decider = Decider(self.fleet, self.pacers, self.clock, self.random)
+        self._attempts = Attempts(self.fleet, self.clock)
+        self._resuming = {name: asyncio.Semaphore(RESUMES_AT_ONCE) for name in self.fleet.endpoints}
+        self._hedges: dict[tuple[str, Hedge], ExtraTries] = {}  # by the policy's name
 
     @asynccontextmanager
     async def open(
         self, request: InferenceRequest, outcome: Outcome, headers: Mapping[str, str]
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """The answer's events, from the first endpoint in the policy's order that gives one; of the
-        client's model, or else of the models that the policy falls back on.
+        """The answer's events, the first of which is there: of the client's model, or else of a
+        model that the policy falls back on.
 
-        Until then nothing has gone to the client, so a refusal only costs the next try. Raises
-        ModelNotFound, NoCandidate, the most telling UpstreamError, or what an endpoint found wrong
-        with the request itself.
+        Raises ModelNotFound, NoCandidate, DeadlineExceeded, what the caller's limits or the queue
+        refuse with, the most telling UpstreamError, or what an endpoint found wrong with the
+        request itself. The iterator raises the error that broke
+        the answer off, when nobody could take it up.
         """
-        outcome.request = request
+        outcome.request = request = _of(request, outcome.principal, headers)
         policy = self.rules.policy_for(request, headers, outcome.principal.policies)
         outcome.policy = policy.name
         self._check_model(request.model, outcome.principal)
-        failure: GatewayError | None = None
-        async with AsyncExitStack() as held:
-            hold = await held.enter_async_context(self._admitted(request, policy, outcome))
+        limit = deadline(headers, self.longest_s)
+        self.retries.requested(self.clock())
+        began = asyncio.get_running_loop().time()
+        async with self._admitted(request, policy, outcome) as hold:
             place = self.cache.place(request, headers)
             known = place and self.cache.find(place)
             if known:
                 outcome.cache = "hit"
                 yield replayed(known)
                 return
-            for asked in _in_turn(request, policy.fallback.models, outcome.principal):
-                try:
-                    events = await self._first_to_answer(asked, policy, outcome, held, hold)
-                    break
-                except (
-                    UpstreamError,
-                    NoCandidate,
-                    ContextLengthExceeded,
-                    BudgetExhausted,
-                ) as exc:
-                    failure = failure or exc  # what the client hears is of its own model
-            else:
-                assert failure is not None
-                raise failure
-            if place is not None and asked is request:  # not what another model said instead
-                outcome.cache = "miss"
-                events = self.cache.keeping(place, request.stream, events)
-            yield events
+            try:
+                async with (
+                    asyncio.timeout_at(began + limit.first_event_s) as timer,
+                    aclosing(self._of_some_model(request, policy, outcome, hold)) as events,
+                ):
+                    first = await anext(events)
+                    timer.reschedule(began + limit.whole_s)
+                    answer = chained(first, events)
+                    # Not what another model said instead.
+                    if place is not None and outcome.request.model == request.model:
+                        outcome.cache = "miss"
+                        answer = self.cache.keeping(place, request.stream, answer)
+                    yield answer
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    "the answer did not come within the request's time"
+                ) from None
 
     @asynccontextmanager
     async def _admitted(
@@ -111,109 +143,154 @@ class Dispatcher:
             try:
                 yield hold
             finally:
+                self.fleet.bill(outcome)
                 hold.needs("tokens", _used_tokens(outcome, asked.prompt_tokens))
-                hold.needs("dollars", self._spent(outcome, asked.prompt_tokens))
+                hold.needs("dollars", sum(a.billed_usd for a in outcome.attempts))
 
-    def _spent(self, outcome: Outcome, prompt_tokens: int) -> float:
-        if not outcome.attempts or outcome.request is None:
-            return 0.0
-        price = self.fleet.endpoints[outcome.attempts[-1].endpoint].price(outcome.request.model)
-        usage = outcome.usage
-        if usage is None:
-            used = _used_tokens(outcome, prompt_tokens)
-            return price.dollars(min(used, prompt_tokens), 0, max(0, used - prompt_tokens))
-        cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
-        return price.dollars(usage.prompt_tokens - cached, cached, usage.completion_tokens)
-
-    async def _with_room(
+    async def _of_some_model(
         self, request: InferenceRequest, policy: Policy, outcome: Outcome, hold: Hold
-    ) -> tuple[Sequence[Candidate], Mapping[str, Match], Decision]:
-        """Decide; while every choice is full, wait for the turn of this request and decide anew."""
-        turn: Turn | None = None
-        while True:
-            asked, everyone, matches = self.fleet.snapshot(request)
-            candidates = [c for c in everyone if outcome.principal.may_reach(c.endpoint)]
-            dearer = self.pacers.multiplier(policy.name)
-            context = Context(self.clock(), self.random.random(), dearer, hold.dollars)
-            decision = policy.decide(asked, candidates, context)
-            outcome.request, outcome.considered = request, _considered(decision)
-            names = [r.candidate.endpoint for r in decision.ranked]
-            if turn is None:
-                tokens = asked.prompt_tokens + asked.output_tokens
-                turn = self.queue.turn(request.tenant, request.priority, tokens)
-            if not names or not all(self.fleet.endpoints[name].full for name in names):
-                self.queue.started(turn)
-                return candidates, matches, decision
-            await self.queue.wait(turn, names)
+    ) -> AsyncGenerator[Event]:
+        failure: GatewayError | None = None
+        took_work = False
+        for asked in _in_turn(request, policy.fallback.models, outcome.principal):
+            if took_work and not self.retries.take(self.clock()):
+                break
+            delivery = Delivery(asked)
+            try:
+                async with aclosing(self._whole(asked, policy, outcome, hold, delivery)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except (UpstreamError, NoCandidate, ContextLengthExceeded, BudgetExhausted) as exc:
+                if delivery.begun:
+                    raise
+                failure = failure or exc  # what the client hears is of its own model
+                took_work = isinstance(exc, UpstreamError) and exc.took_work
+        assert failure is not None
+        raise failure
 
-    async def _first_to_answer(
+    async def _whole(
         self,
         request: InferenceRequest,
         policy: Policy,
         outcome: Outcome,
-        held: AsyncExitStack,
         hold: Hold,
-    ) -> AsyncIterator[Event]:
-        """Decide, and try the choices in their order; what the answer needs is `held`."""
-        candidates, matches, decision = await self._with_room(request, policy, outcome, hold)
-        failure = _nobody(request, candidates, decision, hold)
-        rooms = self.fleet.endpoints
-        open_ = [r for r in decision.ranked if not rooms[r.candidate.endpoint].full]
-        for choice in open_[: policy.fallback.attempts]:
-            name = choice.candidate.endpoint
-            if request.model not in choice.candidate.models:
-                continue  # not for a policy to choose
-            endpoint = self.fleet.endpoints[name]
-            if not endpoint.healthy or endpoint.full or _too_short(choice.candidate, failure):
-                continue  # it went away, filled up, or proved too small, since the decision
-            attempt = self._attempt(request, outcome, choice, matches.get(name, NO_MATCH))
+        delivery: Delivery,
+    ) -> AsyncGenerator[Event]:
+        """One answer, from as many endpoints as it takes."""
+        asked = self.fleet.expected(request)
+        tokens = asked.prompt_tokens + asked.output_tokens
+        turn = self.queue.turn(request.tenant, request.request_class, tokens)
+        tries = Tries(request, policy.fallback, [*outcome.attempts], hold, turn)
+        while True:
+            choice = await self._next(tries, policy, outcome, delivery)
+            before = delivery.tokens
             try:
-                events = await held.enter_async_context(attempt)
-                hold.needs("dollars", choice.estimate.cost_usd)
-                return events
-            except UpstreamError as exc:
-                failure = _more_telling(failure, exc)
-            except ContextLengthExceeded as exc:
-                failure = exc
-                failure.limit = choice.candidate.context_length
-        raise failure
+                opening = self._open(choice, tries, policy, outcome, delivery)
+                async with opening as (attempt, events):
+                    # Whoever answers stands last, for all who ask later.
+                    outcome.attempts.sort(key=lambda other: other is attempt)
+                    begun = [a for a in outcome.attempts if a.first_event is not None]
+                    hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
+                    async for event in events:
+                        if event.usage is not None:
+                            attempt.billed = delivery.billed(event.usage)
+                        shown = delivery.take(event)
+                        attempt.delivered_tokens = max(0, delivery.tokens - before)
+                        if shown is not None:
+                            yield shown
+                return
+            except GatewayError as exc:
+                if delivery.finished:
+                    return  # what is missing came after the answer
+                self._note(exc, tries.culprit(outcome.attempts), tries, delivery)
 
-    @asynccontextmanager
-    async def _attempt(
-        self, request: InferenceRequest, outcome: Outcome, choice: Ranked, match: Match
-    ) -> AsyncIterator[AsyncIterator[Event]]:
-        """One try on one endpoint: leased, opened, and past its first event."""
-        endpoint = self.fleet.endpoints[choice.candidate.endpoint]
-        attempt = Attempt(
-            endpoint.name,
-            self.clock(),
-            in_flight=choice.candidate.in_flight,
-            queued_tokens=choice.candidate.queued_tokens,
-            expected_cached_tokens=choice.estimate.cached_tokens,
-            expected_ttft_s=choice.estimate.ttft_s,
-            expected_cost_usd=choice.estimate.cost_usd,
-            matched_size=match.size,
-            matched_tokens=match.tokens,
-            matched_touched=match.touched,
+    def _open(
+        self,
+        choice: Choice,
+        tries: Tries,
+        policy: Policy,
+        outcome: Outcome,
+        delivery: Delivery,
+    ) -> AbstractAsyncContextManager[Opened]:
+        """An attempt, past its first event. Where the policy hedges, a second one may win."""
+        endpoint = self.fleet.endpoints[choice.endpoint]
+        request = delivery.request_for(endpoint.continuation)
+        attempt = choice.attempt(self.clock())
+        attempt.resumed = delivery.begun
+        gate = self._resuming[endpoint.name] if delivery.begun else nullcontext()
+        opening = self._attempts.on(choice, attempt, request, outcome, gate)
+        hedge = policy.fallback.hedge
+        if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:
+            return opening
+        hedges = self._hedges.setdefault((policy.name, hedge), ExtraTries(hedge.at_most, least=0))
+        hedges.requested(self.clock())
+
+        def second() -> Racer | None:
+            other = self._decider.choose(tries, policy, outcome, delivery, without=choice.endpoint)
+            if not isinstance(other, Choice) or not other.ranked.candidate.dedicated:
+                return None
+            if not hedges.take(self.clock()):
+                return None
+            attempt = other.attempt(self.clock())
+            attempt.hedge = True
+            return Racer(attempt, self._attempts.on(other, attempt, request, outcome, gate))
+
+        after_s = hedge_after_s(hedge, choice.ranked)
+        return race(Racer(attempt, opening), after_s, second, tries.note)
+
+    def _note(
+        self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery
+    ) -> None:
+        """What an attempt's failure means for the next. Raises when there is to be none."""
+        if not delivery.begun and not isinstance(error, UpstreamError | ContextLengthExceeded):
+            raise error  # the request's own fault, wherever it is sent
+        now = self.clock()
+        broke = attempt.delivered_tokens > 0 or (delivery.begun and tries.broke is None)
+        tries.note(attempt, error, broke=broke, now=now)
+        if delivery.begun:
+            if not self._may_resume(tries, delivery):
+                raise tries.broke or error
+            return  # the work is done but for the rest: to lose it would cost more than to try
+        spends = isinstance(error, UpstreamError) and error.took_work and not attempt.probe
+        if tries.left == 0 or (spends and not self.retries.take(now)):
+            raise exhausted(tries.request.model, tries.said)
+
+    def _may_resume(self, tries: Tries, delivery: Delivery) -> bool:
+        return (
+            tries.fallback.resume
+            and tries.left > 0
+            and tries.resumes <= MOST_RESUMES
+            and any(
+                tries.request.model in endpoint.models
+                and not endpoint.drained
+                and delivery.fits(endpoint.continuation)
+                for endpoint in self.fleet.endpoints.values()
+            )
         )
-        outcome.attempts.append(attempt)
-        self.fleet.sent(request, endpoint.name)
-        try:
-            with endpoint.lease(choice.estimate.uncached_tokens) as lease:
-                async with lease.provider.open(request, outcome.request_id) as events:
-                    first = await anext(events, None)
-                    if first is None:
-                        raise UpstreamBroken("the endpoint answered with nothing")
-                    attempt.first_event = self.clock()
-                    lease.first_event()
-                    yield _chained(first, events)
-        except GatewayError as exc:
-            attempt.error, attempt.failed = exc.code, isinstance(exc, UpstreamError)
-            raise
-        finally:
-            attempt.last_event = self.clock()
-            if attempt.first_event is None:
-                self.fleet.failed(request, attempt)
+
+    async def _next(
+        self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
+    ) -> Choice:
+        """Another endpoint than those that failed; one of them again only where there is no other.
+        While all of them are full, the request waits for its turn. Raises when there is nobody."""
+        if delivery.begun:
+            await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
+        while True:
+            choice = self._decider.choose(tries, policy, outcome, delivery)
+            if isinstance(choice, Full):
+                await self.queue.wait(tries.turn, choice.endpoints)
+                continue
+            if choice is not None:
+                self.queue.started(tries.turn)
+                return choice
+            waits = delivery.begun and self.clock() < tries.broke_at + RESUME_PATIENCE_S
+            again = (waits or not delivery.begun) and tries.forgive()
+            if not again and not waits:
+                said = {**tries.said, **self.fleet.rests(tries.request.model)}
+                raise tries.broke or exhausted(tries.request.model, said)
+            backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
+            await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
@@ -229,64 +306,20 @@ class Dispatcher:
             raise ModelNotFound.among(usable, model)
 
 
-def _in_turn(
-    request: InferenceRequest, fallbacks: Sequence[str], principal: Principal
-) -> Iterator[InferenceRequest]:
-    """The request for the client's model, then for each other that its key may use."""
-    yield request
-    for model in fallbacks:
-        if model != request.model and principal.may_use(model):
-            # Prefix keys are of the client's model: what this leaves in a cache they do not name.
-            yield dataclasses.replace(request, model=model, prefix=())
-
-
-def _considered(decision: Decision) -> tuple[Considered, ...]:
-    dropped = [Considered(name, dropped_by) for name, dropped_by in decision.dropped.items()]
-    return (*(_in_numbers(ranked) for ranked in decision.ranked), *dropped)
-
-
-def _in_numbers(ranked: Ranked) -> Considered:
-    candidate, estimate = ranked.candidate, ranked.estimate
-    return Considered(
-        endpoint=candidate.endpoint,
-        dropped_by=None,
-        cost=ranked.cost,
-        ttft_s=estimate.ttft_s,
-        tpot_s=estimate.tpot_s,
-        cost_usd=estimate.cost_usd,
-        cached_tokens=estimate.cached_tokens,
-        uncached_tokens=estimate.uncached_tokens,
-        p_miss=estimate.p_miss,
-        in_flight=candidate.in_flight,
-        queued_tokens=candidate.queued_tokens,
+def _of(
+    request: InferenceRequest, principal: Principal, headers: Mapping[str, str]
+) -> InferenceRequest:
+    """With what a policy has to know of the caller."""
+    return dataclasses.replace(
+        request,
+        data_policy=principal.data_policy,
+        request_class=asked_class(principal, headers),
     )
 
 
-async def _chained(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:
-    yield first
-    async for event in rest:
-        yield event
-
-
-def _nobody(
-    request: InferenceRequest, candidates: Sequence[Candidate], decision: Decision, hold: Hold
-) -> GatewayError:
-    """What to say if no try succeeds before any was made; why is for the trace, not for callers."""
-    serving = [c.endpoint for c in candidates if request.model in c.models]
-    if serving and all(decision.dropped.get(name) == "fits_context" for name in serving):
-        return ContextLengthExceeded(
-            f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
-        )
-    unpaid = any(decision.dropped.get(name) == WITHIN_BUDGET for name in serving)
-    if unpaid and hold.guessed:
-        return Unavailable("the budget cannot be checked at the moment", retry_after_s=1.0)
-    if unpaid:
-        return BudgetExhausted(f"the budget does not pay for any endpoint of {request.model!r}")
-    return NoCandidate(f"no endpoint of {request.model!r} is available", retry_after_s=1.0)
-
-
 def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
-    """As the endpoint counted them; of an answer that was not counted, one for each event."""
+    """As the client's answer counts them, however many attempts it took; of an answer that was not
+    counted, one for each event."""
     if outcome.cache == "hit":
         return 0.0
     if outcome.usage is not None:
@@ -296,24 +329,12 @@ def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
     return prompt_tokens + outcome.events  # a client that left has had its prompt computed
 
 
-def _too_short(candidate: Candidate, failure: GatewayError) -> bool:
-    """Another endpoint found the prompt too long, and this one takes no more."""
-    return (
-        isinstance(failure, ContextLengthExceeded)
-        and failure.limit is not None
-        and candidate.context_length is not None
-        and candidate.context_length <= failure.limit
-    )
-
-
-def _more_telling(known: GatewayError, new: UpstreamError) -> GatewayError:
-    """When several refused: being at a limit says when to come back, the soonest counts."""
-    if not isinstance(known, UpstreamBusy):
-        return new
-    if not isinstance(new, UpstreamBusy):
-        return known
-    return min(known, new, key=_wait)
-
-
-def _wait(busy: GatewayError) -> float:
-    return math.inf if busy.retry_after_s is None else busy.retry_after_s
+def _in_turn(
+    request: InferenceRequest, fallbacks: Sequence[str], principal: Principal
+) -> Iterator[InferenceRequest]:
+    """The request for the client's model, then for each other that its key may use."""
+    yield request
+    for model in fallbacks:
+        if model != request.model and principal.may_use(model):
+            # Prefix keys are of the client's model: what this leaves in a cache they do not name.
+            yield dataclasses.replace(request, model=model, prefix=())

@@ -9,6 +9,13 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
+CLASSES = ("interactive", "standard", "batch")
+"""Of requests, the most urgent first: who waits for whom, and what numbers a policy has."""
+
+CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio")
+"""What a request may need of an endpoint. `json_schema`: answers in JSON by request, with a schema
+or without. `n`: several choices."""
+
 
 class Operation(StrEnum):
     """What the client asks an endpoint to do; the value is the path below `/v1`."""
@@ -25,10 +32,11 @@ class Principal:
     key_name: str
     models: frozenset[str] | None = None  # None: every model
     may_explain: bool = False  # it may ask why an endpoint was chosen
+    data_policy: str | None = None  # what every endpoint that it uses must keep to at least
+    request_class: str = "standard"  # one of CLASSES
     policies: frozenset[str] | None = None  # None: whichever the rules name
     endpoints: frozenset[str] | None = None  # None: every endpoint
     admin: bool = False  # it may make and revoke keys
-    priority: str = "standard"  # the class of its requests
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -61,6 +69,7 @@ class Delivered:
 
     text: str
     token_ids: tuple[int, ...] | None  # all of its tokens, in order; None: they were not told
+    tokens: int = 0  # how many; where they were not told, as many as there were pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +91,25 @@ class InferenceRequest:
     cache_salt: str  # names tenant and caller's own salt to a replica; tells neither
     session_id: str | None = None  # likewise
     tenant: str = "default"
-    priority: str = "standard"  # its class: interactive, standard, batch
     delivered: Delivered | None = None  # the beginning of its answer, which is not sent again
+    service_tier: str | None = None  # as the client asks for it
+    prompt_tokens: int | None = None  # exactly, of a prompt of token ids; None: not known yet
+    images: int = 0  # their tokens are no matter of bytes
+    hints: tuple[str, ...] = ()  # of requests that belong together; the closest first, keyed
+    needs: frozenset[str] = frozenset()  # capabilities, by the names that configs use
+    data_policy: str | None = None  # its principal's
+    request_class: str = "standard"  # likewise, or a less urgent one that the caller asks for
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer as its endpoint counted them; `cached_tokens` None means not told."""
+    """Tokens of one answer as its endpoint counted them; None means not told."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
+    cost_usd: float | None = None  # what the endpoint says that it will bill
+    service_tier: str | None = None  # in which it says that it answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +123,14 @@ class ReplicaReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaStats:
-    """What `/stats` adds to the report."""
+class EndpointStats:
+    """What an endpoint tells of itself when asked; None: not told."""
 
-    report: ReplicaReport
-    context_length: int | None  # tokens
+    running: int | None = None  # requests, whoever sent them
+    waiting: int | None = None
+    kv_usage: float | None = None  # share of its KV cache that running requests hold, 0 to 1
+    context_length: int | None = None  # tokens
+    report: ReplicaReport | None = None  # from replicas of ours
 
 
 @dataclass(slots=True)
@@ -132,10 +152,19 @@ class Event:
         return not self.payload.get("choices") and self.usage is not None
 
 
+class BilledBy(StrEnum):
+    """How we know what an attempt cost us."""
+
+    REPORT = "report"  # the endpoint said so
+    TARIFF = "tariff"  # its tokens, at our table's rates
+    ESTIMATE = "estimate"  # an answer had begun, and no tokens were told
+
+
 class Ended(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     HUNG_UP = "hung_up"
+    OVERTAKEN = "overtaken"  # an attempt: another one for the same request was quicker
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +173,7 @@ class Considered:
 
     endpoint: str
     dropped_by: str | None  # the filter; None: it was ranked, and stands in the order of choice
+    unavailable: str | None = None  # why it should not be asked, as far as the fleet knows
     cost: float = 0.0  # in the policy's unit
     ttft_s: float = 0.0
     tpot_s: float = 0.0
@@ -171,10 +201,28 @@ class Attempt:
     matched_size: int = 0
     matched_tokens: int | None = None
     matched_touched: float = 0.0
+    hinted: bool = False  # no prefix was known, and the caller's hint pointed there
     first_event: float | None = None
     last_event: float | None = None
+    probe: bool = False  # of an endpoint that was ejected
+    resumed: bool = False  # it takes up an answer that broke off elsewhere
+    hedge: bool = False  # sent while another attempt was still waited for
+    ended: Ended | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
     failed: bool = False  # and the fault was the endpoint's, not the request's
+    start_usd: float = 0.0  # for a machine that stood still,
+    start_s: float = 0.0  # and how long that was to take
+    # What really happened, once settled; nothing was billed while `billed_by` is None.
+    billed_usd: float = 0.0
+    billed_by: BilledBy | None = None
+    cached_tokens: int | None = None  # None: not told
+    delivered_tokens: int = 0  # of its answer that went to the client; where untold, its pieces
+    billed: Usage | None = None  # as the endpoint computed and bills it; None: it did not tell
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Until its first event; of an answer that was not streamed, until all of it."""
+        return None if self.first_event is None else self.first_event - self.started
 
 
 @dataclass(slots=True)
@@ -190,7 +238,7 @@ class Outcome:
     considered: tuple[Considered, ...] = ()
     attempts: list[Attempt] = field(default_factory=list)
     events: int = 0
-    usage: Usage | None = None
+    usage: Usage | None = None  # of the client's answer, however many attempts it took
     report: ReplicaReport | None = None
     status: int | None = None
     error: str | None = None  # the code of what the client was told

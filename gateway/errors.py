@@ -14,6 +14,7 @@ GatewayError                    500 server_error
 ├── BodyTooLarge                413 request_too_large
 ├── RateLimited                 429 rate_limit_exceeded
 ├── NoCandidate                 503 no_endpoint_available
+├── DeadlineExceeded            504 deadline_exceeded        the client's, or the server's
 ├── Unavailable                 503 unavailable              (draining, loading)
 ├── Overloaded                  503 overloaded               no place in the queue, or none in time
 └── UpstreamError               502 upstream_error
@@ -116,6 +117,10 @@ class NoCandidate(GatewayError):
     status, code = 503, "no_endpoint_available"
 
 
+class DeadlineExceeded(GatewayError):
+    status, code = 504, "deadline_exceeded"
+
+
 class Unavailable(GatewayError):
     status, code = 503, "unavailable"
 
@@ -128,6 +133,8 @@ class UpstreamError(GatewayError):
     status, type, code = 502, "upstream_error", "upstream_error"
     took_work: ClassVar[bool] = True
     """The endpoint may have begun on the request, so that to ask again is to load twice."""
+    repeatable: ClassVar[bool] = True
+    """To ask again later may help. False: only the operator can."""
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -145,17 +152,17 @@ class UpstreamRefused(UpstreamError):
 
 class UpstreamKeyRefused(UpstreamRefused):
     code = "upstream_key_refused"
-    took_work = False
+    took_work = repeatable = False
 
 
 class UpstreamUnpaid(UpstreamRefused):
     code = "upstream_unpaid"
-    took_work = False
+    took_work = repeatable = False
 
 
 class UpstreamGone(UpstreamRefused):
     code = "upstream_gone"
-    took_work = False
+    took_work = repeatable = False
 
 
 class UpstreamBusy(UpstreamError):

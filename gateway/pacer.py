@@ -7,15 +7,15 @@ overspent by (a primal-dual step):
     λ ← max(0, λ + η·(c - r·Δt)),    η = 1 / (r·patience)
 
 So λ is the time by which spending is ahead of the budget, in units of the policy's patience, and
-it falls by 1 for each patience without spending. A budget is never a reason to refuse.
+it falls by 1 for each patience without spending. A budget alone is never a reason to refuse; a
+policy with the filter `within_budget` drops what costs more than is left of an hour's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gateway.domain import Attempt, Outcome, Usage
-from gateway.fleet.fleet import Fleet
+from gateway.domain import Outcome
 from routing_policies.policy import Budget, Policy
 
 HOUR_S = 3600.0
@@ -32,6 +32,11 @@ class Pacer:
     def multiplier(self, now: float) -> float:
         return max(0.0, self._after(0.0, now))
 
+    def left_usd(self, now: float) -> float:
+        """What an hour may cost, less what was spent ahead of time."""
+        ahead_s = self.multiplier(now) * self.budget.patience_s
+        return self.budget.dollars_per_hour * max(0.0, 1 - ahead_s / HOUR_S)
+
     def spent(self, dollars: float, now: float) -> None:
         # A budget per hour looks back an hour: without this, one wild night would be paid for
         # all week.
@@ -47,8 +52,7 @@ class Pacer:
 class Pacers:
     """Every policy's, by name; an observer of exchanges."""
 
-    def __init__(self, fleet: Fleet, clock: Callable[[], float]) -> None:
-        self._fleet = fleet
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._pacers: dict[str, Pacer] = {}
 
@@ -64,16 +68,12 @@ class Pacers:
         pacer = self._pacers.get(policy)
         return pacer.multiplier(self._clock()) if pacer else 0.0
 
+    def left_usd(self, policy: str) -> float | None:
+        pacer = self._pacers.get(policy)
+        return pacer.left_usd(self._clock()) if pacer else None
+
     def settled(self, outcome: Outcome) -> None:
         pacer = self._pacers.get(outcome.policy or "")
-        if pacer is not None and outcome.attempts and outcome.request is not None:
-            dollars = self._billed(outcome.attempts[-1], outcome.request.model, outcome.usage)
+        if pacer is not None and outcome.attempts:
+            dollars = sum(attempt.billed_usd for attempt in outcome.attempts)
             pacer.spent(dollars, self._clock())
-
-    def _billed(self, attempt: Attempt, model: str, usage: Usage | None) -> float:
-        """By the usage that was told, else by what was expected of an answer that had begun."""
-        if usage is None:
-            return attempt.expected_cost_usd if attempt.first_event is not None else 0.0
-        price = self._fleet.endpoints[attempt.endpoint].price(model)
-        cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
-        return price.dollars(usage.prompt_tokens - cached, cached, usage.completion_tokens)

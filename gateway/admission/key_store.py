@@ -1,5 +1,5 @@
 """
-Keys that are made while the gateway runs.
+MadeKeys that are made while the gateway runs.
 
 A store holds records without keys: only their digests. Every gateway reads it again each second, so
 a key that was revoked anywhere is refused everywhere within `REFRESH_S` and the time of a request.
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.admission.keys import HASHED, Key
-from gateway.admission.queue import CLASSES
-from gateway.domain import Json
+from gateway.domain import CLASSES, Json
 from gateway.errors import InvalidRequest, NotFound
+from routing_policies.base import DATA_POLICIES
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ class KeyRecord:
     endpoints: tuple[str, ...] | None = None
     explain: bool = False
     admin: bool = False
-    priority: str = "standard"
+    data_policy: str | None = None
+    request_class: str = "standard"
     expires: str | None = None  # ISO 8601
 
     def __post_init__(self) -> None:
@@ -63,8 +64,10 @@ class KeyRecord:
         for name in ("explain", "admin"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false")
-        if self.priority not in CLASSES:
-            raise ValueError(f"priority must be one of: {', '.join(CLASSES)}")
+        if self.data_policy not in (None, *DATA_POLICIES):
+            raise ValueError(f"data_policy must be one of: {', '.join(DATA_POLICIES)}")
+        if self.request_class not in CLASSES:
+            raise ValueError(f"request_class must be one of: {', '.join(CLASSES)}")
         if not HASHED.fullmatch(self.hash):
             raise ValueError("hash must be sha256: and 64 hexadecimal digits")
         self.expires_s()
@@ -90,10 +93,11 @@ class KeyRecord:
             self.hash,
             _all_or(self.models),
             self.explain,
+            self.data_policy,
+            self.request_class,
             _all_or(self.policies),
             _all_or(self.endpoints),
             self.admin,
-            self.priority,
             self.expires_s(),
         )
 
@@ -131,7 +135,7 @@ class KeyStore(Protocol):
 
 
 @dataclass(frozen=True)
-class Keys:
+class MadeKeys:
     """Make, list, rotate, revoke. A key itself is told once, to whoever made it."""
 
     store: KeyStore

@@ -28,10 +28,11 @@ class Key:
     key: str = field(repr=False)  # the key itself, or `sha256:` and its digest in hex
     models: frozenset[str] | None = None
     explain: bool = False
+    data_policy: str | None = None
+    request_class: str = "standard"
     policies: frozenset[str] | None = None
     endpoints: frozenset[str] | None = None
     admin: bool = False
-    priority: str = "standard"
     expires: float = math.inf  # Unix seconds
 
     @property
@@ -45,10 +46,11 @@ class Key:
             self.name,
             self.models,
             self.explain,
+            self.data_policy,
+            self.request_class,
             self.policies,
             self.endpoints,
             self.admin,
-            self.priority,
         )
 
 

@@ -19,10 +19,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.domain import CLASSES
 from gateway.errors import Overloaded
-
-CLASSES: Mapping[str, int] = {"interactive": 0, "standard": 1, "batch": 2}
-"""Most urgent first; the number is what a replica of ours is told."""
 
 RECHECK_S = 1.0
 """Endpoints come, go and change without a word to the queue: decide anew at least so often."""
@@ -50,7 +48,7 @@ class QueueLimits:
 class Turn:
     """One request's place. `endpoints`: whose room would do."""
 
-    priority: str
+    request_class: str
     start: float  # virtual
     arrived: float
     endpoints: Collection[str] = ()
@@ -58,7 +56,7 @@ class Turn:
 
     @property
     def order(self) -> tuple[int, float, float]:
-        return CLASSES[self.priority], self.start, self.arrived
+        return CLASSES.index(self.request_class), self.start, self.arrived
 
 
 @dataclass
@@ -75,13 +73,13 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def turn(self, tenant: str, priority: str, tokens: float) -> Turn:
+    def turn(self, tenant: str, request_class: str, tokens: float) -> Turn:
         """A request's place among the others, by the work that it brings."""
         if len(self._ends) > 10_000:  # whoever is not ahead of the virtual time has no history
             self._ends = {t: end for t, end in self._ends.items() if end > self._virtual}
         start = max(self._virtual, self._ends.get(tenant, 0.0))
         self._ends[tenant] = start + max(1.0, tokens) / self.weights.get(tenant, 1.0)
-        return Turn(priority, start, self.clock())
+        return Turn(request_class, start, self.clock())
 
     def started(self, turn: Turn) -> None:
         self._virtual = max(self._virtual, turn.start)
@@ -92,7 +90,7 @@ class Queue:
         Raises Overloaded: no place, or none in time.
         """
         turn.endpoints = endpoints
-        patience = self.limits.patience_s[turn.priority]
+        patience = self.limits.patience_s[turn.request_class]
         left = turn.arrived + patience - self.clock()
         expected = self._expected_s(turn)
         if left <= 0 or (expected is not None and expected > left):
@@ -113,10 +111,11 @@ class Queue:
                 self._keep_promise(turn.called.result())
 
     def _keep_promise(self, endpoint: str | None) -> None:
-        """The room is the caller's now, who takes it before anyone else runs, or it is free."""
+        """The room is the caller's, who takes it within two rounds of the loop; or it is free."""
         if endpoint is not None:
             self.rooms[endpoint].promised -= 1
-            asyncio.get_running_loop().call_soon(self.freed)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self.freed)
 
     def freed(self) -> None:
         """An endpoint may have room: call whoever comes next."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.cli import Subparsers
 
 if TYPE_CHECKING:
-    from gateway.admission.key_store import Keys
+    from gateway.admission.key_store import MadeKeys
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -23,7 +23,8 @@ def add_parser(subparsers: Subparsers) -> None:
     create.add_argument("--tenant", default="default")
     for scope in ("models", "policies", "endpoints"):
         create.add_argument(f"--{scope}", nargs="+", metavar="NAME", help="only these")
-    create.add_argument("--priority", default="standard", metavar="CLASS")
+    create.add_argument("--data-policy", metavar="POLICY", help="its endpoints' at least")
+    create.add_argument("--request-class", default="standard", metavar="CLASS")
     create.add_argument("--expires", metavar="TIME", help="like 2027-12-31")
     create.add_argument("--explain", action="store_true", help="it may ask why an endpoint was")
     create.add_argument("--admin", action="store_true", help="it may manage keys over HTTP")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
-    from gateway.admission.key_store import KeyFile, Keys
+    from gateway.admission.key_store import KeyFile, MadeKeys
     from gateway.config import ConfigError, load
     from gateway.state.connect import connect
     from gateway.state.keys import RedisKeys
@@ -57,18 +58,27 @@ async def _run(args: argparse.Namespace) -> int:
     if state.redis is not None:
         redis = connect(state.redis.value)
         try:
-            return await _act(args, Keys(RedisKeys(redis)))
+            return await _act(args, MadeKeys(RedisKeys(redis)))
         finally:
             await redis.aclose()
     if state.keys_file is not None:
-        return await _act(args, Keys(KeyFile(state.keys_file)))
+        return await _act(args, MadeKeys(KeyFile(state.keys_file)))
     raise ConfigError(args.config, None, ("state",), "names no key store: set redis or keys_file")
 
 
-async def _act(args: argparse.Namespace, keys: Keys) -> int:
+async def _act(args: argparse.Namespace, keys: MadeKeys) -> int:
     match args.action:
         case "create":
-            scopes = ("name", "tenant", "models", "policies", "endpoints", "priority", "expires")
+            scopes = (
+                "name",
+                "tenant",
+                "models",
+                "policies",
+                "endpoints",
+                "data_policy",
+                "request_class",
+                "expires",
+            )
             given = {name: getattr(args, name) for name in (*scopes, "explain", "admin")}
             record, key = await keys.create({k: v for k, v in given.items() if v is not None})
             print(f"{record.id}  {record.name}\n{key}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Config
     from gateway.config.tree import Server
+    from gateway.front.drain import Drain
     from gateway.reload import Source
     from gateway.rules import Rules
 
@@ -94,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.workers > 1:
         return _lead(args, config, listener, say_ready)
-    web = _server(Gateway(config, rules, say_ready, source=source).asgi(), config.server)
+    whole = Gateway(config, rules, say_ready, source=source)
+    web = _server(whole.asgi(), config.server, whole.drain)
     logger.info("listening on %s", url)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end
         web.run(sockets=[listener])
@@ -113,7 +115,8 @@ def _lead(
 
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(args.config)]
     command += ["--log-level", args.log_level, "--host", config.server.host]
-    parent = Parent(command, args.workers, listener, config.server.drain, say_ready)
+    patience_s = (config.server.drain_notice or 0.0) + config.server.drain
+    parent = Parent(command, args.workers, listener, patience_s, say_ready)
     logger.info("listening on %s, with %d workers", _url(listener), args.workers)
     try:
         asyncio.run(run_parent(config, parent))
@@ -139,7 +142,7 @@ def _work(fileno: int, source: Source, config: Config, rules: Rules) -> int:
         state_url=os.environ.get(STATE_URL),
         replicas_elsewhere=replicas_of_parent,
     )
-    web = _server(gateway.asgi(), config.server)
+    web = _server(gateway.asgi(), config.server, gateway.drain)
     with contextlib.suppress(KeyboardInterrupt):
         web.run(sockets=[socket.socket(fileno=fileno)])
     return 0 if web.started else 1
@@ -175,7 +178,7 @@ def _load(file: Path, host: str | None, port: int | None) -> tuple[Config, Rules
         raise ConfigError(file, None, (), f"with --host and --port: {error}") from None
 
 
-def _server(app: ASGIApp, settings: Server) -> uvicorn.Server:
+def _server(app: ASGIApp, settings: Server, drain: Drain) -> uvicorn.Server:
     from gateway.front.server import ConnectionLimits, server
 
     limits = ConnectionLimits(
@@ -185,5 +188,11 @@ def _server(app: ASGIApp, settings: Server) -> uvicorn.Server:
         connections=settings.max_connections,
     )
     return server(
-        app, host=settings.host, port=settings.port, limits=limits, drain_s=settings.drain
+        app,
+        host=settings.host,
+        port=settings.port,
+        limits=limits,
+        drain_s=settings.drain,
+        drain=drain,
+        notice_s=settings.drain_notice or 0.0,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.admission.key_store import Keys
+from gateway.admission.key_store import MadeKeys
 from gateway.errors import Forbidden, NotFound, Unavailable
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.door import Door
@@ -19,7 +19,7 @@ LIMITS = BodyLimits(64 * 1024, 10.0)
 NO_STORE = {"cache-control": "no-store"}
 """A new key is in the answer."""
 
-Handler = Callable[["Admin", Keys, Request], Awaitable[Response]]
+Handler = Callable[["Admin", MadeKeys, Request], Awaitable[Response]]
 
 
 def _admins_only(handler: Handler) -> Callable[[Admin, Request], Awaitable[Response]]:
@@ -43,25 +43,25 @@ def _admins_only(handler: Handler) -> Callable[[Admin, Request], Awaitable[Respo
 @dataclass(frozen=True)
 class Admin:
     door: Door
-    keys: Keys | None
+    keys: MadeKeys | None
 
     @_admins_only
-    async def every(self, keys: Keys, request: Request) -> Response:
+    async def every(self, keys: MadeKeys, request: Request) -> Response:
         shown = [record.shown() for record in await keys.every()]
         return JSONResponse({"object": "list", "data": shown})
 
     @_admins_only
-    async def create(self, keys: Keys, request: Request) -> Response:
+    async def create(self, keys: MadeKeys, request: Request) -> Response:
         given = parse_object(await read_body(request.scope, request.receive, LIMITS))
         record, key = await keys.create(given)
         return JSONResponse({**record.shown(), "key": key}, 201, NO_STORE)
 
     @_admins_only
-    async def rotate(self, keys: Keys, request: Request) -> Response:
+    async def rotate(self, keys: MadeKeys, request: Request) -> Response:
         record, key = await keys.rotate(request.path_params["id"])
         return JSONResponse({**record.shown(), "key": key}, 200, NO_STORE)
 
     @_admins_only
-    async def revoke(self, keys: Keys, request: Request) -> Response:
+    async def revoke(self, keys: MadeKeys, request: Request) -> Response:
         record = await keys.revoke(request.path_params["id"])
         return JSONResponse({"id": record.id, "revoked": True})

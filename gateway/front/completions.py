@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.dispatch import Dispatcher
 from gateway.domain import Operation, Outcome
 from gateway.front.door import Door
+from gateway.front.drain import Drain
 from gateway.front.exchange import Exchange
 from gateway.front.request_id import request_id
 from gateway.wire.openai import TenantKeys
@@ -20,10 +21,12 @@ from gateway.wire.openai import TenantKeys
 class Completions:
     operation: Operation
     door: Door
+    drain: Drain
     dispatcher: Dispatcher
     clock: Callable[[], float]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.drain.check()
         principal = self.door.ring.identify(Headers(scope=scope).get("authorization"))
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         exchange = Exchange(

@@ -8,7 +8,6 @@ settled once, after everything it held has been given back.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
 from gateway.errors import GatewayError, Unavailable
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
-from gateway.front.quota import asked_class, quota_headers
+from gateway.front.quota import quota_headers
 from gateway.front.rescue import error_event, error_response
 from gateway.wire.openai import Presenter, TenantKeys, parse_request
 from gateway.wire.sse import DONE, encode_event
@@ -36,6 +35,14 @@ STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # nginx in front of us would gather events otherwise
 }
+
+
+SESSION_HEADERS = ("x-session-id", "x-session-affinity")
+"""By which clients name a conversation; the body's `session_id` comes before them."""
+
+
+def session_of(headers: Headers) -> str | None:
+    return next((headers[name] for name in SESSION_HEADERS if headers.get(name)), None)
 
 
 @dataclass(slots=True)
@@ -65,9 +72,8 @@ class Exchange:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
             tasks.start_soon(self._listen, tasks.cancel_scope)
-            priority = asked_class(self.outcome.principal, Headers(scope=self.scope))
-            request = parse_request(self.operation, raw, self.keys)
-            await self._serve(dataclasses.replace(request, priority=priority))
+            session = session_of(Headers(scope=self.scope))
+            await self._serve(parse_request(self.operation, raw, self.keys, session))
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:
@@ -96,14 +102,12 @@ class Exchange:
         async with self.dispatcher.open(request, self.outcome, headers) as events:
             if request.stream:
                 await self._start(STREAM_HEADERS | self._headers())
-                async for event in events:
-                    self._note(event)
-                    if event.is_usage_only and not request.include_usage:
-                        continue  # we asked for it, the client did not
-                    await self._send(encode_event(presenter.present(event)))
-            else:
-                event = await anext(events)
+            async for event in events:
                 self._note(event)
+                if not request.stream:
+                    whole = event
+                elif not event.is_usage_only or request.include_usage:  # we asked, always
+                    await self._send(encode_event(presenter.present(event)))
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
         self.outcome.ended = Ended.FINISHED
@@ -111,7 +115,7 @@ class Exchange:
             await self._send(encode_event(DONE), more=False)
         else:
             await self._respond(
-                Response(presenter.present(event), 200, self._headers(), "application/json")
+                Response(presenter.present(whole), 200, self._headers(), "application/json")
             )
 
     async def _fail(self, error: GatewayError) -> None:

@@ -1,14 +1,10 @@
-"""What is left of the caller's limits, as OpenAI's headers say it; and the class it asks for."""
+"""What is left of the caller's limits, as OpenAI's headers say it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from gateway.admission.queue import CLASSES
-from gateway.domain import Principal, Quota
-from gateway.errors import Forbidden, InvalidRequest
-
-CLASS = "x-gateway-class"
+from gateway.domain import Quota
 
 
 def quota_headers(quotas: Iterable[Quota]) -> dict[str, str]:
@@ -29,15 +25,3 @@ def _span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
-
-
-def asked_class(principal: Principal, headers: Mapping[str, str]) -> str:
-    """The key's class, or a lower one if the caller asks. Raises InvalidRequest, Forbidden."""
-    asked = headers.get(CLASS, principal.priority)
-    if asked not in CLASSES:
-        raise InvalidRequest(f"{CLASS} must be one of: {', '.join(CLASSES)}", param=CLASS)
-    if CLASSES[asked] < CLASSES[principal.priority]:
-        raise Forbidden(
-            f"this key's requests are {principal.priority}, or less urgent", param=CLASS
-        )
-    return asked

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from gateway.domain import Json, PrefixKey
 from gateway.fleet.endpoint import Endpoint
+from gateway.fleet.load import Load
 from gateway.fleet.placement import PlacementIndex
 
 logger = logging.getLogger(__name__)
@@ -167,8 +168,9 @@ class Gossip:
     def _add_up(self) -> None:
         for name, endpoint in self.endpoints.items():
             loads = [loads[name] for _, loads in self._others.values() if name in loads]
-            endpoint.elsewhere = sum(load[0] for load in loads)
-            endpoint.queued_elsewhere = sum(load[1] for load in loads)
+            endpoint.elsewhere = Load(
+                sum(load[0] for load in loads), sum(load[1] for load in loads)
+            )
         self.heard()
 
 

@@ -94,7 +94,7 @@ async def test_only_an_admin_may_and_mistakes_are_named(tmp_path):
             ({"name": "x", "hash": "sha256:0"}, "hash"),
             ({"name": "x", "modles": []}, "modles"),
             ({"name": "x", "models": "m"}, "models"),
-            ({"name": "x", "priority": "royal"}, "priority"),
+            ({"name": "x", "request_class": "royal"}, "request_class"),
             ({"name": "x", "admin": "yes"}, "admin"),
             ({"name": "x", "expires": "soon"}, "expires"),
         ]:
@@ -129,7 +129,7 @@ def test_the_command_line_makes_what_a_gateway_takes(tmp_path, capsys):
         out, err = capsys.readouterr()
         return code, out, err
 
-    code, out, _ = keys("create", "web", "--tenant", "acme", "--priority", "batch")
+    code, out, _ = keys("create", "web", "--tenant", "acme", "--request-class", "batch")
     key = out.splitlines()[1]
     stored = (tmp_path / "keys.json").read_text()
     assert code == 0

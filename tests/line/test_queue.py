@@ -13,7 +13,7 @@ from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
 
 KEYS = tuple(
-    Key(name, Secret(f"sk-key-{name}"), tenant=name, priority=priority)
+    Key(name, Secret(f"sk-key-{name}"), tenant=name, request_class=priority)
     for name, priority in (("ann", "standard"), ("bob", "standard"), ("ivy", "interactive"))
 )
 

@@ -121,7 +121,7 @@ async def test_a_closed_budget_leaves_what_costs_nothing(server):
                 await asyncio.sleep(0.02)
         with pytest.raises(openai.APIStatusError) as caught:
             await g.sdk.chat.completions.create(**ASK)
-        g.gateway.fleet.endpoints["u0"].prices = {}
+        g.gateway.fleet.endpoints["u0"].tariffs = {}
         assert (await g.sdk.chat.completions.create(**ASK)).choices
     assert (caught.value.status_code, caught.value.code) == (503, "unavailable")
 

@@ -10,9 +10,11 @@ import pytest
 from gateway.config.bind import Secret
 from gateway.config.tree import State
 from gateway.fleet.endpoint import Endpoint
+from gateway.fleet.load import IDLE
 from gateway.state.connect import connect
 from gateway.state.embedded import embedded
 from gateway.state.gossip import Gossip, SharedIndex
+from routing_policies.base import Price
 from tests.support.clock import ManualClock
 from tests.support.gateways import gateway
 from tests.support.providers import Silent
@@ -73,15 +75,16 @@ async def test_a_newcomer_hears_what_was_said_before(server):
 
 async def test_load_is_added_up_and_dies_with_its_gateway(server):
     here, there = ManualClock(), ManualClock()
-    async with speaking(server, "b", there) as (_, endpoint):
-        async with speaking(server, "a", here) as (a, busy):
-            with busy.lease(300):
-                await until(lambda: endpoint.elsewhere == 1)
-                assert endpoint.snapshot("m", 0).queued_tokens == 300
-                there.advance(11)  # not a word for so long
-                await until(lambda: endpoint.elsewhere == 0)
-            await until(lambda: a._told == {})
-        assert endpoint.queued_elsewhere == 0
+    async with (
+        speaking(server, "b", there) as (_, endpoint),
+        speaking(server, "a", here) as (a, busy),
+    ):
+        with busy.lease(300, here()):
+            await until(lambda: endpoint.elsewhere.in_flight == 1)
+            assert endpoint.snapshot("m", 0, Price(), there()).queued_tokens == 300
+            there.advance(11)  # not a word for so long
+            await until(lambda: endpoint.elsewhere == IDLE)
+        await until(lambda: a._told == {})
 
 
 async def test_two_gateways_send_one_conversation_to_one_endpoint(server):
