@@ -62,6 +62,12 @@ class SharedIndex(PlacementIndex):
             told = [[key.digest.hex(), key.size] for key in keys]
             self.news.append((now, ["place", endpoint, told, prompt_tokens]))
 
+    def forget(self, endpoint: str, keys: Sequence[PrefixKey], beyond: int) -> None:
+        super().forget(endpoint, keys, beyond)
+        void = [[key.digest.hex(), key.size] for key in keys if key.size > beyond]
+        if endpoint in self._shared and void:
+            self.news.append((self._clock(), ["forget", endpoint, void]))
+
     def expire(self, endpoint: str, before: float) -> None:
         super().expire(endpoint, before)
         if endpoint in self._shared:
@@ -73,10 +79,15 @@ class SharedIndex(PlacementIndex):
             when = self._clock() - float(item["age"])
             match item["what"]:
                 case ["place", str(endpoint), list(told), int() | None as tokens]:
-                    keys = [PrefixKey(bytes.fromhex(digest), size) for digest, size in told]
-                    super().place(endpoint, keys, when, tokens)
+                    super().place(endpoint, _keys(told), when, tokens)
+                case ["forget", str(endpoint), list(told)]:
+                    super().forget(endpoint, _keys(told), beyond=0)
                 case ["expire", str(endpoint)]:
                     super().expire(endpoint, when)
+
+
+def _keys(told: Iterable[tuple[str, int]]) -> list[PrefixKey]:
+    return [PrefixKey(bytes.fromhex(digest), size) for digest, size in told]
 
 
 @dataclass(eq=False)

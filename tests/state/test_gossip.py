@@ -62,6 +62,16 @@ async def test_a_placement_is_known_everywhere_and_so_is_its_end(server):
         await until(lambda: not b.index.match(keys, there()))
 
 
+async def test_a_placement_that_came_to_nothing_is_taken_back_everywhere(server):
+    clock = ManualClock()
+    keys = chat("once upon a time " * 50).prefix
+    async with speaking(server, "a", clock) as (a, _), speaking(server, "b", clock) as (b, _):
+        a.index.place("e", keys, clock())
+        await until(lambda: b.index.match(keys, clock()))
+        a.index.forget("e", keys, beyond=keys[0].size)
+        await until(lambda: b.index.match(keys, clock())["e"].size == keys[0].size)
+
+
 async def test_a_newcomer_hears_what_was_said_before(server):
     clock = ManualClock()
     keys = chat("once upon a time " * 50).prefix
