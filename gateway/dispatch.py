@@ -219,7 +219,8 @@ class Dispatcher:
         attempt = choice.attempt(self.clock())
         attempt.resumed = delivery.begun
         gate = self._resuming[endpoint.name] if delivery.begun else nullcontext()
-        opening = self._attempts.on(choice, attempt, request, outcome, gate)
+        place = self._attempts.place(choice)
+        opening = self._attempts.on(place, attempt, request, outcome, gate)
         hedge = policy.fallback.hedge
         if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:
             return opening
@@ -234,10 +235,12 @@ class Dispatcher:
                 return None
             attempt = other.attempt(self.clock())
             attempt.hedge = True
-            return Racer(attempt, self._attempts.on(other, attempt, request, outcome, gate))
+            place = self._attempts.place(other)
+            opening = self._attempts.on(place, attempt, request, outcome, gate)
+            return Racer(attempt, opening, place.held.close)
 
         after_s = hedge_after_s(hedge, choice.ranked)
-        return race(Racer(attempt, opening), after_s, second, tries.note)
+        return race(Racer(attempt, opening, place.held.close), after_s, second, tries.note)
 
     def _note(
         self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery

@@ -111,11 +111,10 @@ class Queue:
                 self._keep_promise(turn.called.result())
 
     def _keep_promise(self, endpoint: str | None) -> None:
-        """The room is the caller's, who takes it within two rounds of the loop; or it is free."""
+        """The room is the caller's now, who takes it before anyone else runs, or it is free."""
         if endpoint is not None:
             self.rooms[endpoint].promised -= 1
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self.freed)
+            asyncio.get_running_loop().call_soon(self.freed)
 
     def freed(self) -> None:
         """An endpoint may have room: call whoever comes next."""
