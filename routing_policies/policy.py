@@ -21,6 +21,9 @@ from routing_policies.base import (
 )
 from routing_policies.estimate import estimate
 
+WITHIN_TENANT_BUDGET = "within_tenant_budget"
+"""No file's filter: what its tenant's or key's budget does not pay for, no policy can choose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -84,6 +87,10 @@ class Policy:
         weighed = [(weight, objective.cost) for weight, objective in self.objectives.values()]
         for candidate in kept:
             expected = estimate(request, candidate, self.limits, context)
+            left = context.tenant_usd
+            if left is not None and expected.cost_usd > left:
+                dropped[candidate.endpoint] = WITHIN_TENANT_BUDGET
+                continue
             if limit := _exceeded(expected, self.hard):
                 dropped[candidate.endpoint] = limit
                 continue
