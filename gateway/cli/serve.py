@@ -81,7 +81,12 @@ def run(args: argparse.Namespace) -> int:
         key = "one of the config's keys" if config.keys else "none needed"
         print(EXAMPLE.format(url=url, key=key, model=model), flush=True)
 
-    whole = Gateway(config, rules, say_ready, source=source)
+    try:
+        whole = Gateway(config, rules, say_ready, source=source)
+    except ConfigError as error:
+        listener.close()
+        print(f"{args.config}: {error}", file=sys.stderr)
+        return 2
     web = _server(whole.asgi(), config.server, whole.drain)
     logger.info("listening on %s", url)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end

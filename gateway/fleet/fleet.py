@@ -19,6 +19,9 @@ Clock = Callable[[], float]
 OUTPUT_GUESS = 200.0
 """Tokens of an answer, before a tenant's have been seen: near the medians of public traces."""
 
+DOUBT = 1.3
+"""By so much an estimate of tokens may be too low before it says that a prompt surely fits."""
+
 
 class Fleet:
     """`clock` is monotonic; `wall`, in seconds since 1970, says which prices hold."""
@@ -77,6 +80,17 @@ class Fleet:
         more = round(self._hints.share * (request.prompt_size - match.size))
         tokens = self._cached_tokens(request, match) + self._tokens.estimate(request.model, more)
         return {**matches, hinted: Match(match.size + more, tokens, 0.0, hinted=True)}
+
+    def may_not_fit(self, request: InferenceRequest) -> bool:
+        """Whether it takes an exact count to know if each endpoint's context holds its prompt."""
+        if request.prompt_tokens is not None:
+            return False
+        least, most = fewest(request), self._tokens.count(request).tokens * DOUBT
+        return any(
+            endpoint.context_length is not None and least < endpoint.context_length <= most
+            for endpoint in self.endpoints.values()
+            if request.model in endpoint.models
+        )
 
     def rests(self, model: str) -> Mapping[str, UpstreamError]:
         """What the endpoints that rest said, with what is left of their time."""

@@ -106,3 +106,20 @@ def test_nobody_to_choose_from_is_explained_too(
     config.write_text(CONFIG.replace("dedicated: true", "prices: {m: {input: 9, output: 9}}"))
     assert main(arguments) == 0
     assert "near was dropped by hard.cost_usd" in capsys.readouterr().out
+
+
+def test_a_model_whose_tokenizer_is_here_has_its_prompt_counted(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG + "tokenizers: {m: cl100k_base}\n")
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["prompt_tokens"], told["prompt_exact"]) == (8, True)
+
+
+def test_a_replicas_model_is_counted_by_its_own_tokenizer(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("replicas: {m: {model: smollm2}}\n")
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt_exact"] is True
