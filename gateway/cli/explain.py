@@ -28,6 +28,7 @@ class Row:
     cost: float  # in the policy's unit
     terms: Mapping[str, float]  # what each objective adds to the cost
     estimate: Mapping[str, float]
+    limited: bool  # by its own word it would refuse now: it comes last, whatever it costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,13 @@ def explain(gateway: Gateway, request: InferenceRequest, headers: Mapping[str, s
         asked.prompt_exact,
         asked.output_tokens,
         [
-            Row(r.candidate.endpoint, r.cost, policy.terms(asked, r), r.estimate._asdict())
+            Row(
+                r.candidate.endpoint,
+                r.cost,
+                policy.terms(asked, r),
+                r.estimate._asdict(),
+                r.candidate.limited,
+            )
             for r in decision.ranked
         ],
         costs[1] - costs[0] if len(costs) == 2 else None,
@@ -144,10 +151,20 @@ def table(explained: Explanation) -> str:
         *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines),
     ]
     if explained.margin is not None:
-        first, second = (row.endpoint for row in explained.ranked[:2])
-        text.append(f"{first} comes before {second}, which costs {explained.margin:.6g} more")
+        first, second = explained.ranked[:2]
+        text.append(_margin(first, second, explained.margin))
+    text += [
+        f"{row.endpoint} comes last, whatever it costs: it says that it would refuse now"
+        for row in explained.ranked
+        if row.limited
+    ]
     text += [f"{endpoint} was dropped by {by}" for endpoint, by in explained.dropped.items()]
     return "\n".join(text)
+
+
+def _margin(first: Row, second: Row, margin: float) -> str:
+    more = f"{margin:.6g} more" if margin >= 0 else f"{-margin:.6g} less"
+    return f"{first.endpoint} comes before {second.endpoint}, which costs {more}"
 
 
 def _request(file: Path, tenant: str) -> InferenceRequest:
