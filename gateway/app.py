@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import blake2b
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -30,6 +31,7 @@ from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
 from gateway.config.tree import Endpoint as EndpointConfig
+from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
@@ -48,6 +50,7 @@ from gateway.front.models import Models
 from gateway.front.request_id import RequestId
 from gateway.front.rescue import no_such_route, rescue
 from gateway.local_replicas import LocalReplicas, replica_commands
+from gateway.models import ModelError
 from gateway.pacer import Pacers
 from gateway.providers.dialects.replica import Replica
 from gateway.providers.keys import Keys
@@ -64,6 +67,7 @@ from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor, Watcher
 from gateway.tariffs import Machine, Tariff, Tariffs
 from gateway.telemetry.log import ExchangeLog
+from gateway.tokenizers import counter
 from routing_policies.base import DATA_POLICIES, Price
 
 logger = logging.getLogger("gateway")
@@ -124,6 +128,7 @@ class Gateway:
             self.clock,
             self.random,
             self.config.server.longest_exchange,
+            tokenizers=tokenizers(self.config),
         )
         self._set_limits()
         self.key_store = self._key_store()
@@ -355,6 +360,17 @@ class Gateway:
 
     def _usable(self) -> Mapping[str, EndpointConfig]:
         return {n: e for n, e in self.config.endpoints.items() if e.missing is None}
+
+
+def tokenizers(config: Config, file: Path | None = None) -> Mapping[str, Counter]:
+    """By the clients' model. Raises ConfigError for one that is not here, or not right."""
+    found = {}
+    for model, name in config.tokenizers.items():
+        try:
+            found[model] = counter(name)
+        except (ModelError, ValueError, OSError) as error:
+            raise ConfigError(file, None, ("tokenizers", model), str(error)) from None
+    return found
 
 
 def _log_death(task: asyncio.Task[None]) -> None:

@@ -116,6 +116,7 @@ def _in_numbers(ranked: Ranked) -> Considered:
         endpoint=candidate.endpoint,
         dropped_by=None,
         unavailable=candidate.unavailable,
+        limited=candidate.limited,
         cost=ranked.cost,
         ttft_s=estimate.ttft_s,
         tpot_s=estimate.tpot_s,

@@ -22,6 +22,7 @@ from gateway.admission.limits import Hold, Limiter
 from gateway.admission.queue import Queue
 from gateway.admission.response_cache import ResponseCache, replayed
 from gateway.attempts import Attempts, Choice, chained
+from gateway.counting import Counter, Counting
 from gateway.deadline import deadline
 from gateway.decider import Decider, Full
 from gateway.delivery import Delivery
@@ -80,8 +81,10 @@ class Dispatcher:
     random: random.Random
     longest_s: float = 3600.0  # an exchange; likewise
     retries: ExtraTries = field(default_factory=ExtraTries)
+    tokenizers: Mapping[str, Counter] = field(default_factory=dict)  # by model
 
     def __post_init__(self) -> None:
+        self._counting = Counting(self.fleet, self.tokenizers)
         self._decider = Decider(self.fleet, self.pacers, self.clock, self.random)
         self._attempts = Attempts(self.fleet, self.clock)
         self._resuming = {name: asyncio.Semaphore(RESUMES_AT_ONCE) for name in self.fleet.endpoints}
@@ -155,6 +158,7 @@ class Dispatcher:
         for asked in _in_turn(request, policy.fallback.models, outcome.principal):
             if took_work and not self.retries.take(self.clock()):
                 break
+            asked = await self._counting.where_in_doubt(asked)
             delivery = Delivery(asked)
             try:
                 async with aclosing(self._whole(asked, policy, outcome, hold, delivery)) as events:

@@ -174,6 +174,7 @@ class Considered:
     endpoint: str
     dropped_by: str | None  # the filter; None: it was ranked, and stands in the order of choice
     unavailable: str | None = None  # why it should not be asked, as far as the fleet knows
+    limited: bool = False  # by its own word it would refuse now: it stands last, whatever it costs
     cost: float = 0.0  # in the policy's unit
     ttft_s: float = 0.0
     tpot_s: float = 0.0

@@ -95,7 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.workers > 1:
         return _lead(args, config, listener, say_ready)
-    whole = Gateway(config, rules, say_ready, source=source)
+    try:
+        whole = Gateway(config, rules, say_ready, source=source)
+    except ConfigError as error:
+        listener.close()
+        print(f"{args.config}: {error}", file=sys.stderr)
+        return 2
     web = _server(whole.asgi(), config.server, whole.drain)
     logger.info("listening on %s", url)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end

@@ -371,6 +371,7 @@ class Config:
     policies: Path | None = None  # a folder of the operator's own
     replicas: dict[str, Replicas] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    tokenizers: dict[str, str] = field(default_factory=dict)  # model -> encoding, or model's file
     drained: tuple[str, ...] = ()  # names of endpoints and replicas that get nothing new
     keys: tuple[Key, ...] = ()
     tenants: dict[str, Tenant] = field(default_factory=dict)

@@ -126,7 +126,7 @@ class Endpoint:
             return "drained"
         if self.provider is None or self.down_because is not None:
             return self.down_because or "not there yet"
-        if self.resting(model, now) is not None:
+        if self._rests and self.resting(model, now) is not None:
             return "resting"
         return EJECTED if self.breaker.ejected(now) else None
 
@@ -195,11 +195,6 @@ class Endpoint:
         self.down_because = reason
 
     @property
-    def limited(self) -> bool:
-        """By its own word it would refuse what is sent now."""
-        return self.provider is not None and self.provider.rests_s() > 0
-
-    @property
     def load(self) -> Load:
         """What is ours of it."""
         return Load(self.in_flight, self.queued_tokens)
@@ -235,30 +230,31 @@ class Endpoint:
             self.freed()
 
     def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
-        others = self._others.at(now)
+        machine, others, provider = self.machine, self._others, self.provider
+        theirs, elsewhere = others.at(now), self.elsewhere
         unavailable = self.unavailable(model, now)
-        return Candidate(
-            endpoint=self.name,
-            models=self.models,
-            healthy=unavailable is None,
-            unavailable=unavailable,
-            context_length=self.context_length,
-            in_flight=self.in_flight + max(others.in_flight, self.elsewhere.in_flight),
-            queued_tokens=self.queued_tokens
-            + max(others.queued_tokens, self.elsewhere.queued_tokens),
-            cached_tokens=cached_tokens,
-            dedicated=self.dedicated,
-            limited=self.limited,
-            chosen_at=self.chosen_at.get(model),
-            coefficients=self.learning.coefficients,
-            price=price,
-            capabilities=self.capabilities,
-            data_policy=self.data_policy,
-            region=self.region,
-            load_age_s=self._others.age_s(now),
-            kv_usage=self._others.kv_usage,
-            active_tokens=self.active_tokens,
-            waiting=self._others.waiting,
-            start_usd=self.start_usd(now),
-            start_s=self.starts_in(now) if self.machine else 0.0,
+        facts = (
+            self.name,
+            self.models,
+            unavailable is None,
+            unavailable,
+            self.context_length,
+            self.in_flight + max(theirs.in_flight, elsewhere.in_flight),
+            self.queued_tokens + max(theirs.queued_tokens, elsewhere.queued_tokens),
+            cached_tokens,
+            self.dedicated,
+            provider is not None and provider.rests_s() > 0,  # by its own word it would refuse
+            self.chosen_at.get(model),
+            self.learning.coefficients,
+            price,
+            self.start_usd(now),
+            self.starts_in(now) if machine else 0.0,
+            self.capabilities,
+            self.data_policy,
+            self.region,
+            others.age_s(now),
+            others.kv_usage,
+            self.active_tokens,
+            others.waiting,
         )
+        return tuple.__new__(Candidate, facts)

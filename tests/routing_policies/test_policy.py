@@ -25,7 +25,7 @@ from routing_policies.base import (
 )
 from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog
-from routing_policies.estimate import estimate
+from routing_policies.estimate import estimates
 from routing_policies.policy import Decision, Policy
 
 CATALOG = Catalog.load()
@@ -209,7 +209,9 @@ def test_an_estimate_always_has_a_token_to_compute(
     prompt: int, cached: int, expected_cached: int, uncached: int
 ) -> None:
     (candidate,) = fleet(a={"cached_tokens": cached})
-    expected = estimate(RouteRequest("m", prompt), candidate, NO_LIMITS, Context(now=0.0, draw=0.0))
+    expected = estimates(
+        RouteRequest("m", prompt), [candidate], NO_LIMITS, Context(now=0.0, draw=0.0)
+    )[0]
     assert (expected.cached_tokens, expected.uncached_tokens) == (expected_cached, uncached)
 
 

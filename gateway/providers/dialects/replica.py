@@ -9,7 +9,7 @@ from gateway.domain import CLASSES, EndpointStats, InferenceRequest, Json
 from gateway.errors import UpstreamRefused
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.openai_compatible import OpenAICompatible
-from gateway.wire.openai import parse_stats
+from gateway.wire.openai import countable, encode_json, parse_count, parse_stats
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,14 @@ class Replica(OpenAICompatible):
             assert request.delivered.token_ids is not None, "only they make an equal answer"
             fields["continue_token_ids"] = request.delivered.token_ids
         return fields
+
+    async def count(self, request: InferenceRequest) -> int | None:
+        fields = countable(request)
+        if fields is None:
+            return None
+        url = self.base_url.removesuffix("/v1") + "/tokenize"
+        status, body = await self.page(url, "POST", encode_json(fields))
+        return parse_count(body) if status == 200 else None
 
     async def stats(self) -> EndpointStats:
         status, body = await self.page(self.base_url.removesuffix("/v1") + "/stats")
