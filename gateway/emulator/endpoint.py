@@ -24,8 +24,6 @@ KEPT = 10_000
 
 FAULT_HEADER = "x-emulate-fault"
 ADMIN = "/emulator/"
-RESULT = "__modal_function_call_id"
-HTML = b"<html><head><title>Error</title></head><body><center><h1>%d</h1></center></body></html>"
 
 
 @dataclass(slots=True)
@@ -101,6 +99,9 @@ class Endpoint:
     async def _serve(self, request: Request, reply: Reply) -> None:
         if request.path.startswith(ADMIN):
             await self._play_answer(self._admin(request), reply)
+            return
+        if request.method == "GET" and not self.service.fetches_a_result(request):
+            await play(self.service.page(request), Fault(), reply)
             return
         self._count += 1
         number = self._count
