@@ -24,7 +24,7 @@ from gateway.errors import (
 )
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.keys import Keys
-from gateway.providers.reading import Pace, Timeouts, next_chunk, read_body, translated
+from gateway.providers.reading import Pace, Timeouts, chunks_of, next_chunk, read_body, translated
 from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
@@ -246,7 +246,7 @@ class OpenAICompatible:
         A connection that closes tidily before that would look like a short answer to the SDKs.
         """
         decoder = EventDecoder()
-        chunks = aiter(_stream_of(response))
+        chunks = aiter(chunks_of(response))
         started = finished = False
         while (chunk := await pace.next_unless(chunks, finished)) is not None:
             for data in decoder.feed(chunk):
@@ -272,11 +272,6 @@ class OpenAICompatible:
             if started or exc.said.status is None:
                 raise UpstreamBroken("the endpoint reported an error in its answer") from None
             raise self._refusal(exc.said.status, response, exc.said) from None
-
-
-def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
-    return response.stream
 
 
 def _rest_s(refused: GatewayError) -> float:
