@@ -7,7 +7,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -154,20 +154,13 @@ class Gateway:
                 provider = self._provider(name, endpoint, transport)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
-                    waking = asyncio.create_task(_wake(name, provider), name=f"{name}'s waking is")
-                    waking.add_done_callback(_log_death)
-                    stack.callback(waking.cancel)
-            watching = asyncio.create_task(
-                watch(self.fleet, self.clock, on_reached=self._say_ready), name="endpoints are"
-            )
-            watching.add_done_callback(_log_death)
-            stack.callback(watching.cancel)
+                    waking = _beside(_wake(name, provider), f"{name}'s waking is")
+                    await stack.enter_async_context(waking)
+            watching = watch(self.fleet, self.clock, on_reached=self._say_ready)
+            await stack.enter_async_context(_beside(watching, "endpoints are"))
             if self.source is not None:
-                reloading = asyncio.create_task(
-                    watch_config(self.source, self.live, self.put_in_force), name="the config is"
-                )
-                reloading.add_done_callback(_log_death)
-                stack.callback(reloading.cancel)
+                reloading = watch_config(self.source, self.live, self.put_in_force)
+                await stack.enter_async_context(_beside(reloading, "the config is"))
             local = LocalReplicas(self.config, self.fleet, transport, self._say_ready)
             await stack.enter_async_context(Supervisor(local.commands(), local))
             yield
@@ -232,6 +225,18 @@ class Gateway:
 
     def _usable(self) -> Mapping[str, EndpointConfig]:
         return {n: e for n, e in self.config.endpoints.items() if e.missing is None}
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """Over when we leave: what it uses is closed after it."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_log_death)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _log_death(task: asyncio.Task[None]) -> None:
