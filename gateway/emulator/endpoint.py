@@ -38,6 +38,7 @@ class Received:
     fault: Fault
     status: int | None = None  # None: no headers were sent
     hung_up: bool = False  # the client, before the end
+    settled: bool = False  # it is over, and charged
 
     @property
     def json(self) -> object:
@@ -75,6 +76,11 @@ class Endpoint:
     @property
     def url(self) -> str:
         return self.origin + self.profile.prefix
+
+    @property
+    def refuses(self) -> bool:
+        """Its port is closed."""
+        return not self._port.listens
 
     @property
     def bill(self) -> Bill:
@@ -130,6 +136,7 @@ class Endpoint:
         finally:
             if outcome is not None and outcome.run is not None:
                 self.service.settle(outcome.run, hung_up=received.hung_up)
+            received.settled = True
 
     def _fault(self, request: Request, number: int) -> Fault:
         """Raises ConfigError for a header that is none."""

@@ -234,17 +234,22 @@ class OpenAICompatible:
     async def _whole(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
+        yield self._event(await self._body_of(response, pace), response, started=False)
+
+    async def _body_of(self, response: httpx.Response, pace: Pace) -> bytes:
         async with asyncio.timeout_at(pace.deadline):
-            body = await read_body(response)
-        yield self._event(body, response, started=False)
+            return await read_body(response)
 
     async def _stream(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        """A stream is whole when it says [DONE], or at least why it finished.
+        """A stream is whole when it has said why it finished, whether or not [DONE] follows.
 
-        A connection that closes tidily before that would look like a short answer to the SDKs.
+        One that ends before that, however tidily, would look like a short answer to the SDKs.
         """
+        if response.headers.get("content-type", "").startswith("application/json"):
+            self._event(await self._body_of(response, pace), response, started=False)
+            raise UpstreamBroken("the endpoint answered with no stream")
         decoder = EventDecoder()
         chunks = aiter(chunks_of(response))
         started = finished = False
@@ -254,7 +259,9 @@ class OpenAICompatible:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
                         await next_chunk(chunks, pace.now() + LAST_BYTES_S)
-                    return
+                    if finished:
+                        return
+                    raise UpstreamBroken("the endpoint's answer ended without a reason")
                 event = self._event(data, response, started)
                 finished = finished or event.finishes
                 started = True
