@@ -98,7 +98,12 @@ class Service:
             return await self._result(request, str(known), self._results[str(known)])
         if request.method != "POST" or path not in ("/chat/completions", "/completions"):
             raise profile.refusal(404)
-        asked = read(request.body, chat=path == "/chat/completions", continues=profile.continues)
+        asked = read(
+            request.body,
+            chat=path == "/chat/completions",
+            continues=profile.continues,
+            prefills=profile.prefills,
+        )
         work = self._inference(asked, request, number, fault, account)
         if profile.result_wait_s is None:
             return await work

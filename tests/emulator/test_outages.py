@@ -11,6 +11,7 @@ import pytest
 from gateway.config.bind import Secret
 from gateway.emulator.emulated import emulated
 from tests.emulator.callers import CHAT
+from tests.emulator.test_through_the_gateway import speaking
 from tests.support.gateways import Running, gateway
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +49,9 @@ async def test_when_all_fail_after_accepting_they_see_a_fifth_more_than_clients_
     assert len(g.settled.outcomes) == asked
 
 
-@pytest.mark.parametrize("pair", [("vllm", "sglang"), ("sglang", "vllm"), ("vllm", "vllm")])
+@pytest.mark.parametrize(
+    "pair", [("vllm", "sglang"), ("sglang", "llama-cpp"), ("llama-cpp", "vllm")]
+)
 @pytest.mark.parametrize("fault", ["reset: 5", "error: 5", "close: 5"])
 async def test_an_engine_goes_on_with_another_engines_answer(
     pair: tuple[str, str], fault: str
@@ -57,7 +60,7 @@ async def test_an_engine_goes_on_with_another_engines_answer(
     async with (
         emulated(pair[0], script=f"rules: [{{requests: 2, fault: {{{fault}}}}}]") as first,
         emulated(pair[1]) as second,
-        gateway(first.url, second.url, endpoint=[{"dialect": name} for name in pair]) as g,
+        gateway(first.url, second.url, endpoint=[speaking(name) for name in pair]) as g,
     ):
         whole = (await g.sdk.chat.completions.create(**CHAT, max_tokens=40)).choices[0]
         stream = await g.sdk.chat.completions.create(**asked, stream=True)

@@ -125,6 +125,7 @@ class SGLang(Engine):
 class LlamaCpp(Engine):
     name = "llama-cpp"
     reads = "llama.cpp's server README"
+    prefills = True
     usage_in = Usage.ASKED
     metric_prefix = "llamacpp:"
     defaults = Settings(slots=4, cache_tokens=32_768, tokens_per_s=40.0, prefill_tokens_per_s=2000)
@@ -133,6 +134,7 @@ class LlamaCpp(Engine):
         documented("`/health` is `{status: ok}`, or 503 while the model loads"),
         documented("`/metrics` with `llamacpp:requests_processing`, `requests_deferred`"),
         documented("errors are `{error: {code: status, message, type}}`"),
+        documented("a message of the assistant's at the end is gone on with, unless switched off"),
         inferred("`timings` in the last event and the answer"),
         inferred("a prompt that is too long: 400 `exceed_context_size_error`"),
     )
