@@ -238,6 +238,10 @@ class Profile:
         """What this provider answers besides the OpenAI paths; None: nothing."""
         return None
 
+    def model_entry(self) -> Object:
+        """What its list of models tells of each besides."""
+        return {}
+
     def usd(self, run: Run, completion_tokens: int) -> float:
         plain = self.settings.usd(run.prompt_tokens, run.cached_tokens, completion_tokens)
         return plain * self.price_factor(run.tier)

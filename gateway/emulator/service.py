@@ -124,7 +124,12 @@ class Service:
 
     def _models(self) -> Answer:
         names = self.profile.settings.models or (self.profile.model,)
-        entry = {"object": "model", "created": 1_700_000_000, "owned_by": self.profile.name}
+        entry = {
+            "object": "model",
+            "created": 1_700_000_000,
+            "owned_by": self.profile.name,
+            **self.profile.model_entry(),
+        }
         return Answer(200, encode({"object": "list", "data": [{"id": n, **entry} for n in names]}))
 
     async def _inference(

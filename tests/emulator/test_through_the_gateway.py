@@ -112,3 +112,13 @@ async def test_a_place_that_sleeps_is_not_woken_to_see_whether_it_is_there(name:
         await g.reached()
         assert there.service.machine.asleep
     assert not there.requests
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang", "llama-cpp"])
+async def test_an_engine_tells_the_gateway_its_context(name: str) -> None:
+    async with (
+        emulated(name, context_tokens=4096, models=("theirs-m",)) as there,
+        gateway(there.url, endpoint=speaking(name)) as g,
+    ):
+        await g.reached()
+        assert g.gateway.fleet.endpoints["u0"].context_length == 4096
