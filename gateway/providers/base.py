@@ -64,11 +64,17 @@ class Provider(Protocol):
         """
         ...
 
+    async def count(self, request: InferenceRequest) -> int | None:
+        """Tokens of the request's prompt, counted there and not estimated; None where it cannot
+        tell. Raises UpstreamError."""
+        ...
+
     def rests_s(self) -> float:
         """Seconds until a key of ours is free again, as the endpoint has said: a limit is used up,
         or about to be. 0 while one is; it may be asked all the same."""
         ...
 
     async def probe(self) -> None:
-        """Ask for something that is free. Raises UpstreamError when there is no good answer."""
+        """Ask for something that is free, or nothing where nothing is: a place that sleeps is not
+        woken to see whether it is there. Raises UpstreamError when there is no good answer."""
         ...

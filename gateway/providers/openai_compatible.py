@@ -25,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.keys import Keys
-from gateway.providers.reading import Pace, Timeouts, read_body, translated
+from gateway.providers.reading import Pace, Timeouts, chunks_of, read_body, translated
 from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
@@ -87,6 +87,9 @@ class OpenAICompatible:
         return None
 
     async def stats(self) -> EndpointStats | None:
+        return None
+
+    async def count(self, request: InferenceRequest) -> int | None:
         return None
 
     async def wake(self) -> None:
@@ -175,12 +178,14 @@ class OpenAICompatible:
             raise UpstreamRefused("the endpoint sent us elsewhere for its answer")
         return there
 
-    async def page(self, url: str, method: str = "GET") -> tuple[int, bytes]:
+    async def page(
+        self, url: str, method: str = "GET", body: bytes | None = None
+    ) -> tuple[int, bytes]:
         """Status and body of a page that is about the endpoint, and no request's answer."""
         headers = self._headers(next(self.keys.in_turn()))
         with translated():
             async with asyncio.timeout(self.timeouts.connect):
-                response = await self._exchange(method, url, headers)
+                response = await self._exchange(method, url, headers, body)
                 try:
                     return response.status_code, await read_body(response)
                 finally:
@@ -234,18 +239,23 @@ class OpenAICompatible:
     async def _whole(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        body = await pace.wait(read_body(response))
-        yield self._event(body, response, started=False)
+        yield self._event(await self._body_of(response, pace), response, started=False)
+
+    async def _body_of(self, response: httpx.Response, pace: Pace) -> bytes:
+        return await pace.wait(read_body(response))
 
     async def _stream(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        """A stream is whole when it says [DONE], or at least why it finished.
+        """A stream is whole when it has said why it finished, whether or not [DONE] follows.
 
-        A connection that closes tidily before that would look like a short answer to the SDKs.
+        One that ends before that, however tidily, would look like a short answer to the SDKs.
         """
+        if response.headers.get("content-type", "").startswith("application/json"):
+            self._event(await self._body_of(response, pace), response, started=False)
+            raise UpstreamBroken("the endpoint answered with no stream")
         decoder = EventDecoder()
-        chunks = aiter(_stream_of(response))
+        chunks = aiter(chunks_of(response))
         started = finished = False
         while (chunk := await pace.next_unless(chunks, finished)) is not None:
             for data in decoder.feed(chunk):
@@ -253,7 +263,9 @@ class OpenAICompatible:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
                         await pace.last(chunks, LAST_BYTES_S)
-                    return
+                    if finished:
+                        return
+                    raise UpstreamBroken("the endpoint's answer ended without a reason")
                 event = self._event(data, response, started)
                 finished = finished or event.finishes
                 started = True
@@ -275,11 +287,6 @@ class OpenAICompatible:
 
 parsed = lru_cache(maxsize=1024)(httpx.URL)
 """Addresses come from the config, and to parse one takes as long as to send it."""
-
-
-def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
-    return response.stream
 
 
 def _rest_s(refused: GatewayError) -> float:
