@@ -45,8 +45,8 @@ from gateway.providers.replica import Replica
 from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
+from gateway.seeing import Seeing
 from gateway.supervisor import Supervisor
-from gateway.telemetry.log import ExchangeLog
 from routing_policies.base import Price
 
 logger = logging.getLogger("gateway")
@@ -74,16 +74,25 @@ class Gateway:
         self.live = Live()
         self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
-        pacers = Pacers(self.fleet, self.clock)
+        pacers = Pacers(self.clock)
         pacers.use(self.rules.policies)
         self.dispatcher = Dispatcher(
             self.fleet,
             self.rules,
             pacers,
-            [self.fleet, pacers, ExchangeLog(), *self.observers],
+            [],
             self.clock,
             self.random,
         )
+        self.seeing = Seeing(
+            self.config, self.fleet, pacers, self.live, lambda: self.dispatcher.rules, self.clock
+        )
+        self.dispatcher.observers = [
+            self.fleet,
+            pacers,
+            *self.seeing.observers,
+            *self.observers,
+        ]
         self._said_ready = False
         # Salts and prefix keys need only outlive what they name: this process's knowledge.
         self._secret = secrets.token_bytes(32)
@@ -108,7 +117,14 @@ class Gateway:
         health = Health(self.fleet, self.live)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(operation, self.door, self.dispatcher, self._secret, self.clock)
+            endpoint = Completions(
+                operation,
+                self.door,
+                self.dispatcher,
+                self._secret,
+                self.clock,
+                self.seeing.tracing,
+            )
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
         app = Starlette(
@@ -119,6 +135,7 @@ class Gateway:
                 Route("/v1/models/{name:path}", models.one),
                 Route("/health", health.alive),
                 Route("/ready", health.ready),
+                *self.seeing.routes(self.door),
             ],
             middleware=[
                 Middleware(RequestId),  # names the request; everything below may log the name
@@ -133,6 +150,7 @@ class Gateway:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.seeing.running())
             transport = AiohttpTransport()
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
@@ -187,7 +205,7 @@ def _log_death(task: asyncio.Task[None]) -> None:
 
 def _door(config: Config) -> Door:
     ring = KeyRing(
-        Key(key.name, key.tenant, key.key.value, _all_or(key.models), key.explain)
+        Key(key.name, key.tenant, key.key.value, _all_or(key.models), key.explain, key.admin)
         for key in config.keys
     )
     return Door(ring, BodyLimits(config.server.max_body, config.server.body_timeout))

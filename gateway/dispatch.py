@@ -61,7 +61,7 @@ class Dispatcher:
         """
         outcome.request = request
         policy = self.rules.policy_for(request, headers)
-        outcome.policy = policy.name
+        outcome.policy, outcome.policy_version = policy.name, policy.version
         self._check_model(request.model, outcome.principal)
         failure: GatewayError | None = None
         async with AsyncExitStack() as held:
@@ -80,11 +80,13 @@ class Dispatcher:
         self, request: InferenceRequest, policy: Policy, outcome: Outcome, held: AsyncExitStack
     ) -> AsyncIterator[Event]:
         """Decide, and try the choices in their order; what the answer needs is `held`."""
+        begun = self.clock()
         asked, candidates, matches = self.fleet.snapshot(request)
         dearer = self.pacers.multiplier(policy.name)
         context = Context(self.clock(), self.random.random(), budget_multiplier=dearer)
         decision = policy.decide(asked, candidates, context)
         outcome.request, outcome.considered = request, _considered(decision)
+        outcome.decided = (begun, self.clock())
         failure = _nobody(request, candidates, decision)
         for choice in decision.ranked[: policy.fallback.attempts]:
             name = choice.candidate.endpoint
@@ -122,6 +124,9 @@ class Dispatcher:
         )
         outcome.attempts.append(attempt)
         self.fleet.sent(request, endpoint.name)
+        if outcome.trace is not None and outcome.trace.sampled and endpoint.dedicated:
+            headers = outcome.trace.headers(len(outcome.attempts) - 1)
+            request = dataclasses.replace(request, trace_headers=headers)
         try:
             with endpoint.lease(choice.estimate.uncached_tokens) as lease:
                 async with lease.provider.open(request, outcome.request_id) as events:
@@ -141,6 +146,7 @@ class Dispatcher:
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
+        self.fleet.bill(outcome)
         for observer in self.observers:
             try:
                 observer.settled(outcome)

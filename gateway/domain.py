@@ -25,6 +25,7 @@ class Principal:
     key_name: str
     models: frozenset[str] | None = None  # None: every model
     may_explain: bool = False  # it may ask why an endpoint was chosen
+    is_admin: bool = False  # it may see what others did: metrics, the dashboard
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -66,6 +67,7 @@ class InferenceRequest:
     session_id: str | None = None  # likewise
     tenant: str = "default"
     delivered: Delivered | None = None  # the beginning of its answer, which is not sent again
+    trace_headers: Mapping[str, str] | None = None  # for the endpoint's own spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,47 @@ class Event:
         return not self.payload.get("choices") and self.usage is not None
 
 
+class BilledBy(StrEnum):
+    """How we know what an attempt cost us."""
+
+    REPORT = "report"  # the endpoint said so
+    TARIFF = "tariff"  # its tokens, at our table's rates
+    ESTIMATE = "estimate"  # an answer had begun, and no tokens were told
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """Where an exchange stands in a trace, as W3C Trace Context has it."""
+
+    trace_id: int  # 128 bits
+    span_id: int  # 64 bits: the exchange's own span
+    sampled: bool  # decided at its start, so that every process below agrees
+    parent_id: int | None = None  # the caller's span
+    linked: tuple[int, int] | None = None  # trace and span of a caller who is not trusted with ours
+    state: str = ""  # the caller's tracestate
+
+    def attempt_id(self, index: int) -> int:
+        """The span of the attempt with this number: known before there is a span."""
+        return (self.span_id + (index + 1) * 0x9E3779B97F4A7C15) % 2**64 or 1
+
+    def headers(self, index: int) -> Mapping[str, str]:
+        """What the endpoint of that attempt is told."""
+        parent = f"00-{self.trace_id:032x}-{self.attempt_id(index):016x}-{int(self.sampled):02x}"
+        return {"traceparent": parent} | ({"tracestate": self.state} if self.state else {})
+
+
 class Ended(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     HUNG_UP = "hung_up"
+
+
+class Fault(StrEnum):
+    """Whose failure it was, and so who does not pay for it."""
+
+    CALLER = "caller"
+    PROVIDER = "provider"
+    OURS = "ours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +196,9 @@ class Attempt:
     last_event: float | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
     failed: bool = False  # and the fault was the endpoint's, not the request's
+    # What it cost us, once settled; nothing while `billed_by` is None.
+    billed_usd: float = 0.0
+    billed_by: BilledBy | None = None
 
 
 @dataclass(slots=True)
@@ -179,3 +221,26 @@ class Outcome:
     ended: Ended | None = None
     finished: float | None = None
     request: InferenceRequest | None = None
+    trace: TraceContext | None = None  # None: nobody traces
+    policy_version: str = ""  # a digest of the policy's file
+    decided: tuple[float, float] | None = None  # when the last decision began and ended
+    answer: list[Json] | None = None  # the answer's payloads; None unless an operator wants them
+
+    @property
+    def fault(self) -> Fault | None:
+        """None unless it failed: hanging up is nobody's fault."""
+        if self.ended is not Ended.FAILED:
+            return None
+        if self.attempts and self.attempts[-1].failed:
+            return Fault.PROVIDER
+        return Fault.CALLER if 400 <= (self.status or 500) < 500 else Fault.OURS
+
+    @property
+    def total_s(self) -> float:
+        return 0.0 if self.finished is None else self.finished - self.started
+
+    @property
+    def first_event_s(self) -> float | None:
+        """What the caller waited for the first of the answer, refused attempts included."""
+        first = self.attempts[-1].first_event if self.attempts else None
+        return None if first is None else first - self.started

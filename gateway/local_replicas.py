@@ -30,6 +30,8 @@ class LocalReplicas:
         self._fleet = fleet
         self._transport = transport
         self._on_ready = on_ready
+        collector = config.tracing.endpoint
+        self._tracing = ("--traces-to", collector) if collector else ()
         self._steps: dict[str, str] = {}
 
     def commands(self) -> dict[str, Sequence[str]]:
@@ -40,6 +42,7 @@ class LocalReplicas:
                 *("--name", self._model(name)),
                 *("--kv-tokens", str(replicas.kv_tokens)),
                 *("--threads", str(replicas.threads or threads)),
+                *self._tracing,
             )
             for name, replicas in self._replicas.items()
         }

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gateway.domain import Attempt, Outcome, Usage
-from gateway.fleet.fleet import Fleet
+from gateway.domain import Outcome
 from routing_policies.policy import Budget, Policy
 
 HOUR_S = 3600.0
@@ -47,8 +46,7 @@ class Pacer:
 class Pacers:
     """Every policy's, by name; an observer of exchanges."""
 
-    def __init__(self, fleet: Fleet, clock: Callable[[], float]) -> None:
-        self._fleet = fleet
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._pacers: dict[str, Pacer] = {}
 
@@ -66,14 +64,10 @@ class Pacers:
 
     def settled(self, outcome: Outcome) -> None:
         pacer = self._pacers.get(outcome.policy or "")
-        if pacer is not None and outcome.attempts and outcome.request is not None:
-            dollars = self._billed(outcome.attempts[-1], outcome.request.model, outcome.usage)
+        if pacer is not None and outcome.attempts:
+            dollars = sum(attempt.billed_usd for attempt in outcome.attempts)
             pacer.spent(dollars, self._clock())
 
-    def _billed(self, attempt: Attempt, model: str, usage: Usage | None) -> float:
-        """By the usage that was told, else by what was expected of an answer that had begun."""
-        if usage is None:
-            return attempt.expected_cost_usd if attempt.first_event is not None else 0.0
-        price = self._fleet.endpoints[attempt.endpoint].price(model)
-        cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
-        return price.dollars(usage.prompt_tokens - cached, cached, usage.completion_tokens)
+    def multipliers(self) -> Mapping[str, float]:
+        """λ of every policy that has a budget."""
+        return {name: self.multiplier(name) for name in self._pacers}

@@ -56,8 +56,8 @@ class World:
         self.clock = ManualClock()
         price = Price(input=1, output=3, cached=0.5)
         endpoint = Endpoint("a", frozenset("m"), prices={"m": price})
-        fleet = Fleet([endpoint], PlacementIndex(), self.clock)
-        self.pacers = Pacers(fleet, self.clock)
+        self.fleet = Fleet([endpoint], PlacementIndex(), self.clock)
+        self.pacers = Pacers(self.clock)
         self.policy = policy(**budget)
         self.pacers.use({"mine": self.policy})
 
@@ -66,6 +66,7 @@ class World:
         outcome = Outcome("id", Principal("acme", "key"), 0.0, policy="mine", request=chat())
         outcome.attempts.append(Attempt("a", 0.0, expected_cost_usd=0.002, **attempt))
         outcome.usage = usage
+        self.fleet.bill(outcome)
         self.pacers.settled(outcome)
         return self.pacers.multiplier("mine")
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from gateway.domain import Principal
 from gateway.errors import InvalidKey
 
-OPEN = Principal(tenant="default", key_name="none", may_explain=True)
+OPEN = Principal(tenant="default", key_name="none", may_explain=True, is_admin=True)
 """Everyone, where no keys are configured; such a gateway listens on loopback only."""
 
 
@@ -21,12 +21,13 @@ class Key:
     key: str = field(repr=False)
     models: frozenset[str] | None = None
     explain: bool = False
+    admin: bool = False
 
 
 class KeyRing:
     def __init__(self, keys: Iterable[Key]) -> None:
         self._principals: Mapping[bytes, Principal] = {
-            _digest(k.key): Principal(k.tenant, k.name, k.models, k.explain) for k in keys
+            _digest(k.key): Principal(k.tenant, k.name, k.models, k.explain, k.admin) for k in keys
         }
 
     def identify(self, authorization: str | None) -> Principal:

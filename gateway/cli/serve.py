@@ -55,6 +55,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from gateway.app import Gateway
     from gateway.config import ConfigError
+    from gateway.ledger.ledger import prepare
+    from gateway.ledger.store import LedgerError
     from gateway.reload import Source
     from gateway.telemetry.log import configure
 
@@ -65,13 +67,19 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
 
-    configure(args.log_level)
+    configure(args.log_level, form=config.log.format)
     try:
         listener = _listener(config.server)
     except OSError as error:
         where = f"{config.server.host} port {config.server.port}"
         print(f"gateway serve: cannot listen on {where}: {error.strerror}", file=sys.stderr)
         return 1
+    if config.ledger.file is not None:
+        try:
+            prepare(config.ledger.file)
+        except LedgerError as error:
+            print(f"gateway serve: {error}", file=sys.stderr)
+            return 1
     url = _url(listener)
     if not config.keys:
         logger.warning("no keys in the config: everyone on this machine may ask, nobody else can")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.domain import Attempt, InferenceRequest, Outcome, ReplicaReport, Usage
+from gateway.domain import Attempt, BilledBy, InferenceRequest, Outcome, ReplicaReport, Usage
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.learning import Average, Observation
 from gateway.fleet.placement import Match, PlacementIndex
@@ -84,6 +84,30 @@ class Fleet:
         if outcome.usage is not None and outcome.usage.prompt_tokens > 0:  # some count nothing
             self._learn_place(request, attempt, outcome.usage, lru=outcome.report is not None)
             self._learn_speed(request, attempt, outcome.usage)
+
+    def bill(self, outcome: Outcome) -> None:
+        """What each attempt cost us: the told tokens at our rates; else, of an answer that had
+        begun, its prompt and as many tokens as events had come."""
+        for attempt in outcome.attempts:
+            usage = outcome.usage if attempt is outcome.attempts[-1] else None
+            if usage is not None and outcome.request is not None:
+                price = self.endpoints[attempt.endpoint].price(outcome.request.model)
+                cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
+                attempt.billed_usd = price.dollars(
+                    usage.prompt_tokens - cached, cached, usage.completion_tokens
+                )
+                attempt.billed_by = BilledBy.TARIFF
+            elif attempt.first_event is not None:
+                attempt.billed_usd = self._estimated(outcome, attempt)
+                attempt.billed_by = BilledBy.ESTIMATE
+
+    def _estimated(self, outcome: Outcome, attempt: Attempt) -> float:
+        chosen = next((c for c in outcome.considered if c.endpoint == attempt.endpoint), None)
+        if chosen is None or outcome.request is None:
+            return attempt.expected_cost_usd
+        price = self.endpoints[attempt.endpoint].price(outcome.request.model)
+        events = outcome.events if attempt is outcome.attempts[-1] else 0
+        return price.dollars(chosen.uncached_tokens, chosen.cached_tokens, events)
 
     def reported(self, name: str, report: ReplicaReport, asked: float) -> None:
         """A replica told of itself, with an answer to something sent at the time `asked`."""

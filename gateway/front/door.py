@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.admission.keys import KeyRing
+from gateway.domain import Principal
+from gateway.errors import Forbidden
 from gateway.front.body import BodyLimits
 
 
@@ -12,3 +14,12 @@ from gateway.front.body import BodyLimits
 class Door:
     ring: KeyRing
     limits: BodyLimits
+
+    def admit_admin(self, authorization: str | None) -> Principal:
+        """Who may see what others did. Raises InvalidKey, Forbidden."""
+        principal = self.ring.identify(authorization)
+        if not principal.is_admin:
+            raise Forbidden(
+                "this key may not see it: the config says `admin: true` of one that may"
+            )
+        return principal

@@ -147,3 +147,5 @@ class Exchange:
         self.outcome.events += 1
         self.outcome.usage = event.usage or self.outcome.usage
         self.outcome.report = event.report or self.outcome.report
+        if self.outcome.answer is not None:
+            self.outcome.answer.append(event.payload)

@@ -103,6 +103,7 @@ class OpenAICompatible:
                 "accept": "text/event-stream" if request.stream else "application/json",
                 "accept-encoding": "identity",
                 **self.headers(request_id),
+                **(request.trace_headers or {}),
             },
             content=encode_request(self.models[request.model], request, self.fields(request)),
             extensions={"timeout": {"connect": self.timeouts.connect}},
