@@ -149,6 +149,7 @@ class Ended(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     HUNG_UP = "hung_up"
+    OVERTAKEN = "overtaken"  # an attempt: another one for the same request was quicker
 
 
 class Fault(StrEnum):
@@ -165,6 +166,7 @@ class Considered:
 
     endpoint: str
     dropped_by: str | None  # the filter; None: it was ranked, and stands in the order of choice
+    unavailable: str | None = None  # why it should not be asked, as far as the fleet knows
     cost: float = 0.0  # in the policy's unit
     ttft_s: float = 0.0
     tpot_s: float = 0.0
@@ -194,8 +196,14 @@ class Attempt:
     matched_touched: float = 0.0
     first_event: float | None = None
     last_event: float | None = None
+    probe: bool = False  # of an endpoint that was ejected
+    resumed: bool = False  # it takes up an answer that broke off elsewhere
+    hedge: bool = False  # sent while another attempt was still waited for
+    ended: Ended | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
     failed: bool = False  # and the fault was the endpoint's, not the request's
+    delivered_tokens: int = 0  # of its answer that went to the client; where untold, its pieces
+    billed: Usage | None = None  # as the endpoint computed and bills it; None: it did not tell
     # What it cost us, once settled; nothing while `billed_by` is None.
     billed_usd: float = 0.0
     billed_by: BilledBy | None = None
@@ -214,7 +222,7 @@ class Outcome:
     considered: tuple[Considered, ...] = ()
     attempts: list[Attempt] = field(default_factory=list)
     events: int = 0
-    usage: Usage | None = None
+    usage: Usage | None = None  # of the client's answer, however many attempts it took
     report: ReplicaReport | None = None
     status: int | None = None
     error: str | None = None  # the code of what the client was told
@@ -231,9 +239,15 @@ class Outcome:
         """None unless it failed: hanging up is nobody's fault."""
         if self.ended is not Ended.FAILED:
             return None
-        if self.attempts and self.attempts[-1].failed:
+        if self.answering is not None and self.answering.failed:
             return Fault.PROVIDER
         return Fault.CALLER if 400 <= (self.status or 500) < 500 else Fault.OURS
+
+    @property
+    def answering(self) -> Attempt | None:
+        """The attempt that answered, or was the last to try."""
+        raced = (a for a in reversed(self.attempts) if a.ended is not Ended.OVERTAKEN)
+        return next(raced, None)
 
     @property
     def total_s(self) -> float:
@@ -241,6 +255,11 @@ class Outcome:
 
     @property
     def first_event_s(self) -> float | None:
-        """What the caller waited for the first of the answer, refused attempts included."""
-        first = self.attempts[-1].first_event if self.attempts else None
-        return None if first is None else first - self.started
+        """What the caller waited for the first of the answer, refused attempts included; a resumed
+        answer had begun before it broke off."""
+        began = [
+            attempt.first_event
+            for attempt in self.attempts
+            if attempt.first_event is not None and attempt.ended is not Ended.OVERTAKEN
+        ]
+        return min(began) - self.started if began else None

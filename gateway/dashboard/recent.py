@@ -109,11 +109,13 @@ class Recent:
         if attempt.error is not None:
             bucket.failed += 1
             return
+        if attempt.ended is Ended.OVERTAKEN:
+            return
         bucket.answered += 1
         if attempt.first_event is not None and len(bucket.first_s) < SAMPLES:
             bucket.first_s.append(attempt.first_event - attempt.started)
         usage = outcome.usage
-        if usage is not None and attempt is outcome.attempts[-1]:
+        if usage is not None and attempt is outcome.answering:
             bucket.prompt_tokens += usage.prompt_tokens
             bucket.cached_tokens += usage.cached_tokens or 0
             bucket.completion_tokens += usage.completion_tokens

@@ -89,7 +89,8 @@ class Fleet:
         """What each attempt cost us: the told tokens at our rates; else, of an answer that had
         begun, its prompt and as many tokens as events had come."""
         for attempt in outcome.attempts:
-            usage = outcome.usage if attempt is outcome.attempts[-1] else None
+            told = outcome.usage if attempt is outcome.answering else None
+            usage = attempt.billed or told
             if usage is not None and outcome.request is not None:
                 price = self.endpoints[attempt.endpoint].price(outcome.request.model)
                 cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
@@ -106,7 +107,7 @@ class Fleet:
         if chosen is None or outcome.request is None:
             return attempt.expected_cost_usd
         price = self.endpoints[attempt.endpoint].price(outcome.request.model)
-        events = outcome.events if attempt is outcome.attempts[-1] else 0
+        events = outcome.events if len(outcome.attempts) == 1 else attempt.delivered_tokens
         return price.dollars(chosen.uncached_tokens, chosen.cached_tokens, events)
 
     def reported(self, name: str, report: ReplicaReport, asked: float) -> None:

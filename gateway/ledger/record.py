@@ -28,6 +28,8 @@ class Billed:
     first_event_s: float | None
     total_s: float
     error: str | None
+    resumed: bool  # it took up an answer that had broken off
+    hedge: bool  # it was sent while another was waited for
     prompt_tokens: int | None
     cached_tokens: int | None
     completion_tokens: int | None
@@ -70,7 +72,7 @@ class Record:
 
     @classmethod
     def of(cls, outcome: Outcome, at: float) -> Record:
-        request, attempts = outcome.request, outcome.attempts
+        request, attempts, last = outcome.request, outcome.attempts, outcome.answering
         tokens = _tokens(outcome)
         return cls(
             at=at,
@@ -81,7 +83,7 @@ class Record:
             # A name that nobody serves is the caller's text, and could be anything.
             model=outcome.model or "-" if attempts else "-",
             served=request.model if attempts and request else "-",
-            endpoint=attempts[-1].endpoint if attempts else "-",
+            endpoint=last.endpoint if last else "-",
             operation=str(outcome.operation or "-"),
             stream=request is not None and request.stream,
             policy=outcome.policy or "-",
@@ -107,9 +109,9 @@ class Record:
 def charged_usd(outcome: Outcome) -> float:
     """What the tenant owes. A failure of ours or the provider's costs it nothing, nor does an
     attempt that another had to make up for; who hangs up pays for what was done by then."""
-    if outcome.ended is Ended.FAILED or not outcome.attempts:
+    if outcome.ended is Ended.FAILED or outcome.answering is None:
         return 0.0
-    return outcome.attempts[-1].billed_usd
+    return outcome.answering.billed_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,10 @@ def _tokens(outcome: Outcome) -> _Tokens:
     usage = outcome.usage
     if usage is not None:
         return _Tokens(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
-    if not outcome.attempts or outcome.attempts[-1].first_event is None:
+    last = outcome.answering
+    if last is None or last.first_event is None:
         return _Tokens()
-    endpoint = outcome.attempts[-1].endpoint
-    chosen = next((c for c in outcome.considered if c.endpoint == endpoint), None)
+    chosen = next((c for c in outcome.considered if c.endpoint == last.endpoint), None)
     prompt = chosen.cached_tokens + chosen.uncached_tokens if chosen else None
     # Endpoints send about one event for each token, and one more when they begin or end.
     return _Tokens(prompt, None, outcome.events, estimated=True)
@@ -137,7 +139,7 @@ def _tokens(outcome: Outcome) -> _Tokens:
 def _billed(outcome: Outcome, attempt: Attempt) -> Billed:
     # An attempt that broke off or was left told nothing: its dollars are an estimate.
     told = attempt.billed_by not in (None, BilledBy.ESTIMATE)
-    usage = outcome.usage if told and attempt is outcome.attempts[-1] else None
+    usage = attempt.billed or (outcome.usage if told and attempt is outcome.answering else None)
     first = attempt.first_event
     return Billed(
         endpoint=attempt.endpoint,
@@ -145,6 +147,8 @@ def _billed(outcome: Outcome, attempt: Attempt) -> Billed:
         first_event_s=None if first is None else first - attempt.started,
         total_s=(attempt.last_event or attempt.started) - attempt.started,
         error=attempt.error,
+        resumed=attempt.resumed,
+        hedge=attempt.hedge,
         prompt_tokens=usage.prompt_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
 from gateway.ledger.record import Billed, Record
 
@@ -16,8 +16,6 @@ VERSION = 1
 
 BUSY_S = 10.0
 """How long a writer waits for another."""
-
-Value: TypeAlias = str | float | int | bytes | None
 
 _TYPES = {"str": "TEXT", "float": "REAL", "int": "INTEGER", "bool": "INTEGER", "bytes": "BLOB"}
 RECORD = tuple(f.name for f in fields(Record) if f.name != "attempts")
@@ -122,7 +120,13 @@ def read(
         )
         given = dict(zip(RECORD, values, strict=True))
         given["stream"], given["estimated"] = bool(given["stream"]), bool(given["estimated"])
-        yield Record(**given, attempts=tuple(Billed(*row) for row in attempts))
+        yield Record(**given, attempts=tuple(map(_billed, attempts)))
+
+
+def _billed(row: Sequence[Any]) -> Billed:
+    given = dict(zip(BILLED, row, strict=True))
+    given["resumed"], given["hedge"] = bool(given["resumed"]), bool(given["hedge"])
+    return Billed(**given)
 
 
 def _end(until: float | None) -> float:

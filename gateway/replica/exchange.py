@@ -140,7 +140,7 @@ class Exchange:
             prompt=self.prompt,
             sampling=sampling,
             on_token=choice.on_token,
-            on_finish=_both(choice.on_finish, self.traced) if self.traced else choice.on_finish,
+            on_finish=_both(self.traced, choice.on_finish) if self.traced else choice.on_finish,
             on_error=self.inbox.fail,
             salt=ask.cache_salt,
             priority=ask.priority,

@@ -24,7 +24,7 @@ class Spans:
                 return
             phases = Phases(
                 arrived=counts.times.arrived,
-                planned=counts.times.planned,
+                planned=_not_before(counts.times.arrived, counts.times.planned),
                 first_token=counts.times.first_token,
                 ended=self.tracing.clock(),
                 prompt_tokens=counts.prompt_tokens,
@@ -38,6 +38,11 @@ class Spans:
 
     def close(self) -> None:
         self.tracing.queue.close()
+
+
+def _not_before(arrived: float, planned: float | None) -> float | None:
+    """A step's time is read before what it has just received."""
+    return None if planned is None else max(arrived, planned)
 
 
 def spans_to(collector: str | None, clock: Callable[[], float]) -> Spans:

@@ -37,10 +37,9 @@ def reason(considered: Sequence[Considered]) -> Reason:
 
 def forecast(outcome: Outcome) -> Mapping[str, tuple[float, float | None]]:
     """Of the attempt that answered: what the policy expected, and what came; None is not known."""
-    if not outcome.attempts or outcome.attempts[-1].first_event is None:
+    attempt, usage = outcome.answering, outcome.usage
+    if attempt is None or attempt.first_event is None:
         return {}
-    attempt, usage = outcome.attempts[-1], outcome.usage
-    assert attempt.first_event is not None
     return {
         "ttft_s": (attempt.expected_ttft_s, attempt.first_event - attempt.started),
         "cached_tokens": (attempt.expected_cached_tokens, usage.cached_tokens if usage else None),

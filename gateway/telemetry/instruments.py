@@ -100,6 +100,8 @@ COUNTERS = {
     "rejections": CounterOf("Candidates that a filter dropped", ("endpoint", "filter")),
     "attempts": CounterOf("Tries", ("endpoint", "error_type")),
     "fallbacks": CounterOf("Attempts after another had failed", ("endpoint", "after")),
+    "hedges": CounterOf("Attempts while another was waited for", ("endpoint", "won")),
+    "resumes": CounterOf("Attempts that took up a broken answer", ("endpoint", "error_type")),
     "shed": CounterOf("Refused before any endpoint was asked", ("error_type",)),
     "cost_dollars": CounterOf("What attempts cost us", ("endpoint", "model", "billed_by")),
     "expected_cost_dollars": CounterOf("What policies expected of them", ("endpoint", "model")),

@@ -10,7 +10,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from gateway.domain import Outcome
+from gateway.domain import Attempt, Outcome
 
 logger = logging.getLogger("gateway.exchange")
 
@@ -33,7 +33,7 @@ def _facts(outcome: Outcome) -> dict[str, object]:
         # A name that nobody serves is the caller's text, and could be anything.
         "model": outcome.model if outcome.attempts else None,
         "policy": outcome.policy if outcome.attempts else None,
-        "tried": [attempt.endpoint for attempt in outcome.attempts],
+        "tried": [_tried(attempt) for attempt in outcome.attempts],
         "prompt_tokens": usage and usage.prompt_tokens,
         "cached_tokens": usage and usage.cached_tokens,
         "completion_tokens": usage and usage.completion_tokens,
@@ -45,6 +45,13 @@ def _facts(outcome: Outcome) -> dict[str, object]:
         "fault": outcome.fault,
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _tried(attempt: Attempt) -> str:
+    """`name`, `name:error` when it failed; before it what the try was for, if not for the whole."""
+    marks = {"hedge": attempt.hedge, "resumed": attempt.resumed, "probe": attempt.probe}
+    kind = "".join(f"{name}=" for name, holds in marks.items() if holds)
+    return f"{kind}{attempt.endpoint}{f':{attempt.error}' if attempt.error else ''}"
 
 
 def _line(facts: dict[str, object]) -> str:

@@ -10,7 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.domain import Attempt, Ended, Outcome
@@ -28,6 +35,7 @@ class Metrics:
     """An observer. A model's name is a label only when somebody serves it."""
 
     def __init__(self, read_gauges: Callable[[], Gauges]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each
         registry = self._registry = CollectorRegistry()
         self._read_gauges = read_gauges
         self._histograms = {
@@ -72,8 +80,7 @@ class Metrics:
         operation = OPERATIONS[outcome.operation] if outcome.operation else "-"
         self._exchange(outcome, operation, model)
         for index, attempt in enumerate(outcome.attempts):
-            if index:
-                self._count("fallbacks", attempt.endpoint, outcome.attempts[index - 1].error or "")
+            self._why(outcome, index, attempt)
             self._attempt(outcome, attempt, operation, model)
         if outcome.decided is not None and outcome.policy is not None:
             self._count("decisions", outcome.policy, reason(outcome.considered))
@@ -82,6 +89,16 @@ class Metrics:
                     self._count("rejections", considered.endpoint, considered.dropped_by)
         if outcome.ended is Ended.FAILED and not outcome.attempts:
             self._count("shed", outcome.error or "server_error")
+
+    def _why(self, outcome: Outcome, index: int, attempt: Attempt) -> None:
+        """There was another attempt before this one: for one of three reasons."""
+        name, error = attempt.endpoint, attempt.error or ""
+        if attempt.resumed:
+            self._count("resumes", name, error)
+        elif attempt.hedge:
+            self._count("hedges", name, "yes" if attempt is outcome.answering else "no")
+        elif index:
+            self._count("fallbacks", name, outcome.attempts[index - 1].error or "")
 
     def _exchange(self, outcome: Outcome, operation: str, model: str) -> None:
         self._count("exchanges", model, str(outcome.ended), outcome.fault or "")
@@ -103,7 +120,7 @@ class Metrics:
         if attempt.billed_by is not None:
             self._count("cost_dollars", name, model, attempt.billed_by, by=attempt.billed_usd)
             self._count("expected_cost_dollars", name, model, by=attempt.expected_cost_usd)
-        if attempt.first_event is not None and attempt is outcome.attempts[-1]:
+        if attempt.first_event is not None and attempt is outcome.answering:
             self._answered(outcome, attempt, operation, model)
 
     def _answered(self, outcome: Outcome, attempt: Attempt, operation: str, model: str) -> None:

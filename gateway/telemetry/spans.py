@@ -23,7 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-from gateway.domain import Attempt, Considered, Fault, Outcome, TraceContext
+from gateway.domain import Attempt, Considered, Ended, Fault, Outcome, TraceContext, Usage
 from gateway.telemetry import names
 from gateway.telemetry.facts import OPERATIONS, forecast, reason
 
@@ -36,7 +36,8 @@ SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 Attributes = dict[str, str | bool | int | float]
 
 _UNSET, _FAILED = Status(StatusCode.UNSET), StatusCode.ERROR
-_NUMBERS = tuple(name for name in Considered.__slots__ if name not in ("endpoint", "dropped_by"))
+_WORDS = ("endpoint", "dropped_by", "unavailable")
+_NUMBERS = tuple(name for name in Considered.__slots__ if name not in _WORDS)
 _SCALARS = {
     "max_tokens": names.REQUEST_MAX_TOKENS,
     "max_completion_tokens": names.REQUEST_MAX_TOKENS,
@@ -111,14 +112,14 @@ class SpanFactory:
             names.TENANT: outcome.principal.tenant,
             names.ENDED: str(outcome.ended),
             **_request(outcome),
-            **_usage(outcome),
+            **_tokens(outcome.usage),
         }
         if outcome.status is not None:
             attributes[names.STATUS] = outcome.status
         if outcome.policy is not None:
             attributes[names.POLICY] = outcome.policy
-        if outcome.attempts:
-            attributes[names.ENDPOINT] = outcome.attempts[-1].endpoint
+        if outcome.answering is not None:
+            attributes[names.ENDPOINT] = outcome.answering.endpoint
             attributes[names.COST_USD] = sum(a.billed_usd for a in outcome.attempts)
         if outcome.error is not None:
             attributes[names.ERROR] = outcome.error
@@ -196,10 +197,18 @@ class SpanFactory:
         }
         if index:
             attributes[names.RESENDS] = index
+        told = outcome.usage if attempt is outcome.answering else None
+        attributes |= _tokens(attempt.billed or told)
+        for name, is_so in (
+            (names.HEDGE, attempt.hedge),
+            (names.RESUMED, attempt.resumed),
+            (names.PROBE, attempt.probe),
+            (names.OVERTAKEN, attempt.ended is Ended.OVERTAKEN),
+        ):
+            if is_so:
+                attributes[name] = True
         if attempt.error is not None:
             attributes[names.ERROR] = attempt.error
-        elif attempt is outcome.attempts[-1]:
-            attributes |= _usage(outcome)
         if attempt.billed_by is not None:
             attributes[names.COST_USD] = attempt.billed_usd
             attributes[names.BILLED_BY] = attempt.billed_by
@@ -252,8 +261,7 @@ def _request(outcome: Outcome) -> Attributes:
     return attributes
 
 
-def _usage(outcome: Outcome) -> Attributes:
-    usage = outcome.usage
+def _tokens(usage: Usage | None) -> Attributes:
     if usage is None:
         return {}
     attributes: Attributes = {
@@ -269,6 +277,8 @@ def _candidate(considered: Considered) -> Attributes:
     attributes: Attributes = {f"{names.CANDIDATE}.endpoint": considered.endpoint}
     if considered.dropped_by is not None:
         return attributes | {names.REJECTED_BY: considered.dropped_by}
+    if considered.unavailable is not None:
+        attributes[names.UNAVAILABLE] = considered.unavailable
     for name in _NUMBERS:
         attributes[f"{names.CANDIDATE}.{name}"] = getattr(considered, name)
     return attributes

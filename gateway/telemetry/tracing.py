@@ -42,6 +42,7 @@ class Tracing:
         """What somebody will want to look up afterwards."""
         if outcome.fault in (Fault.OURS, Fault.PROVIDER):
             return True
-        if any(attempt.failed for attempt in outcome.attempts):  # another made up for it
+        # Another made up for it, or there were two at once.
+        if any(attempt.failed or attempt.hedge for attempt in outcome.attempts):
             return True
         return self.slow_s is not None and outcome.total_s >= self.slow_s

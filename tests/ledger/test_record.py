@@ -74,3 +74,22 @@ def test_who_hangs_up_pays_for_what_was_done():
 
 def test_a_model_that_nobody_serves_is_the_callers_text_and_not_kept():
     assert settled(Ended.FAILED, status=404, model="my password").model == "-"
+
+
+def test_of_two_at_once_the_one_that_was_overtaken_is_ours_to_pay():
+    slow = Attempt("b", 10.4, hedge=True, ended=Ended.OVERTAKEN)
+    slow.first_event, slow.billed_usd, slow.billed_by = 10.9, 0.5, BilledBy.ESTIMATE
+    record = settled(Ended.FINISHED, answered(), slow, usage=Usage(100, 20))
+    assert (record.endpoint, record.charged_usd, record.cost_usd) == ("b", 1.0, 1.5)
+    assert [attempt.hedge for attempt in record.attempts] == [False, True]
+
+
+def test_an_answer_that_was_taken_up_shows_what_each_attempt_computed():
+    begun = Attempt("a", 10.0, first_event=10.2, error="upstream_broken", failed=True)
+    begun.billed, begun.billed_usd, begun.billed_by = Usage(100, 8), 0.1, BilledBy.TARIFF
+    rest = answered()
+    rest.resumed, rest.billed = True, Usage(108, 12)
+    record = settled(Ended.FINISHED, begun, rest, usage=Usage(100, 20))
+    assert (record.prompt_tokens, record.completion_tokens) == (100, 20)
+    assert [(a.completion_tokens, a.resumed) for a in record.attempts] == [(8, False), (12, True)]
+    assert record.first_event_s == pytest.approx(0.2)  # it had begun before it broke off
