@@ -33,6 +33,7 @@ from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
 from gateway.front.door import Door
 from gateway.front.health import Health
+from gateway.front.in_flight import Counted, InFlight
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
@@ -71,7 +72,7 @@ class Gateway:
             if endpoint.missing:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
         _warn_of_prices(self.config)
-        self.live = Live()
+        self.live, self.in_flight = Live(), InFlight()
         self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
         pacers = Pacers(self.clock)
@@ -138,6 +139,7 @@ class Gateway:
                 *self.seeing.routes(self.door),
             ],
             middleware=[
+                Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
                 *([] if self.config.keys else [Middleware(LoopbackOnly)]),  # no web pages
             ],
@@ -151,6 +153,7 @@ class Gateway:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.seeing.running())
+            stack.push_async_callback(self.in_flight.ended)  # so that all are settled before it
             transport = AiohttpTransport()
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():

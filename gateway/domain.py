@@ -25,7 +25,7 @@ class Principal:
     key_name: str
     models: frozenset[str] | None = None  # None: every model
     may_explain: bool = False  # it may ask why an endpoint was chosen
-    is_admin: bool = False  # it may see what others did: metrics, the dashboard
+    admin: bool = False  # it may see what others did: metrics, the dashboard
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models

@@ -10,7 +10,7 @@ from hashlib import sha256
 from gateway.domain import Principal
 from gateway.errors import InvalidKey
 
-OPEN = Principal(tenant="default", key_name="none", may_explain=True, is_admin=True)
+OPEN = Principal(tenant="default", key_name="none", may_explain=True)
 """Everyone, where no keys are configured; such a gateway listens on loopback only."""
 
 

@@ -139,6 +139,24 @@ async def test_who_hangs_up_is_charged_for_the_prompt_and_what_had_come(tmp_path
     assert record.attempts[0].billed_by == "estimate"
 
 
+@pytest.mark.anyio
+async def test_an_answer_that_the_end_of_the_process_cuts_off_is_in_it_as_our_fault(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    upstream = Upstream(hold_at=1)
+    async with httpx.AsyncClient() as client:
+        async with gateway(upstream, endpoint=PRICES, ledger=Ledger(file), drain_s=0.1) as g:
+            body = {**ASK, "stream": True}
+            request = client.build_request("POST", f"{g.url}/v1/chat/completions", json=body)
+            answer = await client.send(request, stream=True)
+            lines = answer.aiter_lines()
+            assert "Hel" in await anext(lines)
+        rest = [line async for line in lines]
+    assert "unavailable" in "".join(rest)
+    (record,) = records(file)
+    assert (record.ended, record.error, record.fault) == ("failed", "unavailable", "ours")
+    assert record.charged_usd == 0 < record.cost_usd
+
+
 def outcome() -> Outcome:
     return Outcome("r", Principal("t", "k"), 1.0, ended=Ended.FINISHED, finished=2.0)
 

@@ -90,7 +90,8 @@ const FEW = 12;
 let all = false;
 
 export function showDecisions(latest) {
-  const decisions = all ? latest : latest.slice(0, FEW);
+  // What somebody has opened stays, for as long as the gateway remembers it.
+  const decisions = latest.filter((d, i) => all || i < FEW || shown.get(d.number)?.open);
   const list = $("decision-list");
   $("all").hidden = latest.length <= FEW;
   $("all").textContent = all ? "Show fewer" : `Show all ${latest.length}`;
