@@ -1,42 +1,52 @@
-"""What it costs to be seen: CPU time of the gateway per request, with more and more watching.
+"""What it costs to be seen: CPU time per request, of the line and of each that watches it.
 
     python -m benchmarks.seeing [requests]
 
 Requests go straight into the ASGI app and are answered by a provider that has its answer ready, so
-what is left is the line and those who watch it. CPU time is the process's, threads that write spans
-and ledger rows included; the collector is another process.
+what is left is the line. Who watches is then given one of these exchanges again and again; what its
+thread does later (encoding spans, writing rows) is measured apart, for batches as they come.
+Figures are the best of `ROUNDS` rounds, since others may use the machine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import io
 import json
 import logging
-import os
-import statistics
-import subprocess
+import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
 from gateway.app import Gateway
-from gateway.config.bind import Share
 from gateway.config.load import PACKAGED, load_policy
-from gateway.config.tree import Config, Endpoint, Ledger, ModelMap, Tracing
-from gateway.domain import Event, InferenceRequest, Usage
+from gateway.config.tree import Config, Endpoint, ModelMap
+from gateway.dashboard.recent import Recent
+from gateway.domain import Event, InferenceRequest, Outcome, Usage
+from gateway.ledger.ledger import prepare
+from gateway.ledger.record import Record
+from gateway.ledger.store import append, opened
 from gateway.providers.base import Continuation
 from gateway.rules import always
+from gateway.telemetry.log import ExchangeLog, JsonLines
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.otlp import factory
+from gateway.telemetry.trace_context import Sampling
 from routing_policies.catalog import Catalog
 
-REQUESTS = 3000
+REQUESTS = 2000
 ROUNDS = 5
 PIECES = 20  # events of an answer
 ENDPOINTS = 4
+BATCH = 500  # rows
 
 BODY = json.dumps(
     {
@@ -48,21 +58,6 @@ BODY = json.dumps(
         "stream": True,
     }
 ).encode()
-
-SINK = """
-import http.server
-class Sink(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-    def log_message(self, *args): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sink)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
 
 
 class Ready:
@@ -96,8 +91,18 @@ def gateway(**config: Any) -> Gateway:
     )
 
 
-async def microseconds(whole: Gateway, requests: int) -> float:
-    """CPU time for each of so many requests, one after another."""
+@dataclass
+class Last:
+    """An observer that keeps an outcome to measure with."""
+
+    outcome: Outcome | None = None
+
+    def settled(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+async def line(whole: Gateway, requests: int) -> float:
+    """CPU microseconds for each of so many requests, one after another."""
     app = whole.asgi()
     async with whole.lifespan(app):
         for endpoint in whole.fleet.endpoints.values():
@@ -105,13 +110,7 @@ async def microseconds(whole: Gateway, requests: int) -> float:
         await ask(app, requests // 10)
         started = time.process_time()
         await ask(app, requests)
-        if whole.seeing.tracing is not None:  # what is queued is part of the price
-            while whole.seeing.tracing.queue.waiting:  # noqa: ASYNC110 - a thread empties it
-                await asyncio.sleep(0.01)
-        spent = time.process_time() - started
-    dropped = whole.seeing.tracing.queue.dropped if whole.seeing.tracing else 0
-    assert not dropped, f"{dropped} spans were dropped: the figure would flatter"
-    return spent / requests * 1e6
+        return (time.process_time() - started) / requests * 1e6
 
 
 async def ask(app: Any, requests: int) -> None:
@@ -145,53 +144,70 @@ async def ask(app: Any, requests: int) -> None:
             await asyncio.sleep(0)
 
 
-@contextmanager
-def collector() -> Iterator[str]:
-    process = subprocess.Popen([sys.executable, "-c", SINK], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
-        process.kill()
-        process.wait()
+def best(work: Callable[[], object], times: int, each: int = 1) -> float:
+    """CPU microseconds of one `work`, or of each of the items that it handles."""
+    found = []
+    for _ in range(ROUNDS):
+        started = time.process_time()
+        for _ in range(times):
+            work()
+        found.append((time.process_time() - started) / times / each * 1e6)
+    return min(found)
 
 
 def main(requests: int) -> None:
-    os.environ["OTEL_BSP_MAX_QUEUE_SIZE"] = str(100 * requests)
-    logging.basicConfig(level=logging.WARNING)  # the log is measured as its own row
-    with collector() as url, tempfile.TemporaryDirectory() as folder:
+    logging.getLogger("gateway").setLevel(logging.WARNING)
+    last = Last()
+    whole = gateway()
+    whole.dispatcher.observers = [whole.fleet, whole.dispatcher.pacers, last]
+    alone = min(asyncio.run(line(whole, requests)) for _ in range(ROUNDS))
+    outcome = last.outcome
+    assert outcome is not None
+    logging.getLogger("gateway").setLevel(logging.INFO)
+    logging.getLogger("gateway").addHandler(to_nowhere())
+    draws = random.Random(1)
+    sampling = Sampling(0.01)
+    outcome.trace = sampling.begin({}, draws)
+    factory_ = factory("gateway")
+    spans = factory_.of(outcome, lambda at: int(at * 1e9))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "ledger.sqlite"
+        prepare(file)
+        records = [Record.of(outcome, 1.0)] * BATCH
 
-        def tracing(share: float) -> dict[str, Any]:
-            return {"tracing": Tracing(endpoint=url, sample=Share(share))}
+        def write() -> None:
+            with opened(file, write=True) as connection:
+                append(connection, records)
 
-        ledger = {"ledger": Ledger(Path(folder) / "ledger.sqlite")}
-        rows: dict[str, dict[str, Any] | None] = {
-            "nobody watches": None,
-            "metrics, dashboard (the default)": {},
-            "… and the ledger": ledger,
-            "… and traces, none sampled": {**ledger, **tracing(0)},
-            "… and traces, 1 %": {**ledger, **tracing(0.01)},
-            "… and traces, 100 %": {**ledger, **tracing(1)},
+        log, metrics = ExchangeLog(), Metrics(dict)
+        recent = Recent(time.monotonic, time.time)
+        row = best(lambda: Record.of(outcome, 1.0), requests)
+        written = best(write, 2, BATCH)
+        begun = best(lambda: sampling.begin({}, draws), requests)
+        built = best(lambda: factory_.of(outcome, lambda at: int(at * 1e9)), requests)
+        encoded = best(lambda: encode_spans(spans * 100).SerializeToString(), 2, 100)
+        figures = {
+            f"the line itself ({PIECES} events, {ENDPOINTS} candidates)": alone,
+            "log": best(lambda: log.settled(outcome), requests),
+            "metrics": best(lambda: metrics.settled(outcome), requests),
+            "dashboard": best(lambda: recent.settled(outcome), requests),
+            "ledger: the record": row,
+            "ledger: written, on its thread": written,
+            "traces: begun, each request": begun,
+            "traces: spans built, if sampled": built,
+            "traces: encoded, on their thread, if sampled": encoded,
+            "traces at 1 %, in all": begun + (built + encoded) / 100,
+            "traces at 100 %, in all": begun + built + encoded,
         }
-        found: dict[str, list[float]] = {name: [] for name in rows}
-        for _ in range(ROUNDS):  # in turn, so that a busy machine slows all of them
-            for name, config in rows.items():
-                whole = gateway(**(config or {}))
-                if config is None:
-                    watching = whole.seeing.observers
-                    whole.dispatcher.observers = [
-                        o for o in whole.dispatcher.observers if type(o) not in map(type, watching)
-                    ]
-                found[name].append(asyncio.run(microseconds(whole, requests)))
-    base = statistics.median(found["nobody watches"])
-    print(f"CPU microseconds per request of {PIECES} events, {ENDPOINTS} candidates;")
-    print(f"the median of {ROUNDS} rounds of {requests} requests\n")
-    for name, values in found.items():
-        middle = statistics.median(values)
-        spread = f"({min(values):.0f} to {max(values):.0f})"
-        print(f"{name:<34} {middle:7.0f} {middle - base:+6.0f}  {spread}")
+    for name, figure in figures.items():
+        print(f"{name:<50} {figure:7.1f} µs")
+
+
+def to_nowhere() -> logging.Handler:
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(JsonLines())
+    return handler
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else REQUESTS)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else REQUESTS)

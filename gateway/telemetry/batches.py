@@ -49,10 +49,6 @@ class Batches(Generic[T]):
     def dropped(self) -> int:
         return self._refused + self._failed + self._given_up
 
-    @property
-    def waiting(self) -> int:
-        return len(self._items)
-
     def put(self, item: T) -> None:
         if self._closing or len(self._items) >= self._capacity:
             self._refused += 1

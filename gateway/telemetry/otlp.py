@@ -61,10 +61,6 @@ class SpanQueue:
         return self._batches.dropped
 
     @property
-    def waiting(self) -> int:
-        return self._batches.waiting
-
-    @property
     def written(self) -> int:
         return self._batches.written
 

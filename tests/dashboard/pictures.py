@@ -83,8 +83,7 @@ async def main(seconds: float) -> None:
         await asyncio.sleep(seconds * 0.2)
         await page.js("document.getElementById('ask').requestSubmit()")
         await asyncio.sleep(3)
-        await page.js("document.querySelectorAll('details.decision')[1].open = true")
-        await page.until("document.querySelector('details[open] tr.dropped')")
+        await page.js("document.querySelector('details.decision').open = true")
         pictures = {"dashboard.png": await page.picture(whole=True)}
         await page.look(1200, 760, dark=True)
         await asyncio.sleep(2.5)

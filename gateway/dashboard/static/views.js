@@ -12,7 +12,7 @@ export function showTotals(state) {
     ["In flight", number(sum("in_flight")), ""],
     ["Answered", number(answered), "in 15 min"],
     ["Failed attempts", number(sum("failed")), "in 15 min", sum("failed") ? "bad" : ""],
-    ["Spending", dollars(sum("usd_per_hour")), "per hour"],
+    ["Spending per hour", dollars(sum("usd_per_hour")), ""],
   ];
   $("totals").replaceChildren(
     ...tiles.map(([name, value, unit, how]) =>
