@@ -37,7 +37,7 @@ class Ledger:
         self._clock = clock
         self._wall = wall
         self._batches: Batches[Record] = Batches(
-            "ledger", self._write, capacity=capacity, period_s=period_s
+            "ledger rows", self._write, capacity=capacity, period_s=period_s, again=True
         )
 
     def start(self) -> None:

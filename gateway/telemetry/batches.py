@@ -16,7 +16,8 @@ T = TypeVar("T")
 class Batches(Generic[T]):
     """`put` never waits and never raises. `write` gets the items in order, on the thread.
 
-    What does not fit, and what `write` could not write (it raised), is counted as dropped.
+    What does not fit, and what `write` could not write (it raised), is counted as dropped. With
+    `again`, what could not be written is kept and tried again, until it is to end.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Batches(Generic[T]):
         capacity: int = 10_000,
         batch: int = 512,
         period_s: float = 1.0,
+        again: bool = False,
     ) -> None:
         self.name = name
         self.written = 0
@@ -34,6 +36,8 @@ class Batches(Generic[T]):
         self._capacity = capacity
         self._batch = batch
         self._period_s = period_s
+        self._again = again
+        self._failing = False  # said once, and when it is over
         self._items: deque[T] = deque()
         self._refused = 0  # by `put`, on the event loop's thread
         self._failed = 0  # by `write`, on ours
@@ -82,7 +86,16 @@ class Batches(Generic[T]):
             batch = [self._items.popleft() for _ in range(min(self._batch, len(self._items)))]
             try:
                 self._write(batch)
-                self.written += len(batch)
             except Exception as error:  # a rim: whatever is behind it must not end the thread
+                if not self._failing:
+                    logger.warning("%s cannot be written: %s", self.name, error)
+                self._failing = True
+                if self._again and not self._closing:
+                    self._items.extendleft(reversed(batch))
+                    return
                 self._failed += len(batch)
-                logger.warning("%s: %d could not be written: %s", self.name, len(batch), error)
+            else:
+                self.written += len(batch)
+                if self._failing:
+                    logger.warning("%s are written again; %d were dropped", self.name, self.dropped)
+                self._failing = False

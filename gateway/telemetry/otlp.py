@@ -7,6 +7,7 @@ What is standard is read as everywhere: `OTEL_EXPORTER_OTLP_ENDPOINT` and its ki
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 
@@ -19,6 +20,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from gateway.telemetry.batches import Batches
 from gateway.telemetry.spans import SpanFactory
 from gateway.version import installed_version
+
+logger = logging.getLogger(__name__)
 
 
 class Undelivered(Exception):
@@ -48,9 +51,9 @@ class SpanQueue:
         self._batches: Batches[ReadableSpan] = Batches(
             "spans",
             self._export,
-            capacity=int(environ.get("OTEL_BSP_MAX_QUEUE_SIZE", 2048)),
-            batch=int(environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)),
-            period_s=int(environ.get("OTEL_BSP_SCHEDULE_DELAY", 1000)) / 1000,
+            capacity=_positive(environ, "OTEL_BSP_MAX_QUEUE_SIZE", 2048),
+            batch=_positive(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512),
+            period_s=_positive(environ, "OTEL_BSP_SCHEDULE_DELAY", 1000) / 1000,
         )
 
     def start(self) -> None:
@@ -75,3 +78,13 @@ class SpanQueue:
     def _export(self, spans: list[ReadableSpan]) -> None:
         if self._exporter.export(spans) is not SpanExportResult.SUCCESS:
             raise Undelivered("the collector did not take them")
+
+
+def _positive(environ: Mapping[str, str], name: str, otherwise: int) -> int:
+    """What a variable says wrongly is as if it said nothing, as the specification has it."""
+    text = environ.get(name, "")
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    if text:
+        logger.warning("%s is not a number from 1: %d is taken", name, otherwise)
+    return otherwise

@@ -47,7 +47,31 @@ def test_what_cannot_be_written_is_counted_and_the_next_is_tried(caplog: pytest.
     batches.close(10)
     assert written == list(range(10, 20))
     assert batches.dropped == 10
-    assert "numbers: 10 could not be written: no room" in caplog.text
+    assert "numbers cannot be written: no room" in caplog.text
+    assert "numbers are written again; 10 were dropped" in caplog.text
+
+
+def test_what_cannot_be_written_yet_is_tried_again_in_its_order_and_said_once(caplog):
+    written: list[int] = []
+    tries = iter(range(100))
+
+    def write(items: list[int]) -> None:
+        if next(tries) < 3:
+            raise OSError("locked")
+        written.extend(items)
+        if len(written) == 20:
+            done.set()
+
+    done = threading.Event()
+    batches = Batches("numbers", write, batch=10, period_s=0.001, again=True)
+    for number in range(20):
+        batches.put(number)
+    batches.start()
+    assert done.wait(10)
+    batches.close(10)
+    assert written == list(range(20))
+    assert batches.dropped == 0
+    assert caplog.text.count("cannot be written") == 1
 
 
 def test_a_writer_that_never_returns_does_not_hold_up_the_end():
