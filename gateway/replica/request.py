@@ -36,7 +36,7 @@ class Counts:
         int  # prompt tokens whose KV was in the cache when the request was first admitted
     )
     completion_tokens: int
-    times: Times | None = field(default=None, compare=False)
+    times: Times | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
