@@ -23,6 +23,12 @@ $(VENV)/.torch: $(VENV)/.dev
 	$(PIP) install --quiet "torch==2.13.0" "transformers==5.23.0"
 	touch $@
 
+# The official SDKs, as judges. They pull some of the locked tools' dependencies back a version.
+$(VENV)/.sdks: $(VENV)/.dev
+	$(PIP) install --quiet "fireworks-ai==1.2.30" "together==3.1.1" "groq==1.7.0" \
+	  "cerebras-cloud-sdk==1.91.0"
+	touch $@
+
 serve: install
 	$(BIN)/gateway model pull smollm2
 	$(BIN)/gateway serve --config config.example.yaml
@@ -41,7 +47,7 @@ test: check
 	$(BIN)/gateway model pull smollm2
 	$(BIN)/python -m pytest -m "not prove"
 
-prove: test $(VENV)/.torch
+prove: test $(VENV)/.torch $(VENV)/.sdks
 	$(BIN)/python -m pytest -m prove
 
 bench: $(VENV)/.dev

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from hashlib import blake2b
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,7 +25,7 @@ from gateway.config.prices import price_doubts
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import Operation
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamError
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
@@ -32,6 +33,7 @@ from gateway.fleet.watch import watch
 from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
 from gateway.front.door import Door
+from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.in_flight import Counted, InFlight
 from gateway.front.loopback import LoopbackOnly
@@ -40,15 +42,17 @@ from gateway.front.request_id import RequestId
 from gateway.front.rescue import no_such_route, rescue
 from gateway.local_replicas import LocalReplicas
 from gateway.pacer import Pacers
-from gateway.providers.base import Provider
-from gateway.providers.openai_compatible import OpenAICompatible, Timeouts
-from gateway.providers.replica import Replica
+from gateway.providers.dialects.replica import Replica
+from gateway.providers.keys import Keys
+from gateway.providers.openai_compatible import OpenAICompatible
+from gateway.providers.reading import Timeouts
 from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
 from gateway.seeing import Seeing
 from gateway.supervisor import Supervisor
-from routing_policies.base import Price
+from gateway.tariffs import Machine, Tariff, Tariffs
+from routing_policies.base import DATA_POLICIES, Price
 
 logger = logging.getLogger("gateway")
 
@@ -73,6 +77,7 @@ class Gateway:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
         _warn_of_prices(self.config)
         self.live, self.in_flight = Live(), InFlight()
+        self.drain = Drain()
         self.door = _door(self.config)
         self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
         pacers = Pacers(self.clock)
@@ -84,6 +89,7 @@ class Gateway:
             [],
             self.clock,
             self.random,
+            self.config.server.longest_exchange,
         )
         self.seeing = Seeing(
             self.config, self.fleet, pacers, self.live, lambda: self.dispatcher.rules, self.clock
@@ -94,6 +100,7 @@ class Gateway:
             *self.seeing.observers,
             *self.observers,
         ]
+        self._drain_by_hand(self.config)
         self._said_ready = False
         # Salts and prefix keys need only outlive what they name: this process's knowledge.
         self._secret = secrets.token_bytes(32)
@@ -109,18 +116,25 @@ class Gateway:
         door = _door(config)
         self.door.ring, self.door.limits = door.ring, door.limits
         self.dispatcher.rules = rules
+        self.dispatcher.longest_s = config.server.longest_exchange
+        self._drain_by_hand(config)
         self.dispatcher.pacers.use(rules.policies)
         for name in self._usable().keys() & config.endpoints.keys():
-            self.fleet.endpoints[name].prices = _prices(config.endpoints[name])
+            self.fleet.endpoints[name].tariffs = _tariffs(config.endpoints[name])
+
+    def _drain_by_hand(self, config: Config) -> None:
+        for name, endpoint in self.fleet.endpoints.items():
+            endpoint.drained = name in config.drained
 
     def asgi(self) -> Starlette:
         models = Models(self.door, self.fleet, created=int(time.time()))
-        health = Health(self.fleet, self.live)
+        health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
             endpoint = Completions(
                 operation,
                 self.door,
+                self.drain,
                 self.dispatcher,
                 self._secret,
                 self.clock,
@@ -157,8 +171,15 @@ class Gateway:
             transport = AiohttpTransport()
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
-                self.fleet.endpoints[name].up(_provider(endpoint, transport))
-            watching = asyncio.create_task(watch(self.fleet, self.clock), name="endpoints are")
+                provider = self._provider(name, endpoint, transport)
+                self.fleet.endpoints[name].up(provider)
+                if endpoint.wake:
+                    waking = asyncio.create_task(_wake(name, provider), name=f"{name}'s waking is")
+                    waking.add_done_callback(_log_death)
+                    stack.callback(waking.cancel)
+            watching = asyncio.create_task(
+                watch(self.fleet, self.clock, on_reached=self._say_ready), name="endpoints are"
+            )
             watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
             if self.source is not None:
@@ -169,20 +190,25 @@ class Gateway:
                 stack.callback(reloading.cancel)
             local = LocalReplicas(self.config, self.fleet, transport, self._say_ready)
             await stack.enter_async_context(Supervisor(local.commands(), local))
-            if self.fleet.ready():
-                self._say_ready()
             yield
 
     def _say_ready(self) -> None:
         """Once, as soon as an endpoint answers, with a model that it serves."""
-        if not self._said_ready:
+        if not self._said_ready and self.fleet.ready():
             self._said_ready = True
-            healthy = (e for e in self.fleet.endpoints.values() if e.healthy)
-            self.on_ready(min(next(healthy).models))
+            ready = (e for e in self.fleet.endpoints.values() if e.ready)
+            self.on_ready(min(next(ready).models))
 
     def _endpoints(self) -> list[Endpoint]:
         local = [
-            Endpoint(name, frozenset({replicas.serves or name.rpartition("-")[0]}), dedicated=True)
+            Endpoint(
+                name,
+                frozenset({replicas.serves or name.rpartition("-")[0]}),
+                dedicated=True,
+                capabilities=Replica.traits.capabilities,
+                data_policy=DATA_POLICIES[-1],
+                draw=self.random.random,
+            )
             for name, replicas in self.config.replica_names().items()
         ]
         configured = [
@@ -190,12 +216,39 @@ class Gateway:
                 name,
                 frozenset(endpoint.models),
                 endpoint.context_length,
-                dedicated=endpoint.dedicated or endpoint.dialect == "replica",
-                prices=_prices(endpoint),
+                dedicated=endpoint.dedicated or _is_ours(endpoint),
+                tariffs=_tariffs(endpoint),
+                machine=_machine(endpoint),
+                capabilities=_capabilities(endpoint),
+                data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
+                region=endpoint.region,
+                draw=self.random.random,
             )
             for name, endpoint in self._usable().items()
         ]
         return [*local, *configured]
+
+    def _provider(
+        self, name: str, endpoint: EndpointConfig, transport: AiohttpTransport
+    ) -> OpenAICompatible:
+        waits, dialect = endpoint.timeouts, endpoint.provider
+        return dialect(
+            transport,
+            endpoint.url,
+            endpoint.models,
+            Keys(endpoint.key_values, self.clock),
+            Timeouts(
+                waits.connect,
+                waits.first_event or dialect.patience_s,
+                waits.between_events,
+                waits.total,
+                waits.slowest,
+            ),
+            endpoint.secret.value if endpoint.secret else "",
+            {header: secret.value for header, secret in endpoint.headers.items()},
+            # Its own, so that no other endpoint knows a session by the same name.
+            blake2b(name.encode(), key=self._secret, person=b"endpoint").digest(),
+        )
 
     def _usable(self) -> Mapping[str, EndpointConfig]:
         return {n: e for n, e in self.config.endpoints.items() if e.missing is None}
@@ -208,17 +261,43 @@ def _log_death(task: asyncio.Task[None]) -> None:
 
 def _door(config: Config) -> Door:
     ring = KeyRing(
-        Key(key.name, key.tenant, key.key.value, _all_or(key.models), key.explain, key.admin)
+        Key(
+            key.name,
+            key.tenant,
+            key.key.value,
+            _all_or(key.models),
+            key.explain,
+            key.data_policy,
+            key.request_class,
+            key.admin,
+        )
         for key in config.keys
     )
     return Door(ring, BodyLimits(config.server.max_body, config.server.body_timeout))
 
 
-def _prices(endpoint: EndpointConfig) -> Mapping[str, Price]:
+def _tariffs(endpoint: EndpointConfig) -> Tariffs:
     return {
-        model: Price(price.input, price.output, price.cached, price.cache_write)
-        for model, price in endpoint.prices.items()
+        model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
+        for model, p in endpoint.prices.items()
     }
+
+
+def _is_ours(endpoint: EndpointConfig) -> bool:
+    return endpoint.dialect == "replica"
+
+
+def _capabilities(endpoint: EndpointConfig) -> frozenset[str] | None:
+    if endpoint.capabilities is not None:
+        return frozenset(endpoint.capabilities)
+    return endpoint.provider.traits.capabilities
+
+
+def _machine(endpoint: EndpointConfig) -> Machine | None:
+    machine = endpoint.machine
+    if machine is None:
+        return None
+    return Machine(machine.dollars_per_hour, machine.stops_after, machine.starts_in)
 
 
 def _warn_of_prices(config: Config) -> None:
@@ -231,15 +310,8 @@ def _all_or(names: tuple[str, ...] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
 
 
-def _provider(endpoint: EndpointConfig, transport: AiohttpTransport) -> Provider:
-    timeouts = Timeouts(
-        endpoint.timeouts.connect,
-        endpoint.timeouts.first_event,
-        endpoint.timeouts.between_events,
-    )
-    api_key = endpoint.api_key.value if endpoint.api_key else None
-    url = endpoint.base_url.rstrip("/")
-    if endpoint.dialect == "replica":
-        secret = endpoint.secret.value if endpoint.secret else ""
-        return Replica(transport, url, endpoint.models, api_key, timeouts, secret)
-    return OpenAICompatible(transport, url, endpoint.models, api_key, timeouts)
+async def _wake(name: str, provider: OpenAICompatible) -> None:
+    try:
+        await provider.wake()
+    except UpstreamError as exc:
+        logger.warning("%s could not be woken: %s", name, exc.message)

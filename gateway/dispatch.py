@@ -1,36 +1,59 @@
-"""The middle of the line, to be read top to bottom: where, open, fail over, hand on, settle."""
+"""
+The middle of the line, to be read top to bottom: decide, open, hand on; when an endpoint fails, the
+same again for what is missing; settle.
+
+Before the first byte that is the whole answer, and any other endpoint may give it. After it, only
+one that can take up what the client has. docs/failures.md says what is promised.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
-import math
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.domain import Attempt, Considered, Event, InferenceRequest, Outcome, Principal
+from gateway.attempts import Attempts, Choice, chained
+from gateway.deadline import deadline
+from gateway.decider import Decider
+from gateway.delivery import Delivery
+from gateway.domain import Attempt, Event, InferenceRequest, Outcome, Principal
 from gateway.errors import (
     ContextLengthExceeded,
+    DeadlineExceeded,
     GatewayError,
     ModelNotFound,
     NoCandidate,
-    UpstreamBroken,
-    UpstreamBusy,
     UpstreamError,
 )
+from gateway.exhausted import exhausted
+from gateway.extra_tries import ExtraTries
 from gateway.fleet.fleet import Fleet
-from gateway.fleet.placement import Match
+from gateway.hedge import Opened, Racer, hedge_after_s, race
 from gateway.pacer import Pacers
 from gateway.rules import Rules
-from routing_policies.base import Candidate, Context, Ranked
-from routing_policies.policy import Decision, Policy
+from gateway.tries import Tries
+from routing_policies.policy import Hedge, Policy
 
 logger = logging.getLogger(__name__)
 
-NO_MATCH = Match(size=0, tokens=None, touched=0.0)
+BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
+"""Before the same endpoint is asked again because there is no other: doubling, half by chance."""
+
+RESUME_SPREAD_S = 0.1
+RESUMES_AT_ONCE = 8
+"""When an endpoint dies under many streams, another must not get them all in one moment: so many
+wait there for their first event."""
+
+MOST_RESUMES = 8
+"""A stream that breaks more often is given up: there is something wrong with the answer itself."""
+
+RESUME_PATIENCE_S = 10.0
+"""For somebody who can take up an answer to be there (again): a replica starts in seconds."""
 
 
 class Observer(Protocol):
@@ -47,102 +70,174 @@ class Dispatcher:
     observers: Sequence[Observer]
     clock: Callable[[], float]
     random: random.Random
+    longest_s: float = 3600.0  # an exchange; likewise
+    retries: ExtraTries = field(default_factory=ExtraTries)
+
+    def __post_init__(self) -> None:
+        self._decider = Decider(self.fleet, self.pacers, self.clock, self.random)
+        self._attempts = Attempts(self.fleet, self.clock)
+        self._resuming = {name: asyncio.Semaphore(RESUMES_AT_ONCE) for name in self.fleet.endpoints}
+        self._hedges: dict[tuple[str, Hedge], ExtraTries] = {}  # by the policy's name
 
     @asynccontextmanager
     async def open(
         self, request: InferenceRequest, outcome: Outcome, headers: Mapping[str, str]
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """The answer's events, from the first endpoint in the policy's order that gives one; of the
-        client's model, or else of the models that the policy falls back on.
+        """The answer's events, the first of which is there: of the client's model, or else of a
+        model that the policy falls back on.
 
-        Until then nothing has gone to the client, so a refusal only costs the next try. Raises
-        ModelNotFound, NoCandidate, the most telling UpstreamError, or what an endpoint found wrong
-        with the request itself.
+        Raises ModelNotFound, NoCandidate, DeadlineExceeded, the most telling UpstreamError, or what
+        an endpoint found wrong with the request itself. The iterator raises the error that broke
+        the answer off, when nobody could take it up.
         """
-        outcome.request = request
+        outcome.request = request = _of(request, outcome.principal)
         policy = self.rules.policy_for(request, headers)
         outcome.policy, outcome.policy_version = policy.name, policy.version
         self._check_model(request.model, outcome.principal)
-        failure: GatewayError | None = None
-        async with AsyncExitStack() as held:
-            for asked in _in_turn(request, policy.fallback.models, outcome.principal):
-                try:
-                    events = await self._first_to_answer(asked, policy, outcome, held)
-                    break
-                except (UpstreamError, NoCandidate, ContextLengthExceeded) as exc:
-                    failure = failure or exc  # what the client hears is of its own model
-            else:
-                assert failure is not None
-                raise failure
-            yield events
+        limit = deadline(headers, self.longest_s)
+        self.retries.requested(self.clock())
+        began = asyncio.get_running_loop().time()
+        try:
+            async with (
+                asyncio.timeout_at(began + limit.first_event_s) as timer,
+                aclosing(self._of_some_model(request, policy, outcome)) as events,
+            ):
+                first = await anext(events)
+                timer.reschedule(began + limit.whole_s)
+                yield chained(first, events)
+        except TimeoutError:
+            raise DeadlineExceeded("the answer did not come within the request's time") from None
 
-    async def _first_to_answer(
-        self, request: InferenceRequest, policy: Policy, outcome: Outcome, held: AsyncExitStack
-    ) -> AsyncIterator[Event]:
-        """Decide, and try the choices in their order; what the answer needs is `held`."""
-        begun = self.clock()
-        asked, candidates, matches = self.fleet.snapshot(request)
-        dearer = self.pacers.multiplier(policy.name)
-        context = Context(self.clock(), self.random.random(), budget_multiplier=dearer)
-        decision = policy.decide(asked, candidates, context)
-        outcome.request, outcome.considered = request, _considered(decision)
-        outcome.decided = (begun, self.clock())
-        failure = _nobody(request, candidates, decision)
-        for choice in decision.ranked[: policy.fallback.attempts]:
-            name = choice.candidate.endpoint
-            if request.model not in choice.candidate.models:
-                continue  # not for a policy to choose
-            if not self.fleet.endpoints[name].healthy or _too_short(choice.candidate, failure):
-                continue  # it went away, or proved too small, since the decision
-            attempt = self._attempt(request, outcome, choice, matches.get(name, NO_MATCH))
+    async def _of_some_model(
+        self, request: InferenceRequest, policy: Policy, outcome: Outcome
+    ) -> AsyncGenerator[Event]:
+        failure: GatewayError | None = None
+        took_work = False
+        for asked in _in_turn(request, policy.fallback.models, outcome.principal):
+            if took_work and not self.retries.take(self.clock()):
+                break
+            delivery = Delivery(asked)
             try:
-                return await held.enter_async_context(attempt)
-            except UpstreamError as exc:
-                failure = _more_telling(failure, exc)
-            except ContextLengthExceeded as exc:
-                failure = exc
-                failure.limit = choice.candidate.context_length
+                async with aclosing(self._whole(asked, policy, outcome, delivery)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except (UpstreamError, NoCandidate, ContextLengthExceeded) as exc:
+                if delivery.begun:
+                    raise
+                failure = failure or exc  # what the client hears is of its own model
+                took_work = isinstance(exc, UpstreamError) and exc.took_work
+        assert failure is not None
         raise failure
 
-    @asynccontextmanager
-    async def _attempt(
-        self, request: InferenceRequest, outcome: Outcome, choice: Ranked, match: Match
-    ) -> AsyncIterator[AsyncIterator[Event]]:
-        """One try on one endpoint: leased, opened, and past its first event."""
-        endpoint = self.fleet.endpoints[choice.candidate.endpoint]
-        attempt = Attempt(
-            endpoint.name,
-            self.clock(),
-            in_flight=choice.candidate.in_flight,
-            queued_tokens=choice.candidate.queued_tokens,
-            expected_cached_tokens=choice.estimate.cached_tokens,
-            expected_ttft_s=choice.estimate.ttft_s,
-            expected_cost_usd=choice.estimate.cost_usd,
-            matched_size=match.size,
-            matched_tokens=match.tokens,
-            matched_touched=match.touched,
+    async def _whole(
+        self, request: InferenceRequest, policy: Policy, outcome: Outcome, delivery: Delivery
+    ) -> AsyncGenerator[Event]:
+        """One answer, from as many endpoints as it takes."""
+        tries = Tries(request, policy.fallback, [*outcome.attempts])
+        while True:
+            choice = await self._next(tries, policy, outcome, delivery)
+            before = delivery.tokens
+            try:
+                opening = self._open(choice, tries, policy, outcome, delivery)
+                async with opening as (attempt, events):
+                    # Whoever answers stands last, for all who ask later.
+                    outcome.attempts.sort(key=lambda other: other is attempt)
+                    async for event in events:
+                        if event.usage is not None:
+                            attempt.billed = delivery.billed(event.usage)
+                        shown = delivery.take(event)
+                        attempt.delivered_tokens = max(0, delivery.tokens - before)
+                        if shown is not None:
+                            yield shown
+                return
+            except GatewayError as exc:
+                if delivery.finished:
+                    return  # what is missing came after the answer
+                self._note(exc, tries.culprit(outcome.attempts), tries, delivery)
+
+    def _open(
+        self,
+        choice: Choice,
+        tries: Tries,
+        policy: Policy,
+        outcome: Outcome,
+        delivery: Delivery,
+    ) -> AbstractAsyncContextManager[Opened]:
+        """An attempt, past its first event. Where the policy hedges, a second one may win."""
+        endpoint = self.fleet.endpoints[choice.endpoint]
+        request = delivery.request_for(endpoint.continuation)
+        attempt = choice.attempt(self.clock())
+        attempt.resumed = delivery.begun
+        gate = self._resuming[endpoint.name] if delivery.begun else nullcontext()
+        opening = self._attempts.on(choice, attempt, request, outcome, gate)
+        hedge = policy.fallback.hedge
+        if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:
+            return opening
+        hedges = self._hedges.setdefault((policy.name, hedge), ExtraTries(hedge.at_most, least=0))
+        hedges.requested(self.clock())
+
+        def second() -> Racer | None:
+            other = self._decider.choose(tries, policy, outcome, delivery, without=choice.endpoint)
+            if other is None or not other.ranked.candidate.dedicated:
+                return None
+            if not hedges.take(self.clock()):
+                return None
+            attempt = other.attempt(self.clock())
+            attempt.hedge = True
+            return Racer(attempt, self._attempts.on(other, attempt, request, outcome, gate))
+
+        after_s = hedge_after_s(hedge, choice.ranked)
+        return race(Racer(attempt, opening), after_s, second, tries.note)
+
+    def _note(
+        self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery
+    ) -> None:
+        """What an attempt's failure means for the next. Raises when there is to be none."""
+        if not delivery.begun and not isinstance(error, UpstreamError | ContextLengthExceeded):
+            raise error  # the request's own fault, wherever it is sent
+        now = self.clock()
+        broke = attempt.delivered_tokens > 0 or (delivery.begun and tries.broke is None)
+        tries.note(attempt, error, broke=broke, now=now)
+        if delivery.begun:
+            if not self._may_resume(tries, delivery):
+                raise tries.broke or error
+            return  # the work is done but for the rest: to lose it would cost more than to try
+        spends = isinstance(error, UpstreamError) and error.took_work and not attempt.probe
+        if tries.left == 0 or (spends and not self.retries.take(now)):
+            raise exhausted(tries.request.model, tries.said)
+
+    def _may_resume(self, tries: Tries, delivery: Delivery) -> bool:
+        return (
+            tries.fallback.resume
+            and tries.left > 0
+            and tries.resumes <= MOST_RESUMES
+            and any(
+                tries.request.model in endpoint.models
+                and not endpoint.drained
+                and delivery.fits(endpoint.continuation)
+                for endpoint in self.fleet.endpoints.values()
+            )
         )
-        outcome.attempts.append(attempt)
-        self.fleet.sent(request, endpoint.name)
-        if outcome.trace is not None and outcome.trace.sampled and endpoint.dedicated:
-            headers = outcome.trace.headers(len(outcome.attempts) - 1)
-            request = dataclasses.replace(request, trace_headers=headers)
-        try:
-            with endpoint.lease(choice.estimate.uncached_tokens) as lease:
-                async with lease.provider.open(request, outcome.request_id) as events:
-                    first = await anext(events, None)
-                    if first is None:
-                        raise UpstreamBroken("the endpoint answered with nothing")
-                    attempt.first_event = self.clock()
-                    lease.first_event()
-                    yield _chained(first, events)
-        except GatewayError as exc:
-            attempt.error, attempt.failed = exc.code, isinstance(exc, UpstreamError)
-            raise
-        finally:
-            attempt.last_event = self.clock()
-            if attempt.first_event is None:
-                self.fleet.failed(request, attempt)
+
+    async def _next(
+        self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
+    ) -> Choice:
+        """Another endpoint than those that failed; one of them again only where there is no other.
+        Raises when there is nobody."""
+        if delivery.begun:
+            await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
+        while True:
+            choice = self._decider.choose(tries, policy, outcome, delivery)
+            if choice is not None:
+                return choice
+            waits = delivery.begun and self.clock() < tries.broke_at + RESUME_PATIENCE_S
+            again = (waits or not delivery.begun) and tries.forgive()
+            if not again and not waits:
+                said = {**tries.said, **self.fleet.rests(tries.request.model)}
+                raise tries.broke or exhausted(tries.request.model, said)
+            backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
+            await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
@@ -159,6 +254,13 @@ class Dispatcher:
             raise ModelNotFound.among(usable, model)
 
 
+def _of(request: InferenceRequest, principal: Principal) -> InferenceRequest:
+    """With what a policy has to know of the caller."""
+    return dataclasses.replace(
+        request, data_policy=principal.data_policy, request_class=principal.request_class
+    )
+
+
 def _in_turn(
     request: InferenceRequest, fallbacks: Sequence[str], principal: Principal
 ) -> Iterator[InferenceRequest]:
@@ -168,66 +270,3 @@ def _in_turn(
         if model != request.model and principal.may_use(model):
             # Prefix keys are of the client's model: what this leaves in a cache they do not name.
             yield dataclasses.replace(request, model=model, prefix=())
-
-
-def _considered(decision: Decision) -> tuple[Considered, ...]:
-    dropped = [Considered(name, dropped_by) for name, dropped_by in decision.dropped.items()]
-    return (*(_in_numbers(ranked) for ranked in decision.ranked), *dropped)
-
-
-def _in_numbers(ranked: Ranked) -> Considered:
-    candidate, estimate = ranked.candidate, ranked.estimate
-    return Considered(
-        endpoint=candidate.endpoint,
-        dropped_by=None,
-        cost=ranked.cost,
-        ttft_s=estimate.ttft_s,
-        tpot_s=estimate.tpot_s,
-        cost_usd=estimate.cost_usd,
-        cached_tokens=estimate.cached_tokens,
-        uncached_tokens=estimate.uncached_tokens,
-        p_miss=estimate.p_miss,
-        in_flight=candidate.in_flight,
-        queued_tokens=candidate.queued_tokens,
-    )
-
-
-async def _chained(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:
-    yield first
-    async for event in rest:
-        yield event
-
-
-def _nobody(
-    request: InferenceRequest, candidates: Sequence[Candidate], decision: Decision
-) -> GatewayError:
-    """What to say if no try succeeds before any was made; why is for the trace, not for callers."""
-    serving = [c.endpoint for c in candidates if request.model in c.models]
-    if serving and all(decision.dropped.get(name) == "fits_context" for name in serving):
-        return ContextLengthExceeded(
-            f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
-        )
-    return NoCandidate(f"no endpoint of {request.model!r} is available", retry_after_s=1.0)
-
-
-def _too_short(candidate: Candidate, failure: GatewayError) -> bool:
-    """Another endpoint found the prompt too long, and this one takes no more."""
-    return (
-        isinstance(failure, ContextLengthExceeded)
-        and failure.limit is not None
-        and candidate.context_length is not None
-        and candidate.context_length <= failure.limit
-    )
-
-
-def _more_telling(known: GatewayError, new: UpstreamError) -> GatewayError:
-    """When several refused: being at a limit says when to come back, the soonest counts."""
-    if not isinstance(known, UpstreamBusy):
-        return new
-    if not isinstance(new, UpstreamBusy):
-        return known
-    return min(known, new, key=_wait)
-
-
-def _wait(busy: GatewayError) -> float:
-    return math.inf if busy.retry_after_s is None else busy.retry_after_s

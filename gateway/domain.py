@@ -10,6 +10,11 @@ from typing import Any
 Json = Mapping[str, Any]
 
 
+CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio")
+"""What a request may need of an endpoint. `json_schema`: answers in JSON by request, with a schema
+or without. `n`: several choices."""
+
+
 class Operation(StrEnum):
     """What the client asks an endpoint to do; the value is the path below `/v1`."""
 
@@ -25,6 +30,8 @@ class Principal:
     key_name: str
     models: frozenset[str] | None = None  # None: every model
     may_explain: bool = False  # it may ask why an endpoint was chosen
+    data_policy: str | None = None  # what every endpoint that it uses must keep to at least
+    request_class: str = "standard"  # a policy may have other numbers for others
     admin: bool = False  # it may see what others did: metrics, the dashboard
 
     def may_use(self, model: str) -> bool:
@@ -45,6 +52,7 @@ class Delivered:
 
     text: str
     token_ids: tuple[int, ...] | None  # all of its tokens, in order; None: they were not told
+    tokens: int = 0  # how many; where they were not told, as many as there were pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +75,25 @@ class InferenceRequest:
     session_id: str | None = None  # likewise
     tenant: str = "default"
     delivered: Delivered | None = None  # the beginning of its answer, which is not sent again
+    service_tier: str | None = None  # as the client asks for it
+    prompt_tokens: int | None = None  # exactly, of a prompt of token ids; None: not known yet
+    images: int = 0  # their tokens are no matter of bytes
+    hints: tuple[str, ...] = ()  # of requests that belong together; the closest first, keyed
+    needs: frozenset[str] = frozenset()  # capabilities, by the names that configs use
+    data_policy: str | None = None  # its principal's, and the next
+    request_class: str = "standard"
     trace_headers: Mapping[str, str] | None = None  # for the endpoint's own spans
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer as its endpoint counted them; `cached_tokens` None means not told."""
+    """Tokens of one answer as its endpoint counted them; None means not told."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
+    cost_usd: float | None = None  # what the endpoint says that it will bill
+    service_tier: str | None = None  # in which it says that it answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +107,14 @@ class ReplicaReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaStats:
-    """What `/stats` adds to the report."""
+class EndpointStats:
+    """What an endpoint tells of itself when asked; None: not told."""
 
-    report: ReplicaReport
-    context_length: int | None  # tokens
+    running: int | None = None  # requests, whoever sent them
+    waiting: int | None = None
+    kv_usage: float | None = None  # share of its KV cache that running requests hold, 0 to 1
+    context_length: int | None = None  # tokens
+    report: ReplicaReport | None = None  # from replicas of ours
 
 
 @dataclass(slots=True)
@@ -184,6 +204,7 @@ class Attempt:
 
     endpoint: str
     started: float
+    number: int = 0  # in the order of their beginning
     # What the decision knew and expected.
     in_flight: int = 0
     queued_tokens: int = 0
@@ -194,6 +215,7 @@ class Attempt:
     matched_size: int = 0
     matched_tokens: int | None = None
     matched_touched: float = 0.0
+    hinted: bool = False  # no prefix was known, and the caller's hint pointed there
     first_event: float | None = None
     last_event: float | None = None
     probe: bool = False  # of an endpoint that was ejected
@@ -202,11 +224,19 @@ class Attempt:
     ended: Ended | None = None
     error: str | None = None  # the error's code, when the endpoint refused or broke
     failed: bool = False  # and the fault was the endpoint's, not the request's
-    delivered_tokens: int = 0  # of its answer that went to the client; where untold, its pieces
-    billed: Usage | None = None  # as the endpoint computed and bills it; None: it did not tell
-    # What it cost us, once settled; nothing while `billed_by` is None.
+    start_usd: float = 0.0  # for a machine that stood still,
+    start_s: float = 0.0  # and how long that was to take
+    # What really happened, once settled; nothing was billed while `billed_by` is None.
     billed_usd: float = 0.0
     billed_by: BilledBy | None = None
+    cached_tokens: int | None = None  # None: not told
+    delivered_tokens: int = 0  # of its answer that went to the client; where untold, its pieces
+    billed: Usage | None = None  # as the endpoint computed and bills it; None: it did not tell
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Until its first event; of an answer that was not streamed, until all of it."""
+        return None if self.first_event is None else self.first_event - self.started
 
 
 @dataclass(slots=True)
@@ -245,9 +275,8 @@ class Outcome:
 
     @property
     def answering(self) -> Attempt | None:
-        """The attempt that answered, or was the last to try."""
-        raced = (a for a in reversed(self.attempts) if a.ended is not Ended.OVERTAKEN)
-        return next(raced, None)
+        """The attempt that answered, or was the last to try: the dispatcher sees to the order."""
+        return self.attempts[-1] if self.attempts else None
 
     @property
     def total_s(self) -> float:

@@ -13,6 +13,7 @@ GatewayError                    500 server_error
 ├── BodyTooLarge                413 request_too_large
 ├── RateLimited                 429 rate_limit_exceeded
 ├── NoCandidate                 503 no_endpoint_available
+├── DeadlineExceeded            504 deadline_exceeded        the client's, or the server's
 ├── Unavailable                 503 unavailable              (draining, loading)
 └── UpstreamError               502 upstream_error
     ├── UpstreamUnreachable     502 upstream_unreachable     nothing was sent
@@ -110,6 +111,10 @@ class NoCandidate(GatewayError):
     status, code = 503, "no_endpoint_available"
 
 
+class DeadlineExceeded(GatewayError):
+    status, code = 504, "deadline_exceeded"
+
+
 class Unavailable(GatewayError):
     status, code = 503, "unavailable"
 
@@ -118,6 +123,8 @@ class UpstreamError(GatewayError):
     status, type, code = 502, "upstream_error", "upstream_error"
     took_work: ClassVar[bool] = True
     """The endpoint may have begun on the request, so that to ask again is to load twice."""
+    repeatable: ClassVar[bool] = True
+    """To ask again later may help. False: only the operator can."""
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -135,17 +142,17 @@ class UpstreamRefused(UpstreamError):
 
 class UpstreamKeyRefused(UpstreamRefused):
     code = "upstream_key_refused"
-    took_work = False
+    took_work = repeatable = False
 
 
 class UpstreamUnpaid(UpstreamRefused):
     code = "upstream_unpaid"
-    took_work = False
+    took_work = repeatable = False
 
 
 class UpstreamGone(UpstreamRefused):
     code = "upstream_gone"
-    took_work = False
+    took_work = repeatable = False
 
 
 class UpstreamBusy(UpstreamError):

@@ -10,7 +10,7 @@ import httpx
 
 from gateway.config.tree import Config
 from gateway.fleet.fleet import Fleet
-from gateway.providers.replica import Replica
+from gateway.providers.dialects.replica import Replica
 from gateway.supervisor import replica_command, threads_per_replica
 
 logger = logging.getLogger("gateway")
@@ -56,7 +56,9 @@ class LocalReplicas:
         logger.info("%s: ready", name)
         model = self._model(name)
         provider = Replica(self._transport, f"{url}/v1", {model: model}, secret=secret)
-        self._fleet.endpoints[name].up(provider)
+        endpoint = self._fleet.endpoints[name]
+        endpoint.up(provider)
+        endpoint.reached = True
         self._on_ready()
 
     def replica_gone(self, name: str, reason: str) -> None:

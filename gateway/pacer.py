@@ -7,7 +7,8 @@ overspent by (a primal-dual step):
     λ ← max(0, λ + η·(c - r·Δt)),    η = 1 / (r·patience)
 
 So λ is the time by which spending is ahead of the budget, in units of the policy's patience, and
-it falls by 1 for each patience without spending. A budget is never a reason to refuse.
+it falls by 1 for each patience without spending. A budget alone is never a reason to refuse; a
+policy with the filter `within_budget` drops what costs more than is left of an hour's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class Pacer:
 
     def multiplier(self, now: float) -> float:
         return max(0.0, self._after(0.0, now))
+
+    def left_usd(self, now: float) -> float:
+        """What an hour may cost, less what was spent ahead of time."""
+        ahead_s = self.multiplier(now) * self.budget.patience_s
+        return self.budget.dollars_per_hour * max(0.0, 1 - ahead_s / HOUR_S)
 
     def spent(self, dollars: float, now: float) -> None:
         # A budget per hour looks back an hour: without this, one wild night would be paid for
@@ -61,6 +67,10 @@ class Pacers:
     def multiplier(self, policy: str) -> float:
         pacer = self._pacers.get(policy)
         return pacer.multiplier(self._clock()) if pacer else 0.0
+
+    def left_usd(self, policy: str) -> float | None:
+        pacer = self._pacers.get(policy)
+        return pacer.left_usd(self._clock()) if pacer else None
 
     def settled(self, outcome: Outcome) -> None:
         pacer = self._pacers.get(outcome.policy or "")

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.domain import InferenceRequest
 from routing_policies.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMatch:
+    """What must be so of the request itself."""
+
+    stream: bool | None = None
+    needs: tuple[str, ...] = ()  # capabilities; it needs all of them
+    max_tokens: int | None = None  # it asks for at most so many
+    longer_than: int | None = None  # bytes of model, tools and messages
+    service_tier: str | None = None
+
+    def fits(self, request: InferenceRequest) -> bool:
+        return (
+            self.stream in (None, request.stream)
+            and request.needs.issuperset(self.needs)
+            and (self.max_tokens is None or (request.max_tokens or math.inf) <= self.max_tokens)
+            and (self.longer_than is None or request.prompt_size > self.longer_than)
+            and self.service_tier in (None, request.service_tier)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +37,14 @@ class Match:
     model: str | None = None
     tenant: str | None = None
     header: dict[str, str] = field(default_factory=dict)
+    request: RequestMatch = RequestMatch()
 
     def fits(self, request: InferenceRequest, headers: Mapping[str, str]) -> bool:
         """`headers` has its names in lower case, or takes them in any."""
         return (
             self.model in (None, request.model)
             and self.tenant in (None, request.tenant)
+            and self.request.fits(request)
             and all(headers.get(name.lower()) == value for name, value in self.header.items())
         )
 

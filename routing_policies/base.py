@@ -6,17 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+DATA_POLICIES = ("unrestricted", "no_training", "zero_retention")
+"""What an endpoint does with prompts and answers, each stricter than the one before: anything; it
+learns nothing from them; it keeps nothing of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
     """What a policy may know about a request."""
 
     model: str
-    prompt_tokens: int  # estimated
+    prompt_tokens: int
     max_tokens: int | None = None
     output_tokens: float = 256.0  # expected, at most max_tokens
     fewest_prompt_tokens: int = 0  # a bound, and no estimate
     request_class: str = "standard"  # a policy may have other numbers for others
+    needs: frozenset[str] = frozenset()  # capabilities
+    data_policy: str = DATA_POLICIES[0]  # what its caller demands at least
+    prompt_exact: bool = False  # the tokens were counted, and not estimated
+    budget_usd: float | None = None  # what is left for it to cost; None: no budget
+
+
+LATENESS_SIGMAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+"""Where quantiles are known: as many standard deviations from the median as a normal distribution
+has them."""
+
+LATENESS = tuple(0.5 * sigmas for sigmas in LATENESS_SIGMAS)
+"""A guess: three answers in a thousand take more than 4.5 times as long as expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +51,7 @@ class Coefficients:
     per_queued_s: float = 1e-4
     per_output_s: float = 0.015
     per_output_busy_s: float = 5e-4
-    spread: float = 0.5  # standard deviation of ln(actual / expected) of the first token's time
+    lateness: tuple[float, ...] = LATENESS  # quantiles of ln(actual / expected), strictly rising
     error_rate: float = 0.0  # share of attempts that the endpoint refused or broke
     hit_rate: float = 1.0  # cached tokens found, as a share of those expected
     samples: float = 0.0  # answers behind all this, each counting less as it ages
@@ -59,21 +75,35 @@ class Price:
         ) / 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One endpoint as it looked when the decision began."""
+class Candidate(NamedTuple):
+    """One endpoint as it looked when the decision began.
+
+    A tuple, as are Estimate and Ranked: each is made for every candidate of every decision, and a
+    frozen dataclass takes three times as long.
+    """
 
     endpoint: str
     models: frozenset[str]
-    healthy: bool = True
+    healthy: bool = True  # it can be asked
+    unavailable: str | None = None  # why not; or why it should not, where nobody else is left
     context_length: int | None = None  # tokens; None: not known
     in_flight: int = 0  # requests sent there and not yet answered in full
     queued_tokens: int = 0  # uncached prompt tokens sent there, first token still awaited
     cached_tokens: int = 0  # of this request's prompt, expected in its prefix cache
     dedicated: bool = False  # it computes for us alone: one request delays the others there
+    limited: bool = False  # by its own word it would refuse now: for when nobody else is left
     chosen_at: float | None = None  # when it last was, for this model; on the context's clock
     coefficients: Coefficients = Coefficients()
-    price: Price = Price()
+    price: Price = Price()  # of this request, at this hour
+    start_usd: float = 0.0  # what it costs to start its machine, if that stands still
+    start_s: float = 0.0  # and how long it takes until it can begin
+    capabilities: frozenset[str] | None = None  # None: not known
+    data_policy: str = DATA_POLICIES[0]
+    region: str | None = None
+    load_age_s: float | None = None  # since it told of its load, others' included; None: it did not
+    kv_usage: float | None = None  # share of its KV cache that running requests hold, as told then
+    active_tokens: int = 0  # of those in flight, prompts and what has been answered so far
+    waiting: int | None = None  # requests that it has not begun; None: it tells nothing of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +136,7 @@ NO_LIMITS, NO_HARD_LIMITS = Limits(), HardLimits()
 
 
 class Estimate(NamedTuple):
-    """What the policy expects of this request on one candidate, computed in `estimate.py`.
-
-    A tuple, since one is made for each candidate of every decision: dataclasses take twice as long.
-    """
+    """What the policy expects of this request on one candidate, computed in `estimate.py`."""
 
     cached_tokens: int
     uncached_tokens: int
@@ -121,8 +148,7 @@ class Estimate(NamedTuple):
     p_miss: float  # that it fails, or misses one of the policy's limits
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A candidate that passed every filter, with what the objective says of it."""
 
     candidate: Candidate

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from routing_policies.base import NO_HARD_LIMITS, NO_LIMITS, Filter, HardLimits, Limits, Objective
 from routing_policies.catalog import Catalog, PolicyError, number
-from routing_policies.policy import Budget, Fallback, Policy
+from routing_policies.policy import Budget, Fallback, Hedge, Policy
 
 KEYS = ("filters", "limits", "hard", "minimize", "budget", "classes", "pick", "fallback")
 
@@ -109,17 +109,37 @@ def _class(policy: Policy, spec: object, *path: str | int) -> Policy:
 
 
 def _fallback(spec: object) -> Fallback:
-    given = _mapping(spec, "fallback takes: attempts, models", "fallback")
+    known = "attempts, models, resume, hedge"
+    given = _mapping(spec, f"fallback takes: {known}", "fallback")
     for key in given:
-        if key not in ("attempts", "models"):
-            raise PolicyError("fallback takes: attempts, models", "fallback", str(key))
+        if key not in ("attempts", "models", "resume", "hedge"):
+            raise PolicyError(f"fallback takes: {known}", "fallback", str(key))
     attempts = given.get("attempts", Fallback().attempts)
     if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
         raise PolicyError(f"{attempts!r} is not a number of tries", "fallback", "attempts")
     models = given.get("models") or []
     if not isinstance(models, list) or not all(isinstance(m, str) and m for m in models):
         raise PolicyError("models is a list of models' names", "fallback", "models")
-    return Fallback(attempts, tuple(models))
+    resume = given.get("resume", True)
+    if not isinstance(resume, bool):
+        raise PolicyError("resume is true or false", "fallback", "resume")
+    return Fallback(attempts, tuple(models), resume, _hedge(given.get("hedge")))
+
+
+def _hedge(spec: object) -> Hedge | None:
+    if spec is None:
+        return None
+    path = ("fallback", "hedge")
+    given = _mapping(spec, "hedge takes: after, at_most", *path)
+    for key in given:
+        if key not in ("after", "at_most"):
+            raise PolicyError("hedge takes: after, at_most", *path, str(key))
+    after = given.get("after", "p95")
+    after_s = None if after == "p95" else _above_0(after, *path, "after")
+    at_most = _above_0(given.get("at_most", Hedge().at_most), *path, "at_most")
+    if at_most > 1:
+        raise PolicyError("at_most is a share of the requests, like 5%", *path, "at_most")
+    return Hedge(after_s, at_most)
 
 
 def _mapping(spec: object, wanted: str, *path: str | int) -> Mapping[str, Any]:

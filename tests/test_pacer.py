@@ -9,6 +9,7 @@ from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.pacer import Pacer, Pacers
+from gateway.tariffs import Tariff
 from routing_policies.base import Price
 from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog
@@ -55,7 +56,7 @@ class World:
     def __init__(self, **budget: object) -> None:
         self.clock = ManualClock()
         price = Price(input=1, output=3, cached=0.5)
-        endpoint = Endpoint("a", frozenset("m"), prices={"m": price})
+        endpoint = Endpoint("a", frozenset("m"), tariffs={"m": Tariff(price)})
         self.fleet = Fleet([endpoint], PlacementIndex(), self.clock)
         self.pacers = Pacers(self.clock)
         self.policy = policy(**budget)
@@ -65,7 +66,7 @@ class World:
         """What λ becomes by an exchange."""
         outcome = Outcome("id", Principal("acme", "key"), 0.0, policy="mine", request=chat())
         outcome.attempts.append(Attempt("a", 0.0, expected_cost_usd=0.002, **attempt))
-        outcome.usage = usage
+        outcome.attempts[-1].billed = usage
         self.fleet.bill(outcome)
         self.pacers.settled(outcome)
         return self.pacers.multiplier("mine")
@@ -108,3 +109,13 @@ def test_another_budget_of_the_same_policy_goes_on_where_it_is() -> None:
     assert world.pacers.multiplier("mine") == pytest.approx(0.5)
     world.pacers.use({"other": world.policy})
     assert world.pacers.multiplier("mine") == 0
+
+
+def test_what_is_left_is_an_hours_budget_less_what_was_spent_ahead() -> None:
+    pacer = Pacer(BUDGET, now=0)
+    assert pacer.left_usd(now=0) == 3600
+    pacer.spent(600, now=0)
+    assert pacer.left_usd(now=0) == pytest.approx(3000)
+    assert pacer.left_usd(now=100) == pytest.approx(3100)
+    pacer.spent(1e9, now=100)
+    assert pacer.left_usd(now=100) == pytest.approx(0)

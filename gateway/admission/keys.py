@@ -21,13 +21,26 @@ class Key:
     key: str = field(repr=False)
     models: frozenset[str] | None = None
     explain: bool = False
+    data_policy: str | None = None
+    request_class: str = "standard"
     admin: bool = False
+
+    def principal(self) -> Principal:
+        return Principal(
+            self.tenant,
+            self.name,
+            self.models,
+            self.explain,
+            self.data_policy,
+            self.request_class,
+            self.admin,
+        )
 
 
 class KeyRing:
     def __init__(self, keys: Iterable[Key]) -> None:
         self._principals: Mapping[bytes, Principal] = {
-            _digest(k.key): Principal(k.tenant, k.name, k.models, k.explain, k.admin) for k in keys
+            _digest(key.key): key.principal() for key in keys
         }
 
     def identify(self, authorization: str | None) -> Principal:

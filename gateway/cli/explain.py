@@ -33,6 +33,7 @@ class Explanation:
     policy: str
     model: str
     prompt_tokens: int
+    prompt_exact: bool  # counted, and not estimated
     output_tokens: float
     ranked: Sequence[Row]  # first choice first
     margin: float | None  # by which the second costs more; None without a second
@@ -93,13 +94,14 @@ def explain(gateway: Gateway, request: InferenceRequest, headers: Mapping[str, s
         raise InvalidRequest(f"no model is called {request.model!r}; there are: {known}")
     policy = gateway.rules.policy_for(request, headers)
     asked, candidates, _ = gateway.fleet.snapshot(request)
-    healthy = [dataclasses.replace(candidate, healthy=True) for candidate in candidates]
+    healthy = [candidate._replace(healthy=True, unavailable=None) for candidate in candidates]
     decision = policy.decide(asked, healthy, Context(now=gateway.clock(), draw=0.0))
     costs = [ranked.cost for ranked in decision.ranked[:2]]
     return Explanation(
         policy.name,
         request.model,
         asked.prompt_tokens,
+        asked.prompt_exact,
         asked.output_tokens,
         [
             Row(r.candidate.endpoint, r.cost, policy.terms(asked, r), r.estimate._asdict())
@@ -121,7 +123,8 @@ def table(explained: Explanation) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         f"policy {explained.policy}, model {explained.model}: {explained.prompt_tokens} prompt "
-        f"tokens, {explained.output_tokens:g} expected in the answer",
+        f"tokens ({'exact' if explained.prompt_exact else 'estimated'}), "
+        f"{explained.output_tokens:g} expected in the answer",
         *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines),
     ]
     if explained.margin is not None:

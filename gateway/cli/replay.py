@@ -32,13 +32,20 @@ def add_parser(subparsers: Subparsers) -> None:
         "index and counters that serve. See docs/replay.md.",
     )
     parser.set_defaults(func=run)
-    parser.add_argument("--trace", required=True, metavar="FILE|agents|hot")
-    parser.add_argument("--format", choices=("mooncake", "csv"), help="default: by suffix")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--trace", metavar="FILE|agents|hot")
+    what.add_argument(
+        "--calibrate", type=Path, metavar="FILE", help="print --machines for a measured run"
+    )
+    parser.add_argument(
+        "--format", choices=("mooncake", "csv", "ledger"), help="default: by content"
+    )
+    parser.add_argument("--model", metavar="NAME", help="of a ledger that holds several")
     parser.add_argument("--block-size", type=_positive, default=512, metavar="TOKENS")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N requests")
     parser.add_argument("--families", type=_positive, default=40, help="prefixes of `hot`")
     parser.add_argument("--load", type=_rate, default=1.0, help="multiplies the arrival rate")
-    parser.add_argument("--policies", required=True, metavar="NAME,…")
+    parser.add_argument("--policies", default="", metavar="NAME,…")
     parser.add_argument("--policies-dir", type=Path, metavar="DIR", help="a folder of your own")
     parser.add_argument("--machines", type=Path, metavar="FILE", help="YAML: engines, providers")
     parser.add_argument("--replicas", type=int, help="instead of the file's (default: 8)")
@@ -51,6 +58,13 @@ def add_parser(subparsers: Subparsers) -> None:
         help="what a gateway knows of the others' load, or how often it looks",
     )
     parser.add_argument("--index", choices=("own", "shared"), default="shared")
+    parser.add_argument(
+        "--stats",
+        type=_rate,
+        default=0.2,
+        metavar="SECONDS",
+        help="how often engines are asked for their queue and cache (default: 0.2)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="mean of N seeds")
     parser.add_argument("--json", action="store_true", help="one object, by policy")
@@ -65,14 +79,19 @@ def run(args: argparse.Namespace) -> int:
     from gateway.replay.plot import can_plot, plot
     from routing_policies.catalog import PolicyError
 
+    if args.calibrate:
+        return _calibrate(args)
     if args.plot and not can_plot():
         return _refused("--plot needs matplotlib: pip install matplotlib, or use --html")
     try:
         policies = _policies(args.policies.split(","), args.policies_dir)
         machines = _machines(args.machines, args.replicas)
-        setup = Setup(args.gateways, args.counters, args.index == "shared")
+        setup = Setup(args.gateways, args.counters, args.index == "shared", args.stats)
         traces = {seed: _trace(args, seed) for seed in range(args.seed, args.seed + args.seeds)}
-        results = {p.name: _replay(traces, p, machines, setup) for p in policies}
+        results = {
+            name: _replay(name, traces, policy, machines, setup)
+            for name, policy in policies.items()
+        }
     except (ConfigError, PolicyError, OSError, ValueError) as error:
         return _refused(str(error))
     title = f"{args.trace} at {args.load:g} times its rate, {args.seeds} seeds from {args.seed}"
@@ -84,8 +103,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _calibrate(args: argparse.Namespace) -> int:
+    """Print constants with which one engine answers as measured, and how near it comes."""
+    from gateway.config import ConfigError
+    from gateway.replay.calibrate import FACTORS, calibrate, read_measured
+
+    try:
+        measured = read_measured(args.calibrate, args.model)
+        start = _machines(args.machines, args.replicas).replica
+        found = calibrate(measured, start, _progress("calibrating, round", len(FACTORS)))
+    except (ConfigError, OSError, ValueError) as error:
+        return _refused(str(error))
+    for name, (modelled, was) in (("p50", found.ttft_p50), ("p90", found.ttft_p90)):
+        print(f"# ttft_{name}: {modelled:.3f} s, measured {was:.3f} s")
+    print(f"# mean of |ln(modelled / measured)|, first tokens and whole answers: {found.error:.3f}")
+    print("replica:")
+    for constant, value in dataclasses.asdict(found.spec).items():
+        # YAML takes a number without a dot before its exponent for text.
+        print(f"  {constant}: {value if isinstance(value, int) else f'{value:.12f}'}")
+    return 0
+
+
 def _replay(
-    traces: Mapping[int, Trace], policy: Policy, machines: Machines, setup: Setup
+    name: str, traces: Mapping[int, Trace], policy: Policy, machines: Machines, setup: Setup
 ) -> Result:
     """One policy, over every seed. The distribution is the first seed's."""
     from gateway.replay.metrics import after_warm_up, mean, summarise
@@ -96,7 +136,7 @@ def _replay(
     ttft_s: list[float] = []
     for seed, trace in traces.items():
         simulation = Simulation(trace, policy, machines, setup, seed)
-        answers = simulation.run(_progress(f"{policy.name}, seed {seed}", len(trace.requests)))
+        answers = simulation.run(_progress(f"{name}, seed {seed}", len(trace.requests)))
         summaries.append(summarise(answers, len(simulation.servers)))
         ttft_s = ttft_s or sorted(answer.ttft_s for answer in after_warm_up(answers))
     return Result(mean(summaries), ttft_s)
@@ -105,32 +145,38 @@ def _replay(
 def _trace(args: argparse.Namespace, seed: int) -> Trace:
     import random
 
+    from gateway.replay.files import read_trace
     from gateway.replay.loads import made_up
-    from gateway.replay.trace import read_trace
 
     draws = random.Random(seed)
     if args.trace in LOADS:
         count = args.limit or LOADS[args.trace]
         trace = made_up(args.trace, requests=count, families=args.families, draws=draws)
     else:
-        trace = read_trace(Path(args.trace), format_=args.format, block_size=args.block_size)
+        trace = read_trace(
+            Path(args.trace),
+            format_=args.format,
+            block_size=args.block_size,
+            model=args.model,
+        )
     return trace.limited(args.limit).jittered(draws).at_load(args.load)
 
 
-def _policies(names: Sequence[str], folder: Path | None) -> list[Policy]:
-    """Raises ConfigError, PolicyError, or ValueError for a name that nobody has."""
-    from gateway.config.load import PACKAGED, load_policy
+def _policies(names: Sequence[str], folder: Path | None) -> Mapping[str, Policy]:
+    """By name, as asked for. Raises ConfigError, PolicyError, or ValueError for a name that nobody
+    has."""
+    from gateway.config.load import load_policy, plain, policy_files
     from routing_policies.catalog import Catalog
 
     folders = [folder] if folder else []
     if folder and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    files = {f.stem: f for d in (PACKAGED, *folders) for f in sorted(d.glob("*.yaml"))}
+    files = policy_files(*folders)
     for name in names:
-        if name not in files:
+        if plain(name) not in files:
             raise ValueError(f"no policy is called {name!r}; there are: {', '.join(files)}")
     catalog = Catalog.load(*folders)
-    return [load_policy(files[name], catalog) for name in names]
+    return {name: load_policy(files[plain(name)], catalog) for name in names}
 
 
 def _machines(file: Path | None, replicas: int | None) -> Machines:

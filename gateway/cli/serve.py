@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Config
     from gateway.config.tree import Server
+    from gateway.front.drain import Drain
     from gateway.rules import Rules
 
 logger = logging.getLogger("gateway")
@@ -88,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         key = "one of the config's keys" if config.keys else "none needed"
         print(EXAMPLE.format(url=url, key=key, model=model), flush=True)
 
-    web = _server(Gateway(config, rules, say_ready, source=source).asgi(), config.server)
+    whole = Gateway(config, rules, say_ready, source=source)
+    web = _server(whole.asgi(), config.server, whole.drain)
     logger.info("listening on %s", url)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end
         web.run(sockets=[listener])
@@ -125,7 +127,7 @@ def _load(file: Path, host: str | None, port: int | None) -> tuple[Config, Rules
         raise ConfigError(file, None, (), f"with --host and --port: {error}") from None
 
 
-def _server(app: ASGIApp, settings: Server) -> uvicorn.Server:
+def _server(app: ASGIApp, settings: Server, drain: Drain) -> uvicorn.Server:
     from gateway.front.server import ConnectionLimits, server
 
     limits = ConnectionLimits(
@@ -134,5 +136,11 @@ def _server(app: ASGIApp, settings: Server) -> uvicorn.Server:
         keep_alive_s=settings.keep_alive,
     )
     return server(
-        app, host=settings.host, port=settings.port, limits=limits, drain_s=settings.drain
+        app,
+        host=settings.host,
+        port=settings.port,
+        limits=limits,
+        drain_s=settings.drain,
+        drain=drain,
+        notice_s=settings.drain_notice or 0.0,
     )

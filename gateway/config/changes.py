@@ -31,8 +31,12 @@ def _changes(old: object, new: object, path: KeyPath) -> Iterator[str]:
 def _live(path: KeyPath) -> bool:
     """A reload puts it in force."""
     match path:
-        case ("policy" | "policies" | "keys",):
+        case ("policy" | "policies" | "keys" | "drained",):
             return True
-        case ("server", "max_body" | "body_timeout") | ("endpoints", _, "prices"):
+        case ("server", "max_body" | "body_timeout" | "longest_exchange") | (
+            "endpoints",
+            _,
+            "prices",
+        ):
             return True
     return False

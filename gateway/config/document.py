@@ -37,16 +37,23 @@ class Document:
     def read(cls, file: Path) -> Document:
         """Raises ConfigError for whatever is no YAML, keys that stand twice included."""
         try:
-            root = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
+            text = file.read_text("utf-8")
+        except OSError as exc:
+            raise ConfigError(file, None, (), exc.strerror or "cannot be read") from None
+        except UnicodeDecodeError:
+            raise ConfigError(file, None, (), "is not UTF-8 text") from None
+        return cls.parse(text, file)
+
+    @classmethod
+    def parse(cls, text: str, file: Path) -> Document:
+        """As `read`, of a text; `file` is how errors call it."""
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
             document = cls(file, root or yaml.MappingNode("tag:yaml.org,2002:map", []))
             document._refuse_duplicates(document.root, (), set())
             # Some mistakes show only now. It also puts what merge keys (`<<`) stand for into the
             # nodes, before the keys that are written out.
             document.plain()
-        except OSError as exc:
-            raise ConfigError(file, None, (), exc.strerror or "cannot be read") from None
-        except UnicodeDecodeError:
-            raise ConfigError(file, None, (), "is not UTF-8 text") from None
         except yaml.MarkedYAMLError as exc:
             line = exc.problem_mark.line + 1 if exc.problem_mark else None
             # What it quotes may be a secret that begins with one of YAML's signs.

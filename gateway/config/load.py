@@ -44,10 +44,17 @@ def load_policy(file: Path, catalog: Catalog) -> Policy:
 
 
 def policy_files(*folders: Path) -> dict[str, Path]:
-    """Name -> file; the operator's replace the package's of the same name."""
+    """Plain name -> file; the operator's replace the package's of the same name."""
     return {
-        file.stem: file for folder in (PACKAGED, *folders) for file in sorted(folder.glob("*.yaml"))
+        plain(file.stem): file
+        for folder in (PACKAGED, *folders)
+        for file in sorted(folder.glob("*.yaml"))
     }
+
+
+def plain(policy: str) -> str:
+    """A policy's name with `_` for `-`: both spellings mean the same file."""
+    return policy.replace("-", "_")
 
 
 def files_behind(file: Path, policies: Path | None) -> list[Path]:
@@ -67,11 +74,12 @@ def _rules(document: Document, config: Config, catalog: Catalog, files: dict[str
     built: dict[str, Policy] = {}
     for index, rule in enumerate(rules):
         path: KeyPath = ("policy", index) if listed else ("policy",)
-        if rule.use not in files:
+        name = plain(rule.use)
+        if name not in files:
             known = ", ".join(sorted(files))
             where = (*path, "use") if listed else path
             raise document.error(where, f"no policy is called {rule.use!r}; known: {known}")
         if (rule.match == EVERYTHING) is not (index == len(rules) - 1):
             raise document.error(path, "the last rule has no match, and every other has one")
-        built[rule.use] = built.get(rule.use) or load_policy(files[rule.use], catalog)
-    return Rules(tuple(Rule(built[rule.use], rule.match) for rule in rules))
+        built[name] = built.get(name) or load_policy(files[name], catalog)
+    return Rules(tuple(Rule(built[plain(rule.use)], rule.match) for rule in rules))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from gateway.config.bind import Bytes, Date, Seconds, Secret, Share
+from gateway.domain import CAPABILITIES as REQUESTED
+from gateway.providers.catalog import find_dialect
+from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.rules import EVERYTHING, Match
+from gateway.tariffs import Change
+from routing_policies.base import DATA_POLICIES
 
 
 def is_token(text: str) -> bool:
@@ -40,6 +46,8 @@ class Server:
     body_timeout: Seconds = Seconds(60)
     stalled_reader_timeout: Seconds = Seconds(60)
     keep_alive: Seconds = Seconds(75)
+    longest_exchange: Seconds = Seconds(3600)
+    drain_notice: Seconds | None = None
     drain: Seconds = Seconds(30)
 
     def __post_init__(self) -> None:
@@ -94,6 +102,7 @@ class ModelPrice:
     output: float
     cached: float | None = None  # prompt tokens from the cache; without it, as `input`
     cache_write: float = 0.0  # on top of `input`
+    when: tuple[Change, ...] = ()  # other rates for some requests, or at some hours
     as_of: Date | None = None
     ends: Date | None = None  # after this day the price, or the model, is gone
 
@@ -103,48 +112,118 @@ class ModelPrice:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """What an endpoint runs on, where that is paid by the hour."""
+
+    dollars_per_hour: float
+    stops_after: Seconds | None = None  # without a request; None: it always runs
+    starts_in: Seconds = Seconds(60)
+
+    def __post_init__(self) -> None:
+        if self.dollars_per_hour < 0:
+            raise ValueError("a price is not negative")
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointTimeouts:
     connect: Seconds = Seconds(5)
-    first_event: Seconds = Seconds(600)
+    first_event: Seconds | None = None  # the dialect's patience: 600 s, or more where places wake
     between_events: Seconds = Seconds(60)
+    total: Seconds = Seconds(3600)
+    slowest: float = 0.0  # events per second of waiting, once the first has come
+
+    def __post_init__(self) -> None:
+        if self.slowest < 0:
+            raise ValueError("slowest is not negative")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    base_url: str
-    models: ModelMap
+    base_url: str | None = None  # None: where the dialect has its place
+    models: ModelMap = field(default_factory=ModelMap)
     dialect: str = "openai"
     api_key: Secret | None = None
-    secret: Secret | None = None  # a replica's, started by somebody else
+    api_keys: tuple[Secret, ...] = ()  # more of them, for when the first is refused or at its limit
+    secret: Secret | None = None  # beside the key: a replica's, or a Modal token's
+    headers: dict[str, Secret] = field(default_factory=dict)  # to send along
+    wake: bool = False  # have it start when the gateway does
     context_length: int | None = None
     dedicated: bool = False  # it computes for us alone, as a replica does
     prices: dict[str, ModelPrice] = field(default_factory=dict)
+    machine: Machine | None = None
+    capabilities: tuple[str, ...] | None = None  # None: as its dialect has them
+    data_policy: str | None = None
+    region: str | None = None
     timeouts: EndpointTimeouts = EndpointTimeouts()
 
     def __post_init__(self) -> None:
-        check_url(self.base_url)
-        for name, secret in (("api_key", self.api_key), ("secret", self.secret)):
-            if secret is not None and not is_token(secret.value):
+        if not self.models:
+            raise ValueError("needs 'models'")
+        provider = self.provider
+        if self.base_url is None and provider.URL is None:
+            raise ValueError(f"needs 'base_url': {self.dialect} has no place of its own")
+        check_url(self.url)
+        for name, secret in self._secrets():
+            if not is_token(secret.value):
                 raise ValueError(
                     f"{name} must be ASCII without white space, as a header carries it"
                 )
-        if self.dialect not in DIALECTS:
-            raise ValueError(f"dialect must be one of: {', '.join(DIALECTS)}")
+        if self.secret is not None and provider.secret_header is None:
+            raise ValueError(f"the dialect {self.dialect} has no secret: it has an api_key")
+        if self.secret is not None and len(self.key_values) > 1:
+            raise ValueError("a secret goes with one api_key: make an endpoint for each")
         if self.dialect == "replica" and self.secret is None:
             raise ValueError("a replica needs its secret: it refuses our fields without it")
-        if self.dialect != "replica" and self.secret is not None:
-            raise ValueError("only a replica has a secret; others have an api_key")
+        for capability in self.capabilities or ():
+            if capability not in CAPABILITIES:
+                raise ValueError(f"capabilities are some of: {', '.join(CAPABILITIES)}")
+        _check_data_policy(self.data_policy)
         if self.context_length is not None and self.context_length < 1:
             raise ValueError("context_length must be at least 1")
+        for name in self.headers:
+            if not re.fullmatch(r"[A-Za-z0-9-]+", name) or name.lower() in FRAMING:
+                raise ValueError(f"{name!r} is no header to send along")
+
+    @property
+    def provider(self) -> type[OpenAICompatible]:
+        return find_dialect(self.dialect)
+
+    @property
+    def url(self) -> str:
+        return (self.base_url or self.provider.URL or "").rstrip("/")
+
+    @property
+    def key_values(self) -> list[str]:
+        """Those that the environment has."""
+        keys = (self.api_key, *self.api_keys)
+        return list(dict.fromkeys(k.value for k in keys if k is not None and not k.missing))
 
     @property
     def missing(self) -> str | None:
         """The environment variable without which this endpoint cannot be used."""
-        secrets = (self.api_key, self.secret)
-        return next((s.missing for s in secrets if s is not None and s.missing), None)
+        keys = {"api_key", "api_keys"} if self.key_values else set()  # one is enough
+        secrets = (secret for name, secret in self._secrets() if name not in keys)
+        return next((secret.missing for secret in secrets if secret.missing), None)
+
+    def _secrets(self) -> Iterator[tuple[str, Secret]]:
+        if self.api_key is not None:
+            yield "api_key", self.api_key
+        yield from (("api_keys", key) for key in self.api_keys)
+        if self.secret is not None:
+            yield "secret", self.secret
+        yield from ((f"headers.{name}", value) for name, value in self.headers.items())
 
 
-DIALECTS = ("openai", "replica")
+CAPABILITIES = (*REQUESTED, "isolates_tenants")
+
+
+def _check_data_policy(name: str | None) -> None:
+    if name is not None and name not in DATA_POLICIES:
+        raise ValueError(f"data_policy must be one of: {', '.join(DATA_POLICIES)}")
+
+
+FRAMING = {"host", "content-length", "transfer-encoding", "connection", "te", "upgrade"}
+"""What the HTTP client says itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +233,12 @@ class Key:
     tenant: str = "default"
     models: tuple[str, ...] | None = None  # None: all
     explain: bool = False  # it may ask why an endpoint was chosen
+    data_policy: str | None = None  # that its endpoints must keep to at least
+    request_class: str = "standard"  # as policies name it under `classes`
     admin: bool = False  # it may read /metrics and what the dashboard shows
 
     def __post_init__(self) -> None:
+        _check_data_policy(self.data_policy)
         if self.key.missing:
             raise ValueError(f"the environment has no {self.key.missing}")
         if len(self.key.value) < 8:
@@ -210,6 +292,7 @@ class Config:
     policies: Path | None = None  # a folder of the operator's own
     replicas: dict[str, Replicas] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    drained: tuple[str, ...] = ()  # names of endpoints and replicas that get nothing new
     keys: tuple[Key, ...] = ()
     tracing: Tracing = Tracing()
     ledger: Ledger = Ledger()
@@ -227,6 +310,9 @@ class Config:
         for name in self.replica_names():
             if name in self.endpoints:
                 raise ValueError(f"{name!r} names a replica and an endpoint")
+        for name in self.drained:
+            if name not in self.endpoints and name not in self.replica_names():
+                raise ValueError(f"drained names {name!r}, which is no endpoint and no replica")
         for what, values in (
             ("name", [key.name for key in self.keys]),
             ("key", [key.key.value for key in self.keys]),

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gateway.domain import EndpointStats
+from gateway.errors import UpstreamBusy, UpstreamError, UpstreamOverloaded
+from gateway.fleet.breaker import Breaker
 from gateway.fleet.learning import Learning
-from gateway.providers.base import Provider
-from routing_policies.base import Candidate, Coefficients, Price
+from gateway.fleet.load import Load, OthersLoad
+from gateway.providers.base import Continuation, Provider
+from gateway.tariffs import Machine, Tariff, Tariffs
+from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, Price
 
-NO_PRICE = Price()
+NO_TARIFF = Tariff()
+
+EJECTED = "ejected"
+
+LONGEST_REST_S = 60.0
+"""What an endpoint says of its own return is believed for so long, and then tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """An endpoint said of a model when to come back."""
+
+    until: float  # monotonic
+    error: UpstreamError
 
 
 @dataclass(eq=False)
@@ -18,13 +37,32 @@ class Lease:
     """One use of an endpoint, held from the choice to the last byte."""
 
     provider: Provider
+    probe: bool  # of an endpoint that was ejected
     _endpoint: Endpoint
     _queued_tokens: int
+    active_tokens: int  # of its prompt and its answer so far
 
-    def first_event(self) -> None:
+    def first_event(self, now: float) -> None:
         """The prompt is computed: its tokens no longer stand in the endpoint's queue."""
+        self._endpoint.reached = True
+        self._endpoint.breaker.answers(now)
+        self._end_queueing()
+
+    def _end_queueing(self) -> None:
         self._endpoint.queued_tokens -= self._queued_tokens
         self._queued_tokens = 0
+
+    def answered(self, tokens: int) -> None:
+        """So much more of the answer is there. Engines send an event for each token, or nearly."""
+        self.active_tokens += tokens
+        self._endpoint.active_tokens += tokens
+
+    def end(self) -> None:
+        self._end_queueing()
+        self._endpoint.active_tokens -= self.active_tokens
+        self._endpoint.in_flight -= 1
+        if self.probe:
+            self._endpoint.breaker.let_go()
 
 
 @dataclass(eq=False)
@@ -34,24 +72,103 @@ class Endpoint:
     context_length: int | None = None
     provider: Provider | None = None  # None while there is nobody to talk to
     down_because: str | None = None
+    reached: bool = False  # it has answered something; a config alone proves nothing
+    drained: bool = False  # by hand: what runs there ends, nothing new begins
     epoch: str | None = None  # a replica's; see docs/replica-protocol.md
     dedicated: bool = False  # it computes for us alone
-    prices: Mapping[str, Price] = field(default_factory=dict)  # by the clients' name of the model
+    capabilities: frozenset[str] | None = None  # None: not known
+    data_policy: str = DATA_POLICIES[0]
+    region: str | None = None
+    tariffs: Tariffs = field(default_factory=dict)
+    machine: Machine | None = None  # None: what runs is not ours to pay by the hour
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
+    waiting: int | None = None  # as it last told, where it does
+    kv_usage: float | None = None  # likewise
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    active_tokens: int = field(default=0, init=False)
+    _others: OthersLoad = field(default_factory=OthersLoad, init=False)
+    _used: float | None = field(default=None, init=False)  # when its last answer ended
+    _woken: float | None = field(default=None, init=False)  # when it was sent what made it start
+    draw: Callable[[], float] = random.random
+    breaker: Breaker = field(init=False)
+    continuation: Continuation | None = field(default=None, init=False)  # as it last could
+    _rests: dict[str, Rest] = field(default_factory=dict, init=False)  # by model
+
+    def __post_init__(self) -> None:
+        self.breaker = Breaker(self.draw)
+        if self.provider is not None:
+            self.continuation = self.provider.continuation
 
     @property
     def healthy(self) -> bool:
-        return self.provider is not None and self.down_because is None
+        """There is somebody to ask, as far as asking for nothing can tell."""
+        return self.provider is not None and self.down_because is None and not self.drained
 
-    def price(self, model: str) -> Price:
-        return self.prices.get(model, NO_PRICE)
+    @property
+    def ready(self) -> bool:
+        return self.healthy and self.reached
+
+    def unavailable(self, model: str, now: float) -> str | None:
+        """Why no request for `model` should be sent there."""
+        if self.drained:
+            return "drained"
+        if self.provider is None or self.down_because is not None:
+            return self.down_because or "not there yet"
+        if self.resting(model, now) is not None:
+            return "resting"
+        return EJECTED if self.breaker.ejected(now) else None
+
+    def resting(self, model: str, now: float) -> Rest | None:
+        rest = self._rests.get(model)
+        return rest if rest is not None and now < rest.until else None
+
+    def is_peer_of(self, other: Endpoint) -> bool:
+        """Of one kind, and they serve a model in common; itself as well."""
+        return self.dedicated == other.dedicated and not self.models.isdisjoint(other.models)
+
+    def tariff(self, model: str) -> Tariff:
+        return self.tariffs.get(model, NO_TARIFF)
+
+    def sent(self, model: str, now: float) -> None:
+        self.chosen_at[model] = now
+        if self.stopped(now):
+            self._woken = now
+
+    def answered(self, at: float) -> None:
+        """Its machine runs, and from here on counts the time until it stops."""
+        self._used, self._woken = max(at, self._used or at), None
+
+    def stopped(self, now: float) -> bool:
+        """Its machine stands still, as far as we know: somebody else may have woken it."""
+        if self.machine is None or self.machine.stops_after_s is None or self.in_flight:
+            return False
+        return self._used is None or now - self._used >= self.machine.stops_after_s
+
+    def starts_in(self, now: float) -> float:
+        """Seconds until its machine can begin with what it is sent now."""
+        if self.machine is None:
+            return 0.0
+        if self.stopped(now):
+            return self.machine.starts_in_s
+        return (
+            0.0 if self._woken is None else max(0.0, self._woken + self.machine.starts_in_s - now)
+        )
 
     def up(self, provider: Provider) -> None:
-        self.provider = provider
+        if provider is not self.provider:  # another life owes nothing for the last
+            self.breaker, self._rests = Breaker(self.draw), {}
+        self.provider, self.continuation = provider, provider.continuation
         self.down_because = None
+
+    def failed(self, model: str, error: UpstreamError, now: float) -> None:
+        """An attempt failed by its fault. Being full is no defect, and is over when it says so."""
+        if isinstance(error, UpstreamBusy | UpstreamOverloaded) and error.retry_after_s is not None:
+            wait = min(error.retry_after_s, LONGEST_REST_S)
+            self._rests[model] = Rest(now + wait, error)
+        elif not isinstance(error, UpstreamBusy):
+            self.breaker.failed(now)
 
     def down(self, reason: str) -> None:
         """It does not answer; it may again."""
@@ -59,33 +176,74 @@ class Endpoint:
 
     def gone(self, reason: str) -> None:
         """There is nobody to ask any more."""
+        self._others.forget()
         self.provider = None
         self.down_because = reason
 
+    @property
+    def limited(self) -> bool:
+        """By its own word it would refuse what is sent now."""
+        return self.provider is not None and self.provider.rests_s() > 0
+
+    @property
+    def load(self) -> Load:
+        """What is ours of it."""
+        return Load(self.in_flight, self.queued_tokens)
+
+    def told(self, stats: EndpointStats, ours: Load, now: float) -> None:
+        """Asked of itself, with `ours` in use when it was asked; an engine that tells how many
+        requests wait, and not how long they are, has them as long as ours are."""
+        self.context_length = stats.context_length or self.context_length
+        self._others.waiting, self._others.kv_usage = stats.waiting, stats.kv_usage
+        if stats.running is None:
+            return
+        waiting = stats.waiting or 0
+        queued = stats.report.queued_tokens if stats.report else waiting * self._uncached_tokens()
+        most = Load(*map(max, ours, self.load))
+        self._others.told(Load(stats.running + waiting, queued), most, now)
+
+    def _uncached_tokens(self) -> int:
+        return round(self.learning.uncached_tokens)
+
     @contextmanager
-    def lease(self, uncached_tokens: int) -> Iterator[Lease]:
+    def lease(self, uncached_tokens: int, now: float, cached_tokens: int = 0) -> Iterator[Lease]:
         """Hold the endpoint for one request; its counters move here and nowhere else."""
         assert self.provider is not None, "a policy chose an endpoint that is not there"
-        lease = Lease(self.provider, self, uncached_tokens)
+        probe, prompt_tokens = self.breaker.began(now), uncached_tokens + cached_tokens
+        lease = Lease(self.provider, probe, self, uncached_tokens, prompt_tokens)
         self.in_flight += 1
         self.queued_tokens += uncached_tokens
+        self.active_tokens += prompt_tokens
         try:
             yield lease
         finally:
-            lease.first_event()
-            self.in_flight -= 1
+            lease.end()
 
-    def snapshot(self, model: str, cached_tokens: int) -> Candidate:
+    def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
+        starts = self.machine is not None and self.stopped(now)
+        others = self._others.at(now)
+        unavailable = self.unavailable(model, now)
         return Candidate(
             endpoint=self.name,
             models=self.models,
-            healthy=self.healthy,
+            healthy=unavailable is None,
+            unavailable=unavailable,
             context_length=self.context_length,
-            in_flight=self.in_flight,
-            queued_tokens=self.queued_tokens,
+            in_flight=self.in_flight + others.in_flight,
+            queued_tokens=self.queued_tokens + others.queued_tokens,
             cached_tokens=cached_tokens,
             dedicated=self.dedicated,
+            limited=self.limited,
             chosen_at=self.chosen_at.get(model),
             coefficients=self.learning.coefficients,
-            price=self.price(model),
+            price=price,
+            capabilities=self.capabilities,
+            data_policy=self.data_policy,
+            region=self.region,
+            load_age_s=self._others.age_s(now),
+            kv_usage=self._others.kv_usage,
+            active_tokens=self.active_tokens,
+            waiting=self._others.waiting,
+            start_usd=self.machine.start_usd() if self.machine and starts else 0.0,
+            start_s=self.starts_in(now) if self.machine else 0.0,
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from gateway.domain import Attempt, BilledBy, InferenceRequest, Outcome, ReplicaReport, Usage
-from gateway.fleet.endpoint import Endpoint
-from gateway.fleet.learning import Average, Observation
-from gateway.fleet.placement import Match, PlacementIndex
+from gateway.errors import UpstreamError
+from gateway.fleet.endpoint import EJECTED, Endpoint
+from gateway.fleet.hints import Hints
+from gateway.fleet.learning import Average, Observation, from_peers
+from gateway.fleet.placement import NO_MATCH, Match, PlacementIndex
 from gateway.fleet.tokens import TokenRatio, fewest
-from routing_policies.base import Candidate, RouteRequest
+from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, RouteRequest
 
 Clock = Callable[[], float]
 
@@ -18,12 +21,22 @@ OUTPUT_GUESS = 200.0
 
 
 class Fleet:
-    def __init__(self, endpoints: Iterable[Endpoint], index: PlacementIndex, clock: Clock) -> None:
+    """`clock` is monotonic; `wall`, in seconds since 1970, says which prices hold."""
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        index: PlacementIndex,
+        clock: Clock,
+        wall: Clock = time.time,
+    ) -> None:
         self.endpoints: Mapping[str, Endpoint] = {e.name: e for e in endpoints}
         self._index = index
         self._tokens = TokenRatio()
         self._lengths: dict[tuple[str, str], Average] = {}  # output tokens by tenant and model
+        self._hints = Hints()
         self._clock = clock
+        self._wall = wall
 
     def models(self) -> list[str]:
         """Every model that clients may ask for, in the order of the config."""
@@ -31,28 +44,67 @@ class Fleet:
         return list(dict.fromkeys(names))
 
     def ready(self) -> bool:
-        return any(endpoint.healthy for endpoint in self.endpoints.values())
+        return any(endpoint.ready for endpoint in self.endpoints.values())
 
     def snapshot(
         self, request: InferenceRequest
     ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
         """What a policy decides on, and the placements behind each candidate's cached tokens."""
-        matches = self._index.match(request.prefix, self._clock())
+        now, wall = self._clock(), self._wall()
+        asked = self._route_request(request)
+        matches = self._index.match(request.prefix, now)
+        if request.hints:
+            matches = self._with_hint(request, matches, now)
         candidates = [
-            endpoint.snapshot(request.model, self._cached_tokens(request, matches.get(name)))
+            endpoint.snapshot(
+                request.model,
+                self._cached_tokens(request, matches.get(name)),
+                endpoint.tariff(request.model).at(wall, asked.prompt_tokens, request.service_tier),
+                now,
+            )
             for name, endpoint in self.endpoints.items()
         ]
-        return self._route_request(request), candidates, matches
+        return asked, _someone(request.model, candidates), matches
+
+    def _with_hint(
+        self, request: InferenceRequest, matches: Mapping[str, Match], now: float
+    ) -> Mapping[str, Match]:
+        """Where what is known of prefixes tells no endpoint from another, the caller's hint may."""
+        hinted = self._hints.endpoint(request.hints, now)
+        known = {match.size for match in matches.values()}
+        everywhere = len(known) == 1 and matches.keys() == self.endpoints.keys()
+        if hinted is None or hinted not in self.endpoints or (matches and not everywhere):
+            return matches
+        match = matches.get(hinted, NO_MATCH)
+        more = round(self._hints.share * (request.prompt_size - match.size))
+        tokens = self._cached_tokens(request, match) + self._tokens.estimate(request.model, more)
+        return {**matches, hinted: Match(match.size + more, tokens, 0.0, hinted=True)}
+
+    def rests(self, model: str) -> Mapping[str, UpstreamError]:
+        """What the endpoints that rest said, with what is left of their time."""
+        now = self._clock()
+        said: dict[str, UpstreamError] = {}
+        for name, endpoint in self.endpoints.items():
+            rest = endpoint.resting(model, now)
+            if model in endpoint.models and rest is not None:
+                left = max(0.0, rest.until - now)
+                said[name] = type(rest.error)(rest.error.message, retry_after_s=left)
+        return said
 
     def _route_request(self, request: InferenceRequest) -> RouteRequest:
         length = self._lengths.get((request.tenant, request.model))
         expected = length.mean if length else OUTPUT_GUESS
+        count = self._tokens.count(request)
         return RouteRequest(
             request.model,
-            prompt_tokens=self._tokens.estimate(request.model, request.prompt_size),
-            fewest_prompt_tokens=fewest(request.prompt_size),
+            prompt_tokens=count.tokens,
+            prompt_exact=count.exact,
+            fewest_prompt_tokens=fewest(request),
             max_tokens=request.max_tokens,
             output_tokens=min(expected, request.max_tokens or expected),
+            request_class=request.request_class,
+            needs=request.needs,
+            data_policy=request.data_policy or DATA_POLICIES[0],
         )
 
     def _cached_tokens(self, request: InferenceRequest, match: Match | None) -> int:
@@ -65,50 +117,71 @@ class Fleet:
     def sent(self, request: InferenceRequest, endpoint: str) -> None:
         """A request is on its way: the next one that begins like it should find it there."""
         now = self._clock()
-        self.endpoints[endpoint].chosen_at[request.model] = now
+        self.endpoints[endpoint].sent(request.model, now)
         self._index.place(endpoint, request.prefix, now)
+        self._hints.sent(request.hints, endpoint, now)
 
     def failed(self, request: InferenceRequest, attempt: Attempt) -> None:
         """An attempt ended before its first event: whatever it was to leave in a cache is void."""
-        self._index.forget(attempt.endpoint, request.prefix, beyond=attempt.matched_size)
+        self._index.forget(
+            attempt.endpoint, request.prefix, beyond=0 if attempt.hinted else attempt.matched_size
+        )
 
     def settled(self, outcome: Outcome) -> None:
-        if not outcome.attempts or outcome.request is None:
-            return
         for attempt in outcome.attempts:
+            endpoint = self.endpoints[attempt.endpoint]
             if attempt.failed:
-                self.endpoints[attempt.endpoint].learning.failed(self._clock())
-        attempt, request = outcome.attempts[-1], outcome.request
+                endpoint.learning.failed(self._clock())
+            if attempt.first_event is not None:
+                endpoint.answered(attempt.last_event or attempt.first_event)
+        last, request = outcome.answering, outcome.request
+        if last is None or request is None:
+            return
         if outcome.report is not None:
-            self.reported(attempt.endpoint, outcome.report, attempt.started)
+            self.reported(last.endpoint, outcome.report, last.started)
         if outcome.usage is not None and outcome.usage.prompt_tokens > 0:  # some count nothing
-            self._learn_place(request, attempt, outcome.usage, lru=outcome.report is not None)
-            self._learn_speed(request, attempt, outcome.usage)
+            self._learn_place(request, last, outcome.usage, lru=outcome.report is not None)
+            self._learn_speed(request, last, outcome.usage)
 
     def bill(self, outcome: Outcome) -> None:
-        """What each attempt cost us: the told tokens at our rates; else, of an answer that had
-        begun, its prompt and as many tokens as events had come."""
+        """What each attempt cost us, marginally: the endpoint's own word for it, else the told
+        tokens at our rates, else, of an answer that had begun, its prompt and what came of it."""
         for attempt in outcome.attempts:
-            told = outcome.usage if attempt is outcome.answering else None
-            usage = attempt.billed or told
+            usage = attempt.billed
             if usage is not None and outcome.request is not None:
-                price = self.endpoints[attempt.endpoint].price(outcome.request.model)
-                cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
-                attempt.billed_usd = price.dollars(
-                    usage.prompt_tokens - cached, cached, usage.completion_tokens
+                attempt.cached_tokens = usage.cached_tokens
+                attempt.billed_usd, attempt.billed_by = self._billed(
+                    attempt, outcome.request, usage
                 )
-                attempt.billed_by = BilledBy.TARIFF
             elif attempt.first_event is not None:
-                attempt.billed_usd = self._estimated(outcome, attempt)
+                attempt.billed_usd = self._estimated(attempt, outcome)
                 attempt.billed_by = BilledBy.ESTIMATE
 
-    def _estimated(self, outcome: Outcome, attempt: Attempt) -> float:
+    def _estimated(self, attempt: Attempt, outcome: Outcome) -> float:
+        request = outcome.request
         chosen = next((c for c in outcome.considered if c.endpoint == attempt.endpoint), None)
-        if chosen is None or outcome.request is None:
+        if chosen is None or request is None:
             return attempt.expected_cost_usd
-        price = self.endpoints[attempt.endpoint].price(outcome.request.model)
-        events = outcome.events if len(outcome.attempts) == 1 else attempt.delivered_tokens
-        return price.dollars(chosen.uncached_tokens, chosen.cached_tokens, events)
+        prompt = chosen.uncached_tokens + chosen.cached_tokens
+        tariff = self.endpoints[attempt.endpoint].tariff(request.model)
+        price = tariff.at(self._wall(), prompt, request.service_tier)
+        tokens = price.dollars(
+            chosen.uncached_tokens, chosen.cached_tokens, attempt.delivered_tokens
+        )
+        return tokens + attempt.start_usd
+
+    def _billed(
+        self, attempt: Attempt, request: InferenceRequest, usage: Usage
+    ) -> tuple[float, BilledBy]:
+        if usage.cost_usd is not None:
+            return usage.cost_usd, BilledBy.REPORT
+        # Some answer in another tier than they were asked for, and bill that one.
+        tier = usage.service_tier or request.service_tier
+        tariff = self.endpoints[attempt.endpoint].tariff(request.model)
+        price = tariff.at(self._wall(), usage.prompt_tokens, tier)
+        cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
+        tokens = price.dollars(usage.prompt_tokens - cached, cached, usage.completion_tokens)
+        return tokens + attempt.start_usd, BilledBy.TARIFF
 
     def reported(self, name: str, report: ReplicaReport, asked: float) -> None:
         """A replica told of itself, with an answer to something sent at the time `asked`."""
@@ -123,8 +196,10 @@ class Fleet:
     def _learn_place(
         self, request: InferenceRequest, attempt: Attempt, usage: Usage, *, lru: bool
     ) -> None:
-        self._tokens.learn(request.model, request.prompt_size, usage.prompt_tokens)
-        believed = attempt.matched_tokens
+        self._tokens.answered(request, usage.prompt_tokens)
+        if attempt.hinted and usage.cached_tokens is not None:
+            self._hints.learn(usage.cached_tokens, usage.prompt_tokens, self._clock())
+        believed = None if attempt.hinted else attempt.matched_tokens
         told = usage.cached_tokens
         if lru and believed is not None and told is not None and told < believed // 2:
             # An answer had told that these tokens were there, and most of them are not. Under LRU
@@ -146,6 +221,8 @@ class Fleet:
         length.learn(usage.completion_tokens, self._clock())
         if attempt.first_event is None or attempt.last_event is None:
             return
+        if attempt.start_s or attempt.resumed:
+            return  # a machine had to start; or a part of the answer was computed as a prompt
         # What was not told is taken as expected: it teaches nothing of the cache.
         told = (
             attempt.expected_cached_tokens if usage.cached_tokens is None else usage.cached_tokens
@@ -161,7 +238,31 @@ class Fleet:
                 queued_tokens=attempt.queued_tokens,
                 in_flight=attempt.in_flight,
                 expected_first_s=attempt.expected_ttft_s,
-                expected_cached_tokens=attempt.expected_cached_tokens,
+                # What only a hint had promised is no failing of its cache.
+                expected_cached_tokens=0 if attempt.hinted else attempt.expected_cached_tokens,
             ),
             self._clock(),
         )
+        self._introduce_peers_of(self.endpoints[attempt.endpoint])
+
+    def _introduce_peers_of(self, known: Endpoint) -> None:
+        """Endpoints of its kind that have not answered yet start from what theirs have taught."""
+        peers = [e for e in self.endpoints.values() if e.is_peer_of(known)]
+        new = [e for e in peers if not e.learning.coefficients.samples]
+        if new:
+            taught = [e.learning.coefficients for e in peers if e not in new]
+            prior = from_peers(taught, Coefficients())
+            for endpoint in new:
+                endpoint.learning.start_from(prior)
+
+
+def _someone(model: str, candidates: list[Candidate]) -> list[Candidate]:
+    """Where everyone of a model who could be asked is ejected, all of them are asked anyway: an
+    ejection spares requests a failure that others would not have, and there are no others."""
+    serving = [c for c in candidates if model in c.models]
+    if any(c.healthy for c in serving):
+        return candidates
+    return [
+        c._replace(healthy=True) if model in c.models and c.unavailable == EJECTED else c
+        for c in candidates
+    ]

@@ -7,10 +7,12 @@ we believe drifts back to what the table says of such endpoints. All numbers are
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.fleet.lateness import Lateness, surprise
 from routing_policies.base import Coefficients
 
 HALF_LIFE_S = 600.0
@@ -20,9 +22,17 @@ MEMORY = 50
 endpoint was before it."""
 
 
-def kept(elapsed_s: float, half_life_s: float) -> float:
-    """The share of its weight that an old answer keeps when a new one comes."""
-    return (1 - 1 / MEMORY) * math.exp2(-max(0.0, elapsed_s) / half_life_s)
+UNCACHED_GUESS = 1000.0
+"""Tokens that a prompt has to compute, before any were seen."""
+
+SEED_ANSWERS = 5.0
+"""The table is worth so many answers of a new endpoint's peers."""
+
+
+def kept(elapsed_s: float, half_life_s: float, answers: float = 1.0) -> float:
+    """The share of its weight that an old answer keeps when a new one comes, which may be worth
+    more than one."""
+    return math.pow(1 - 1 / MEMORY, answers) * math.exp2(-max(0.0, elapsed_s) / half_life_s)
 
 
 class Regression:
@@ -49,8 +59,9 @@ class Regression:
         self.samples = 0.0  # observations, each counting less as it ages
         self.theta = list(self._prior)
 
-    def learn(self, x: Sequence[float], y: float, now: float) -> None:
-        self._forget(now)
+    def learn(self, x: Sequence[float], y: float, now: float, answers: float = 1.0) -> None:
+        """What was known before is forgotten as if by so many answers."""
+        self._forget(now, answers)
         weight = 1 / sum(p * xi for p, xi in zip(self._prior, x, strict=True)) ** 2
         for i, xi in enumerate(x):
             self._xy[i] += weight * xi * y
@@ -65,8 +76,8 @@ class Regression:
         # No coefficient here can be negative: nothing takes less time for having more to do.
         self.theta = [max(0.0, t) for t in solve(matrix, right)]
 
-    def _forget(self, now: float) -> None:
-        keep = kept(now - self._updated, self._half_life_s)
+    def _forget(self, now: float, answers: float) -> None:
+        keep = kept(now - self._updated, self._half_life_s, answers)
         self._updated = now
         self.samples *= keep
         self._xy = [value * keep for value in self._xy]
@@ -112,35 +123,64 @@ class Learning:
     """One endpoint's coefficients."""
 
     def __init__(self, seed: Coefficients) -> None:
+        self._errors = Average(seed.error_rate, weight=20)
+        self._hits = Average(seed.hit_rate, weight=5)
+        self._uncached = Average(UNCACHED_GUESS, weight=3)
+        self._learnt = 0.0  # when
+        self.start_from(seed)
+
+    def start_from(self, seed: Coefficients) -> None:
+        """Forget what was seen of its speed, and take it to be like this until more is seen."""
         first = (seed.base_s, seed.per_token_s, seed.per_token_context_s, seed.per_queued_s)
         pace = (seed.per_output_s, seed.per_output_busy_s)
         self._first = Regression(first)
         self._pace = Regression(pace)
-        self._squares = Average(seed.spread**2, weight=3)
-        self._errors = Average(seed.error_rate, weight=20)
-        self._hits = Average(seed.hit_rate, weight=5)
-        self._coefficients = seed
+        self._lateness = Lateness(seed.lateness)
+        self._coefficients = dataclasses.replace(
+            seed, error_rate=self._errors.mean, hit_rate=self._hits.mean
+        )
 
     @property
     def coefficients(self) -> Coefficients:
         return self._coefficients
 
+    @property
+    def uncached_tokens(self) -> float:
+        """That a prompt there has, on average."""
+        return self._uncached.mean
+
     def answered(self, seen: Observation, now: float) -> None:
         uncached = seen.prompt_tokens - seen.cached_tokens
-        if seen.streamed:
-            context = uncached * seen.prompt_tokens
-            self._first.learn((1.0, uncached, context, seen.queued_tokens), seen.first_event_s, now)
-            if seen.output_tokens > 1:
-                each = seen.output_s / (seen.output_tokens - 1)
-                self._pace.learn((1.0, seen.in_flight), each, now)
-            surprise = math.log(max(seen.first_event_s, 1e-4) / max(seen.expected_first_s, 1e-4))
-            # One answer in a cold start must not make every limit look lost.
-            self._squares.learn(min(surprise**2, 9.0), now)
+        self._uncached.learn(uncached, now)
+        expected_s = seen.expected_first_s + (0.0 if seen.streamed else self._output_s(seen))
+        self._lateness.learn(seen.first_event_s, expected_s, kept(now - self._learnt, HALF_LIFE_S))
+        self._learnt = now
+        first_s, output_s = seen.first_event_s, seen.output_s
+        if not seen.streamed:
+            # Nobody saw the first token. Both parts are taken to be late, or early, by the same
+            # share; a streamed answer will tell them apart.
+            late = seen.first_event_s / max(expected_s, 1e-4)
+            first_s, output_s = seen.expected_first_s * late, self._output_s(seen) * late
+        context = uncached * seen.prompt_tokens
+        # An answer that surprises much says that the endpoint has changed, and what was known is
+        # worth less. Noise of a half in either direction changes nothing; twenty times makes half
+        # of it forgotten.
+        answers = 1 + surprise(seen.first_event_s, expected_s) ** 4 / 2
+        self._first.learn((1.0, uncached, context, seen.queued_tokens), first_s, now, answers)
+        if seen.output_tokens > 1:
+            self._pace.learn((1.0, seen.in_flight), output_s / (seen.output_tokens - 1), now)
         if seen.expected_cached_tokens > 0:
             found = min(1.0, seen.cached_tokens / seen.expected_cached_tokens)
             self._hits.learn(found, now)
         self._errors.learn(0.0, now)
         self._refresh()
+
+    def _output_s(self, seen: Observation) -> float:
+        """As expected of all tokens after the first."""
+        each = (
+            self._coefficients.per_output_s + seen.in_flight * self._coefficients.per_output_busy_s
+        )
+        return each * max(0, seen.output_tokens - 1)
 
     def failed(self, now: float) -> None:
         self._errors.learn(1.0, now)
@@ -156,11 +196,33 @@ class Learning:
             per_queued_s=queued,
             per_output_s=output,
             per_output_busy_s=busy,
-            spread=math.sqrt(self._squares.mean),
+            lateness=self._lateness.quantiles(),
             error_rate=self._errors.mean,
             hit_rate=self._hits.mean,
             samples=self._first.samples,
         )
+
+
+def from_peers(peers: Sequence[Coefficients], seed: Coefficients) -> Coefficients:
+    """What a new endpoint may be expected to be like: speeds as its peers have them, each counting
+    by its answers, and drawn towards the table where these are few. Errors and cache hits are each
+    endpoint's own."""
+    weights = [SEED_ANSWERS, *(peer.samples for peer in peers)]
+
+    def mean(values: Sequence[float]) -> float:
+        total = sum(weight * value for weight, value in zip(weights, values, strict=True))
+        return total / sum(weights)
+
+    all_ = [seed, *peers]
+    speeds = {name: mean([getattr(known, name) for known in all_]) for name in SPEEDS}
+    columns = zip(*(known.lateness for known in all_), strict=True)
+    return dataclasses.replace(seed, **speeds, lateness=tuple(map(mean, columns)))
+
+
+SPEEDS = (
+    *("base_s", "per_token_s", "per_token_context_s", "per_queued_s"),
+    *("per_output_s", "per_output_busy_s"),
+)
 
 
 def solve(matrix: list[list[float]], right: list[float]) -> list[float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.domain import PrefixKey
 
@@ -24,13 +25,16 @@ class Placement:
     confirmed: float  # the touch that this answer told of; 0 until then
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """The longest beginning of a request that an endpoint is believed to have cached."""
 
     size: int  # canonical bytes
     tokens: int | None
     touched: float  # the last touch that an answer has confirmed; a request only sent is no proof
+    hinted: bool = False  # no bytes are known there: a caller's hint pointed there
+
+
+NO_MATCH = Match(size=0, tokens=0, touched=0.0)
 
 
 class PlacementIndex:
@@ -47,14 +51,18 @@ class PlacementIndex:
 
     def match(self, keys: Sequence[PrefixKey], now: float) -> Mapping[str, Match]:
         """The longest match of each endpoint; endpoints without any are left out."""
-        found: dict[str, Match] = {}
+        known = []
         for key in keys:
-            placements = self._keys.get(key.digest)
-            if placements is None:
+            if (placements := self._keys.get(key.digest)) is None:
                 break  # a longer key is never known without the shorter ones
-            for endpoint, placement in placements.items():
-                if self._holds(endpoint, placement, now):
-                    found[endpoint] = Match(key.size, placement.tokens, placement.confirmed)
+            known.append((key, placements))
+        found: dict[str, Match] = {}
+        for key, placements in reversed(known):
+            # Who is under a key is under all shorter ones too.
+            if len(placements) > len(found):
+                for endpoint, placement in placements.items():
+                    if endpoint not in found and self._holds(endpoint, placement, now):
+                        found[endpoint] = Match(key.size, placement.tokens, placement.confirmed)
         return found
 
     def place(
@@ -69,9 +77,12 @@ class PlacementIndex:
         Called when a request is sent, so that the next of a burst already finds it, and again
         when its answer has told `prompt_tokens`, the tokens up to the last key.
         """
+        index = self._keys
         for key in reversed(keys):  # longest first, so that the shortest is the most recent
-            placements = self._keys.setdefault(key.digest, {})
-            self._keys.move_to_end(key.digest)
+            if (placements := index.get(key.digest)) is None:
+                placements = index[key.digest] = {}
+            else:
+                index.move_to_end(key.digest)
             known = placements.get(endpoint)
             if prompt_tokens is not None:
                 touched = max(now, known.touched) if known else now

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from gateway.domain import InferenceRequest
+
 FIRST_GUESS = 0.28
 """Tokens per canonical byte of English chat: about 4 characters a token, and a template's share."""
 
@@ -19,6 +23,16 @@ BYTES_PER_TOKEN_AT_MOST = 12
 """Runs of spaces and signs make long tokens; a whole prompt with longer ones on average is none."""
 
 
+TOKENS_PER_IMAGE = 800
+"""Between what common models make of a picture of a megapixel (Llama 3.2 and Qwen2.5-VL above a
+thousand, others a few hundred). Only a first guess at what answers then tell."""
+
+
+class TokenCount(NamedTuple):
+    tokens: int
+    exact: bool  # counted, and not estimated
+
+
 class TokenRatio:
     """Tokens per canonical byte of each model's prompts, learnt from the usage in answers."""
 
@@ -30,6 +44,19 @@ class TokenRatio:
         ratio = (tokens + PRIOR_BYTES * FIRST_GUESS) / (seen + PRIOR_BYTES)
         return max(1, round(size * ratio))
 
+    def count(self, request: InferenceRequest) -> TokenCount:
+        """Of a request's prompt, at once: exact where the client has sent tokens."""
+        if request.prompt_tokens is not None:
+            return TokenCount(request.prompt_tokens, exact=True)
+        text = self.estimate(request.model, request.prompt_size)
+        return TokenCount(text + request.images * TOKENS_PER_IMAGE, exact=False)
+
+    def answered(self, request: InferenceRequest, tokens: int) -> None:
+        """What an endpoint has counted. It tells of text where the prompt was nothing else:
+        nobody says how many tokens were pictures'."""
+        if not request.images and request.prompt_tokens is None:
+            self.learn(request.model, request.prompt_size, tokens)
+
     def learn(self, model: str, size: int, tokens: int) -> None:
         known_tokens, known_bytes = self._seen.get(model, (0.0, 0.0))
         keep = max(0.0, 1 - size / MEMORY_BYTES)
@@ -37,6 +64,8 @@ class TokenRatio:
         self._seen[model] = (known_tokens * keep + counted, known_bytes * keep + size)
 
 
-def fewest(size: int) -> int:
-    """Tokens that a prompt of so many canonical bytes has at the very least."""
-    return size // BYTES_PER_TOKEN_AT_MOST
+def fewest(request: InferenceRequest) -> int:
+    """Tokens that a request's prompt has at the very least."""
+    if request.prompt_tokens is not None:
+        return request.prompt_tokens
+    return request.prompt_size // BYTES_PER_TOKEN_AT_MOST

@@ -1,41 +1,99 @@
-"""Asks every endpoint that tells of itself, again and again."""
+"""Asks every endpoint how it is: of itself, again and again, those that tell; for something free,
+while we do not know whether they are there, the others."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from gateway.errors import UpstreamError
+from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Clock, Fleet
+from gateway.providers.base import Provider
 
 PERIOD_S = 1.0
 MISSES = 3
 """Answers in a row that an endpoint may owe before it counts as down."""
 
+PROBE_EVERY = 5
+"""Periods, of an endpoint that tells nothing of itself and is not known to be there."""
 
-async def watch(fleet: Fleet, clock: Clock, period_s: float = PERIOD_S) -> None:
+
+def _nothing() -> None: ...
+
+
+async def watch(
+    fleet: Fleet,
+    clock: Clock,
+    period_s: float = PERIOD_S,
+    on_reached: Callable[[], None] = _nothing,
+) -> None:
     """Never returns. An endpoint that is slow to answer delays no other's turn."""
     async with asyncio.TaskGroup() as tasks:
         for endpoint in fleet.endpoints.values():
-            tasks.create_task(_watch_one(fleet, endpoint, clock, period_s))
+            watcher = _Watcher(fleet, endpoint, clock, on_reached)
+            tasks.create_task(watcher.run(period_s))
 
 
-async def _watch_one(fleet: Fleet, endpoint: Endpoint, clock: Clock, period_s: float) -> None:
-    missed, asked_last = 0, endpoint.provider
-    while True:
-        provider, asked = endpoint.provider, clock()
-        if provider is not asked_last:
-            missed, asked_last = 0, provider  # another life owes nothing for the last
+class _Watcher:
+    def __init__(
+        self, fleet: Fleet, endpoint: Endpoint, clock: Clock, on_reached: Callable[[], None]
+    ) -> None:
+        self._fleet = fleet
+        self._endpoint = endpoint
+        self._clock = clock
+        self._on_reached = on_reached
+        self._missed, self._asked_last = 0, endpoint.provider
+        self._periods = 0  # since the last probe
+
+    async def run(self, period_s: float) -> None:
+        while True:
+            provider = self._endpoint.provider
+            if provider is not self._asked_last:
+                self._missed, self._asked_last = 0, provider  # owes nothing for another life
+            if provider is not None:
+                await self._ask(provider)
+            await asyncio.sleep(period_s)
+
+    async def _ask(self, provider: Provider) -> None:
+        asked, ours = self._clock(), self._endpoint.load
         try:
-            stats = await provider.stats() if provider else None
+            stats = await provider.stats()
         except UpstreamError:
-            missed += 1
-            if missed >= MISSES and endpoint.provider is provider:
-                endpoint.down("it does not answer")
+            self._miss(provider)
+            return
+        if stats is None:
+            await self._probe(provider)
+        elif self._is_there(provider):
+            self._endpoint.told(stats, ours, self._clock())
+            if stats.report is not None:
+                self._fleet.reported(self._endpoint.name, stats.report, asked)
+
+    async def _probe(self, provider: Provider) -> None:
+        self._periods -= 1
+        if self._endpoint.ready or self._periods > 0:
+            return
+        self._periods = PROBE_EVERY
+        try:
+            await provider.probe()
+        except (UpstreamUnreachable, UpstreamTimeout):
+            self._miss(provider)
+        except UpstreamError:
+            self._missed = 0  # somebody is there; what is wrong, requests will find out
         else:
-            missed = 0
-            if provider and stats and endpoint.provider is provider:  # and not a later life of it
-                endpoint.up(provider)
-                endpoint.context_length = stats.context_length or endpoint.context_length
-                fleet.reported(endpoint.name, stats.report, asked)
-        await asyncio.sleep(period_s)
+            self._is_there(provider)
+
+    def _miss(self, provider: Provider) -> None:
+        self._missed += 1
+        if self._missed >= MISSES and self._endpoint.provider is provider:
+            self._endpoint.down("it does not answer")
+
+    def _is_there(self, provider: Provider) -> bool:
+        """False when it is a later life that is asked by now."""
+        self._missed = 0
+        if self._endpoint.provider is not provider:
+            return False
+        self._endpoint.up(provider)
+        self._endpoint.reached = True
+        self._on_reached()
+        return True

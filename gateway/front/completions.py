@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.dispatch import Dispatcher
 from gateway.domain import Operation, Outcome, TraceContext
 from gateway.front.door import Door
+from gateway.front.drain import Drain
 from gateway.front.exchange import Exchange
 from gateway.front.request_id import request_id
 from gateway.wire.openai import TenantKeys
@@ -32,12 +33,14 @@ class Begins(Protocol):
 class Completions:
     operation: Operation
     door: Door
+    drain: Drain
     dispatcher: Dispatcher
     secret: bytes = field(repr=False)
     clock: Callable[[], float]
     tracing: Begins | None = None  # None: nobody traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.drain.check()
         headers = Headers(scope=scope)
         principal = self.door.ring.identify(headers.get("authorization"))
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)

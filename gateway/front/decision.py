@@ -42,10 +42,17 @@ def decision_json(outcome: Outcome) -> str:
 
 def _fields(considered: Considered) -> dict[str, object]:
     if considered.dropped_by is not None:
-        return {"endpoint": considered.endpoint, "dropped_by": considered.dropped_by}
+        dropped = {"endpoint": considered.endpoint, "dropped_by": considered.dropped_by}
+        return dropped | _said(unavailable=considered.unavailable)
     values = {name: getattr(considered, name) for name in considered.__slots__}
-    del values["dropped_by"]
-    return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
+    del values["dropped_by"], values["unavailable"]
+    return _said(unavailable=considered.unavailable) | {
+        k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()
+    }
+
+
+def _said(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _compact(value: object) -> str:

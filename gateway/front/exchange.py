@@ -36,6 +36,14 @@ STREAM_HEADERS = {
 }
 
 
+SESSION_HEADERS = ("x-session-id", "x-session-affinity")
+"""By which clients name a conversation; the body's `session_id` comes before them."""
+
+
+def session_of(headers: Headers) -> str | None:
+    return next((headers[name] for name in SESSION_HEADERS if headers.get(name)), None)
+
+
 @dataclass(slots=True)
 class Exchange:
     scope: Scope
@@ -63,7 +71,8 @@ class Exchange:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
             tasks.start_soon(self._listen, tasks.cancel_scope)
-            await self._serve(parse_request(self.operation, raw, self.keys))
+            session = session_of(Headers(scope=self.scope))
+            await self._serve(parse_request(self.operation, raw, self.keys, session))
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:
@@ -92,14 +101,12 @@ class Exchange:
         async with self.dispatcher.open(request, self.outcome, headers) as events:
             if request.stream:
                 await self._start(STREAM_HEADERS | self._headers())
-                async for event in events:
-                    self._note(event)
-                    if event.is_usage_only and not request.include_usage:
-                        continue  # we asked for it, the client did not
-                    await self._send(encode_event(presenter.present(event)))
-            else:
-                event = await anext(events)
+            async for event in events:
                 self._note(event)
+                if not request.stream:
+                    whole = event
+                elif not event.is_usage_only or request.include_usage:  # we asked, always
+                    await self._send(encode_event(presenter.present(event)))
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
         self.outcome.ended = Ended.FINISHED
@@ -107,7 +114,7 @@ class Exchange:
             await self._send(encode_event(DONE), more=False)
         else:
             await self._respond(
-                Response(presenter.present(event), 200, self._headers(), "application/json")
+                Response(presenter.present(whole), 200, self._headers(), "application/json")
             )
 
     async def _fail(self, error: GatewayError) -> None:
@@ -135,9 +142,11 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
     def _headers(self) -> dict[str, str]:
-        assert self.outcome.request is not None, "only an answer has these headers"
+        answering = self.outcome.answering
+        assert answering, "only an answer has these headers"
+        assert self.outcome.request, "and only a request has an answer"
         return {
-            "x-gateway-endpoint": self.outcome.attempts[-1].endpoint,
+            "x-gateway-endpoint": answering.endpoint,
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
             **decision_headers(self.outcome, Headers(scope=self.scope)),

@@ -10,14 +10,18 @@ silent is its provider's.)
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from socket import socket
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import InvalidRequest
+from gateway.front.drain import Drain
 from gateway.wire.openai import encode_json
 
 
@@ -137,12 +141,50 @@ class Deadline:
             self._timer = None
 
 
+class DrainingServer(uvicorn.Server):
+    """Goes down in steps: not ready, for `notice_s`; no new requests; no server.
+
+    A load balancer takes its time to hear that it should send nothing more, and until then it
+    sends. Ctrl-C is a person's, who has nobody to notify; a second signal cuts the notice short.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, notice_s: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._notice_s = notice_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._drain.noticed or sig != signal.SIGTERM or not self._notice_s:
+            self._drain.noticed = True
+            super().handle_exit(sig, frame)
+            return
+        self._drain.noticed = True
+        # From a handler of the interpreter's: the loop may sleep, and must be woken.
+        loop = self._loop
+        loop.call_soon_threadsafe(loop.call_later, self._notice_s, super().handle_exit, sig, frame)
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._drain.noticed = self._drain.refusing = True
+        await super().shutdown(sockets)
+
+
 def server(
-    app: ASGIApp, *, host: str, port: int, limits: ConnectionLimits, drain_s: float
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    limits: ConnectionLimits,
+    drain_s: float,
+    drain: Drain,
+    notice_s: float = 0.0,
 ) -> uvicorn.Server:
     """A server that lets running exchanges finish for `drain_s` seconds when it is told to stop."""
     protocol = type("Protocol", (GuardedProtocol,), {"limits": limits})
-    return uvicorn.Server(
+    return DrainingServer(
         uvicorn.Config(
             app,
             host=host,
@@ -156,5 +198,7 @@ def server(
             timeout_keep_alive=int(limits.keep_alive_s),
             timeout_graceful_shutdown=int(drain_s),
             backlog=2048,
-        )
+        ),
+        drain,
+        notice_s,
     )

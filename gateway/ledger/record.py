@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.domain import Attempt, BilledBy, Ended, Outcome
+from gateway.domain import Attempt, Ended, Outcome
 from gateway.telemetry.facts import reason
 
 MAX_BLOCKS = 512
@@ -137,10 +137,7 @@ def _tokens(outcome: Outcome) -> _Tokens:
 
 
 def _billed(outcome: Outcome, attempt: Attempt) -> Billed:
-    # An attempt that broke off or was left told nothing: its dollars are an estimate.
-    told = attempt.billed_by not in (None, BilledBy.ESTIMATE)
-    usage = attempt.billed or (outcome.usage if told and attempt is outcome.answering else None)
-    first = attempt.first_event
+    usage, first = attempt.billed, attempt.first_event
     return Billed(
         endpoint=attempt.endpoint,
         began_s=attempt.started - outcome.started,

@@ -4,212 +4,283 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import ClassVar
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from gateway.domain import Event, InferenceRequest, Json, ReplicaStats
+from gateway.domain import EndpointStats, Event, InferenceRequest, Json, Operation
 from gateway.errors import (
-    BodyTooLarge,
-    ContextLengthExceeded,
     GatewayError,
-    InvalidRequest,
     UpstreamBroken,
     UpstreamBusy,
+    UpstreamKeyRefused,
     UpstreamRefused,
-    UpstreamTimeout,
-    UpstreamUnreachable,
+    UpstreamUnpaid,
 )
-from gateway.providers.base import Continuation
-from gateway.wire.openai import encode_request, error_field, parse_event
-from gateway.wire.sse import DONE, EventDecoder, EventTooLarge
-
-MAX_BODY = 64 * 1024 * 1024
-"""Bytes of an answer that is not streamed, good or bad."""
-
+from gateway.providers.base import Continuation, Traits
+from gateway.providers.keys import Keys
+from gateway.providers.reading import Pace, Timeouts, next_chunk, read_body, translated
+from gateway.providers.refusals import Meanings, refusal
+from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
+from gateway.wire.error_body import Said, parse_error
+from gateway.wire.limits import parse_limits
+from gateway.wire.openai import ErrorInAnswer, encode_request, parse_event
+from gateway.wire.sse import DONE, EventDecoder
 
 LAST_BYTES_S = 0.05
 """How long to wait for the end of a body whose last event has come."""
 
+REFUSED_KEY_RESTS_S = 60.0
+BUSY_KEY_RESTS_S = 5.0
+"""Where the endpoint does not say for how long."""
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long an endpoint may keep us waiting, in seconds."""
-
-    connect: float = 5.0
-    first_event: float = 600.0  # the whole answer, when it is not streamed; the SDKs wait as long
-    between_events: float = 60.0
+MOST_REDIRECTS = 50
 
 
 @dataclass(frozen=True)
 class OpenAICompatible:
+    """A dialect is a subclass, mostly of constants; docs/providers.md has the reasons."""
+
     transport: httpx.AsyncBaseTransport
-    base_url: str  # up to and including /v1
+    base_url: str  # what stands before /chat/completions
     models: Mapping[str, str]  # the client's name -> the endpoint's
-    api_key: str | None = field(default=None, repr=False)
-    timeouts: Timeouts = Timeouts()
+    keys: Keys = field(default_factory=lambda: Keys((), time.monotonic))
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    secret: str = field(default="", repr=False)
+    extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hint_key: bytes = field(default=b"", repr=False)  # this endpoint's own
 
     # What a dialect may say differently.
 
-    @property
-    def continuation(self) -> Continuation | None:
-        return None
-
-    def headers(self, request_id: str) -> dict[str, str]:
-        headers = {"x-request-id": request_id}
-        if self.api_key is not None:
-            headers["authorization"] = f"Bearer {self.api_key}"
-        return headers
+    URL: ClassVar[str | None] = None  # None: the config has to say where it is
+    patience_s: ClassVar[float] = 600.0  # for the first event, unless the config says
+    traits: ClassVar[Traits] = Traits()
+    continuation: ClassVar[Continuation | None] = None
+    key_header: ClassVar[tuple[str, str]] = ("authorization", "Bearer ")  # and what precedes it
+    secret_header: ClassVar[str | None] = None  # None: it has no secret beside its key
+    defaults: ClassVar[Json] = {}  # body fields, unless the client has them
+    max_tokens_as: ClassVar[str | None] = None  # None: as the client calls it
+    reasoning_as: ClassVar[str] = "reasoning_content"  # in messages of the assistant's
+    session_fields: ClassVar[tuple[str, ...]] = ()  # body fields that keep a session in one place
+    session_headers: ClassVar[tuple[str, ...]] = ()
+    tenant_fields: ClassVar[tuple[str, ...]] = ()  # and those that keep tenants' caches apart
+    meanings: ClassVar[Meanings] = {}
+    too_long: ClassVar[tuple[int, ...]] = ()  # more statuses that may tell of a context
+    sees_other: ClassVar[bool] = False  # a 303 says where the answer will be
 
     def fields(self, request: InferenceRequest) -> Json:
         """Body fields of the gateway's own."""
-        return {}
+        session = self._hint(request.session_id)
+        tenant = self._hint(request.cache_salt)
+        return {
+            **(dict.fromkeys(self.session_fields, session) if session else {}),
+            **dict.fromkeys(self.tenant_fields, tenant),
+        }
 
-    async def stats(self) -> ReplicaStats | None:
+    def cached_in_headers(self, headers: httpx.Headers) -> int | None:
         return None
 
+    async def stats(self) -> EndpointStats | None:
+        return None
+
+    async def wake(self) -> None:
+        """Have a place that sleeps start, where it can be asked to. Raises UpstreamError."""
+
+    async def probe(self) -> None:
+        """Its list of models, which costs nothing; that it has none (404) is an answer too."""
+        status, _ = await self.page(f"{self.base_url}/models")
+        if status not in (200, 404, 405):
+            raise refusal(status, httpx.Headers(), Said(), self.meanings, self.too_long)
+
     # What all dialects share.
+
+    def rests_s(self) -> float:
+        return self.keys.rests_s()
 
     @asynccontextmanager
     async def open(
         self, request: InferenceRequest, request_id: str
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        deadline = asyncio.get_running_loop().time() + self.timeouts.first_event
+        pace = Pace(self.timeouts, asyncio.get_running_loop().time)
+        body = self._body(request)
         with translated():
-            async with asyncio.timeout_at(deadline):
-                response = await self.transport.handle_async_request(
-                    self._upstream(request, request_id)
-                )
+            response = await self._answered(request, request_id, body, pace)
             try:
-                if response.status_code != 200:
-                    async with asyncio.timeout_at(deadline):
-                        body = await read_body(response)
-                    raise refusal(response.status_code, response.headers, body)
                 read = self._stream if request.stream else self._whole
-                async with aclosing(read(response, deadline)) as events:
+                async with aclosing(read(request, response, pace)) as events:
                     yield events
             finally:
                 await response.aclose()
 
-    def _upstream(self, request: InferenceRequest, request_id: str) -> httpx.Request:
-        return httpx.Request(
-            "POST",
-            f"{self.base_url}/{request.operation}",
-            headers={
-                "content-type": "application/json",
-                "accept": "text/event-stream" if request.stream else "application/json",
-                "accept-encoding": "identity",
-                **self.headers(request_id),
-                **(request.trace_headers or {}),
-            },
-            content=encode_request(self.models[request.model], request, self.fields(request)),
-            extensions={"timeout": {"connect": self.timeouts.connect}},
+    async def _answered(
+        self, request: InferenceRequest, request_id: str, body: bytes, pace: Pace
+    ) -> httpx.Response:
+        """An answer with status 200. A key that was refused gives way to the next."""
+        refused: GatewayError | None = None
+        waits: list[float] = []
+        for key in self.keys.in_turn():
+            async with asyncio.timeout_at(pace.deadline):
+                response = await self._send(request, request_id, key, body)
+                if response.status_code == 200:
+                    self._heed_limits(key, response.headers)
+                    return response
+                try:
+                    said = parse_error(await read_body(response))
+                    refused = self._refusal(response.status_code, response, said)
+                finally:
+                    await response.aclose()
+            if not isinstance(refused, UpstreamBusy | UpstreamKeyRefused | UpstreamUnpaid):
+                break
+            self.keys.rest(key, _rest_s(refused))
+            if refused.retry_after_s is not None:
+                waits.append(refused.retry_after_s)
+                refused.retry_after_s = min(waits)  # one free key is enough
+        assert refused is not None, "there always is a key to try, if only no key"
+        raise refused
+
+    def _refusal(self, status: int, response: httpx.Response, said: Said) -> GatewayError:
+        return refusal(status, response.headers, said, self.meanings, self.too_long)
+
+    async def _send(
+        self, request: InferenceRequest, request_id: str, key: str | None, body: bytes
+    ) -> httpx.Response:
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if request.stream else "application/json",
+            **self._headers(key),
+            "x-request-id": request_id,
+            **(request.trace_headers or {}),
+        }
+        if session := self._hint(request.session_id):
+            headers |= dict.fromkeys(self.session_headers, session)
+        url = f"{self.base_url}/{request.operation}"
+        response = await self._exchange("POST", url, headers, body)
+        del headers["content-type"]
+        for _ in range(MOST_REDIRECTS):
+            if response.status_code != 303 or not self.sees_other:
+                break
+            await response.aclose()
+            url = self._seen_other(url, response.headers.get("location", ""))
+            response = await self._exchange("GET", url, headers)
+        return response
+
+    def _seen_other(self, url: str, location: str) -> str:
+        """A key goes to no other host, and over no plainer connection."""
+        there = urljoin(url, location)
+        if urlsplit(there)[:2] != urlsplit(self.base_url)[:2] or not location:
+            raise UpstreamRefused("the endpoint sent us elsewhere for its answer")
+        return there
+
+    async def page(self, url: str, method: str = "GET") -> tuple[int, bytes]:
+        """Status and body of a page that is about the endpoint, and no request's answer."""
+        headers = self._headers(next(self.keys.in_turn()))
+        with translated():
+            async with asyncio.timeout(self.timeouts.connect):
+                response = await self._exchange(method, url, headers)
+                try:
+                    return response.status_code, await read_body(response)
+                finally:
+                    await response.aclose()
+
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> httpx.Response:
+        return await self.transport.handle_async_request(
+            httpx.Request(
+                method,
+                url,
+                headers={"accept-encoding": "identity", **headers},
+                content=body,
+                extensions={"timeout": {"connect": self.timeouts.connect}},
+            )
         )
 
-    async def _whole(self, response: httpx.Response, deadline: float) -> AsyncGenerator[Event]:
-        async with asyncio.timeout_at(deadline):
-            body = await read_body(response)
-        yield parse_event(body)
+    def _headers(self, key: str | None) -> dict[str, str]:
+        headers = {name.lower(): value for name, value in self.extra_headers.items()}
+        name, before = self.key_header
+        if key is not None:
+            headers[name] = before + key
+        if self.secret_header is not None and self.secret:
+            headers[self.secret_header] = self.secret
+        return headers
 
-    async def _stream(self, response: httpx.Response, deadline: float) -> AsyncGenerator[Event]:
+    def _hint(self, name: str | None) -> str | None:
+        """The name as this endpoint alone knows it: two that compare notes learn nothing."""
+        if name is None:
+            return None
+        return blake2b(name.encode(), key=self.hint_key, digest_size=16).hexdigest()
+
+    def _heed_limits(self, key: str | None, headers: httpx.Headers) -> None:
+        """Rest before the refusal that would come next."""
+        limits = parse_limits(headers, time.time())
+        if limits.used_up:
+            self.keys.rest(key, BUSY_KEY_RESTS_S if limits.reset_s is None else limits.reset_s)
+
+    def _body(self, request: InferenceRequest) -> bytes:
+        fields: Json = request.forwarded
+        if request.delivered is not None and self.continuation is Continuation.TEXT:
+            fields = continued_from_text(request, request.delivered)
+        if self.max_tokens_as is not None and request.operation is Operation.CHAT:
+            fields = with_max_tokens_as(self.max_tokens_as, fields)
+        if self.reasoning_as != "reasoning_content":
+            fields = with_reasoning_as(self.reasoning_as, fields)
+        adapted = replace(request, forwarded={**self.defaults, **fields})
+        return encode_request(self.models[request.model], adapted, self.fields(request))
+
+    async def _whole(
+        self, request: InferenceRequest, response: httpx.Response, pace: Pace
+    ) -> AsyncGenerator[Event]:
+        async with asyncio.timeout_at(pace.deadline):
+            body = await read_body(response)
+        yield self._event(body, response, started=False)
+
+    async def _stream(
+        self, request: InferenceRequest, response: httpx.Response, pace: Pace
+    ) -> AsyncGenerator[Event]:
         """A stream is whole when it says [DONE], or at least why it finished.
 
         A connection that closes tidily before that would look like a short answer to the SDKs.
         """
-        loop = asyncio.get_running_loop()
         decoder = EventDecoder()
-        chunks = _chunks(response)
+        chunks = aiter(_stream_of(response))
         started = finished = False
-        while (chunk := await _next_unless(chunks, deadline, finished)) is not None:
+        while (chunk := await pace.next_unless(chunks, finished)) is not None:
             for data in decoder.feed(chunk):
                 if data == DONE:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
-                        await _next(chunks, loop.time() + LAST_BYTES_S)
+                        await next_chunk(chunks, pace.now() + LAST_BYTES_S)
                     return
-                event = parse_event(data)
+                event = self._event(data, response, started)
                 finished = finished or event.finishes
                 started = True
+                pace.event()
+                if not (request.include_usage or event.is_usage_only):
+                    event.payload.pop("usage", None)
                 yield event
-            if started:
-                deadline = loop.time() + self.timeouts.between_events
         if not finished:
             raise UpstreamBroken("the endpoint stopped in the middle of its answer")
 
-
-async def _next_unless(
-    chunks: AsyncIterator[bytes], deadline: float, finished: bool
-) -> bytes | None:
-    """The next bytes, or None at the end. Once it is `finished`, a cut is an end like any other."""
-    try:
-        return await _next(chunks, deadline)
-    except httpx.TransportError:
-        if finished:
-            return None
-        raise
+    def _event(self, raw: bytes, response: httpx.Response, started: bool) -> Event:
+        try:
+            return parse_event(raw, self.cached_in_headers(response.headers))
+        except ErrorInAnswer as exc:
+            if started or exc.said.status is None:
+                raise UpstreamBroken("the endpoint reported an error in its answer") from None
+            raise self._refusal(exc.said.status, response, exc.said) from None
 
 
-async def _next(chunks: AsyncIterator[bytes], deadline: float) -> bytes | None:
-    async with asyncio.timeout_at(deadline):
-        return await anext(chunks, None)
-
-
-async def read_body(response: httpx.Response) -> bytes:
-    """The whole body. Raises UpstreamBroken when it is larger than MAX_BODY."""
-    body = bytearray()
-    async for chunk in _chunks(response):
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise UpstreamBroken(f"the endpoint's answer is larger than {MAX_BODY} bytes")
-    return bytes(body)
-
-
-def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
     assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
-    return aiter(response.stream)
+    return response.stream
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """The client library's errors as ours; without its text, which names addresses."""
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-        raise UpstreamUnreachable("the endpoint cannot be reached") from exc
-    except (httpx.TimeoutException, TimeoutError) as exc:
-        raise UpstreamTimeout("the endpoint took too long") from exc
-    except (httpx.TransportError, EventTooLarge) as exc:
-        raise UpstreamBroken("the connection to the endpoint broke") from exc
-
-
-def refusal(status: int, headers: httpx.Headers, body: bytes) -> GatewayError:
-    """What an answer that is no 200 means to us.
-
-    The caller's own mistakes go back to the caller with the endpoint's words. Everything else is
-    between us and the endpoint: keys, models and capacity are not the caller's to mend, and the
-    endpoint's words could tell of ours.
-    """
-    message = error_field(body, "message") or "the endpoint refused the request"
-    param = error_field(body, "param")
-    if error_field(body, "code") == ContextLengthExceeded.code:
-        return ContextLengthExceeded(message, param=param)
-    if status in (400, 422):
-        return InvalidRequest(message, param=param)
-    if status == 413:
-        return BodyTooLarge(message)
-    if status == 429:
-        return UpstreamBusy("the endpoint is at its limit", retry_after_s=_retry_after(headers))
-    return UpstreamRefused(f"the endpoint answered with status {status}")
-
-
-def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds, from either form of the header (RFC 9110 §10.2.3)."""
-    text = headers.get("retry-after", "")
-    with suppress(ValueError):
-        return max(0.0, float(text))
-    with suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    return None
+def _rest_s(refused: GatewayError) -> float:
+    if isinstance(refused, UpstreamBusy):
+        return BUSY_KEY_RESTS_S if refused.retry_after_s is None else refused.retry_after_s
+    return REFUSED_KEY_RESTS_S

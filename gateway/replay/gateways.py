@@ -8,14 +8,16 @@ order in which the dispatcher does.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from typing import NoReturn
 
 from gateway.domain import (
     Attempt,
     Ended,
+    EndpointStats,
     InferenceRequest,
     Operation,
     Outcome,
@@ -27,6 +29,7 @@ from gateway.domain import (
 from gateway.fleet.endpoint import Endpoint, Lease
 from gateway.fleet.fleet import Clock, Fleet
 from gateway.fleet.placement import Match, PlacementIndex
+from gateway.replay.server import Server
 from gateway.replay.trace import TraceRequest
 from routing_policies.base import Candidate, Context, Ranked
 from routing_policies.policy import Policy
@@ -46,11 +49,13 @@ class Setup:
     """How many gateways share the endpoints, and what each knows of the others.
 
     `counters`: "own" (nothing of the others), "exact", or the seconds between two looks at them.
+    `stats_s`: the seconds between two looks at what the engines tell of themselves.
     """
 
     count: int = 1
     counters: float | str = "exact"
     shared_index: bool = True
+    stats_s: float = 0.2
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -58,7 +63,7 @@ class Setup:
         if isinstance(self.counters, str):
             if self.counters not in ("own", "exact"):
                 raise ValueError("counters are own, exact, or a number of seconds")
-        elif not self.counters > 0:
+        elif not min(self.counters, self.stats_s) > 0:
             raise ValueError("the time between two looks must be above 0")
 
     @property
@@ -79,6 +84,12 @@ class Unconnected:
     async def stats(self) -> None:
         return None
 
+    def rests_s(self) -> float:
+        return 0.0
+
+    async def probe(self) -> None:
+        return None
+
 
 @dataclass(eq=False, slots=True)
 class Exchange:
@@ -88,14 +99,16 @@ class Exchange:
     outcome: Outcome
     lease: Lease
     held: ExitStack
+    steps: int = 0  # of the server, by its first token
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """What of one endpoint is in use by somebody."""
 
-    in_flight: int
-    queued_tokens: int
+    in_flight: int = 0
+    queued_tokens: int = 0
+    active_tokens: int = 0
 
 
 @dataclass(eq=False)
@@ -106,6 +119,7 @@ class Gateway:
     random: random.Random
     # Endpoint -> what the other gateways had there when this one last looked.
     others: Mapping[str, Load] = field(default_factory=dict)
+    _answering: Counter[str] = field(default_factory=Counter)  # exchanges past their first token
 
     def open(self, request: InferenceRequest) -> Exchange:
         """Choose an endpoint and lease it. Raises NobodyLeft."""
@@ -122,15 +136,29 @@ class Gateway:
         outcome = Outcome("", NOBODY, attempt.started, request=request, attempts=[attempt])
         self.fleet.sent(request, endpoint.name)
         held = ExitStack()
-        lease = held.enter_context(endpoint.lease(choice.estimate.uncached_tokens))
+        estimate = choice.estimate
+        leasing = endpoint.lease(estimate.uncached_tokens, self.clock(), estimate.cached_tokens)
+        lease = held.enter_context(leasing)
         return Exchange(attempt, outcome, lease, held)
 
-    def first_event(self, exchange: Exchange) -> None:
-        exchange.attempt.first_event = self.clock()
-        exchange.lease.first_event()
+    def first_event(self, exchange: Exchange, steps: int) -> None:
+        exchange.attempt.first_event = now = self.clock()
+        exchange.lease.first_event(now)
+        exchange.lease.answered(1)
+        exchange.steps = steps
+        self._answering[exchange.attempt.endpoint] += 1
 
-    def finished(self, exchange: Exchange, usage: Usage, report: ReplicaReport | None) -> None:
+    def stepped(self, name: str, steps: int) -> None:
+        """Every answer under way at a server grew by so many tokens."""
+        self.fleet.endpoints[name].active_tokens += steps * self._answering[name]
+
+    def finished(
+        self, exchange: Exchange, steps: int, usage: Usage, report: ReplicaReport | None
+    ) -> None:
         exchange.attempt.last_event = self.clock()
+        name = exchange.attempt.endpoint
+        exchange.lease.active_tokens += steps - exchange.steps  # `stepped` has told the endpoint
+        self._answering[name] -= 1
         exchange.held.close()
         outcome = exchange.outcome
         outcome.usage, outcome.report = usage, report
@@ -139,8 +167,8 @@ class Gateway:
 
     def load(self) -> Mapping[str, Load]:
         return {
-            name: Load(endpoint.in_flight, endpoint.queued_tokens)
-            for name, endpoint in self.fleet.endpoints.items()
+            name: Load(e.in_flight, e.queued_tokens, e.active_tokens)
+            for name, e in self.fleet.endpoints.items()
         }
 
     def _attempt(self, choice: Ranked, match: Match) -> Attempt:
@@ -165,10 +193,10 @@ class Gateway:
 
 
 def _added(candidate: Candidate, others: Load) -> Candidate:
-    return replace(
-        candidate,
+    return candidate._replace(
         in_flight=candidate.in_flight + others.in_flight,
         queued_tokens=candidate.queued_tokens + others.queued_tokens,
+        active_tokens=candidate.active_tokens + others.active_tokens,
     )
 
 
@@ -177,12 +205,22 @@ def look_around(gateways: Sequence[Gateway]) -> None:
     loads = [gateway.load() for gateway in gateways]
     for own, gateway in zip(loads, gateways, strict=True):
         gateway.others = {
-            name: Load(
-                sum(load[name].in_flight for load in loads) - own[name].in_flight,
-                sum(load[name].queued_tokens for load in loads) - own[name].queued_tokens,
-            )
-            for name in own
+            name: _sum(load[name] for load in loads if load is not own) for name in own
         }
+
+
+def _sum(loads: Iterable[Load]) -> Load:
+    return Load(*map(sum, zip(*map(astuple, loads), strict=True)))
+
+
+def look_inside(gateways: Sequence[Gateway], servers: Mapping[str, Server]) -> None:
+    """Ask every server that tells of itself, as `fleet/watch.py` does."""
+    for name, server in servers.items():
+        waiting, kv_usage = server.stats()
+        told = EndpointStats(waiting=waiting, kv_usage=kv_usage)
+        for gateway in gateways:
+            endpoint = gateway.fleet.endpoints[name]
+            endpoint.told(told, endpoint.load, gateway.clock())
 
 
 def inference_request(request: TraceRequest, block_size: int) -> InferenceRequest:
@@ -203,6 +241,7 @@ def inference_request(request: TraceRequest, block_size: int) -> InferenceReques
         prompt_size=request.prompt_tokens * TOKEN_BYTES,
         prefix=prefix,
         cache_salt="",
+        tenant=request.tenant,
     )
 
 

@@ -9,6 +9,7 @@ from gateway.replay.gateways import MODEL, Unconnected
 from gateway.replay.hosted import Hosted, HostedSpec
 from gateway.replay.replica import Replica, ReplicaSpec
 from gateway.replay.server import Server
+from gateway.tariffs import Tariff
 from routing_policies.base import Price
 
 
@@ -41,7 +42,7 @@ class Machines:
                 for name in self._replica_names()
             ),
             *(
-                Endpoint(name, models, provider=provider, prices={MODEL: _price(spec)})
+                Endpoint(name, models, provider=provider, tariffs={MODEL: Tariff(_price(spec))})
                 for name, spec in self.hosted.items()
             ),
         ]

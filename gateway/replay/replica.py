@@ -61,6 +61,7 @@ class Chunk:
 class Replica:
     def __init__(self, spec: ReplicaSpec, block_size: int) -> None:
         self.due: float | None = None
+        self.steps = 0
         self.cache = BlockCache(spec.cache_tokens // block_size)
         self._spec = spec
         self._block_size = block_size
@@ -69,7 +70,6 @@ class Replica:
         self._prefilling: Running | None = None  # the one that the last step left unfinished
         self._decoding: list[tuple[int, int, Running]] = []  # heap: (last step, job, …)
         self._kv_tokens = 0  # of those
-        self._step = 0
         # What runs until `due`: so many equal steps, the first of them with these chunks.
         self._started = 0.0
         self._steps = 0
@@ -93,10 +93,10 @@ class Replica:
             self.due = self._started + self._run_s(self._steps)
 
     def advance(self, now: float) -> Sequence[Progress]:
-        self._step += self._steps
+        self.steps += self._steps
         self._kv_tokens += len(self._decoding) * self._steps
         told = [p for chunk in self._chunks if (p := self._computed(chunk))]
-        while self._decoding and self._decoding[0][0] <= self._step:
+        while self._decoding and self._decoding[0][0] <= self.steps:
             _, _, sequence = heappop(self._decoding)
             request = sequence.job.request
             self._kv_tokens -= request.prompt_tokens + request.output_tokens - 1
@@ -104,6 +104,9 @@ class Replica:
             told.append(Progress(sequence.job, finished=True))
         self._begin(now)
         return told
+
+    def stats(self) -> tuple[int, float]:
+        return len(self._waiting), self.cache.in_use / self.cache.capacity
 
     def report(self, now: float) -> ReplicaReport:
         evicted = self.cache.evicted_touched
@@ -121,7 +124,7 @@ class Replica:
             return None
         self.cache.computed(request.blocks)
         self._kv_tokens += request.prompt_tokens
-        last = self._step + request.output_tokens - 1
+        last = self.steps + request.output_tokens - 1
         heappush(self._decoding, (last, sequence.job.number, sequence))
         return Progress(sequence.job, finished=False)
 
@@ -132,7 +135,7 @@ class Replica:
         if self._chunks:
             self._steps = 1
         elif self._decoding:
-            self._steps = self._decoding[0][0] - self._step
+            self._steps = self._decoding[0][0] - self.steps
         else:
             self._steps = 0
         self.due = now + self._run_s(self._steps) if self._steps else None

@@ -32,12 +32,21 @@ class Server(Protocol):
         """When it has something to tell; None while it is idle."""
         ...
 
+    @property
+    def steps(self) -> int:
+        """So many tokens would an answer have got that has been under way all the time."""
+        ...
+
     def submit(self, job: Job, now: float) -> None:
         """Take a request. May change `due`."""
         ...
 
     def advance(self, now: float) -> Sequence[Progress]:
         """What happened at the time `now`, which is `due`. Sets the next `due`."""
+        ...
+
+    def stats(self) -> tuple[int | None, float | None]:
+        """Requests not begun yet, and the share of its KV in use; None: it tells nothing."""
         ...
 
     def report(self, now: float) -> ReplicaReport | None:

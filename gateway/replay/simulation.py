@@ -15,6 +15,7 @@ from gateway.replay.gateways import (
     Setup,
     inference_request,
     look_around,
+    look_inside,
     make_gateways,
 )
 from gateway.replay.machines import Machines
@@ -63,6 +64,8 @@ class Simulation:
         self._trace = trace
         self._poll_s = gateways.poll_s
         self._next_poll = 0.0
+        self._stats_s = gateways.stats_s
+        self._next_stats = 0.0
         self._due: list[tuple[float, str]] = []  # heap of servers; an entry may be out of date
         self._open: dict[int, tuple[Gateway, Exchange]] = {}  # by the request's place in the trace
         self._answers: dict[int, Answer] = {}
@@ -95,19 +98,23 @@ class Simulation:
             if server.due != due:
                 continue  # a request that came in between changed its plan
             self._move(due)
-            for progress in server.advance(due):
+            before = server.steps
+            told = server.advance(due)
+            for gateway in self.gateways:
+                gateway.stepped(name, server.steps - before)
+            for progress in told:
                 if progress.finished:
                     self._finish(progress.job, server)
                 else:
                     gateway, exchange = self._open[progress.job.number]
-                    gateway.first_event(exchange)
+                    gateway.first_event(exchange, server.steps)
             self._schedule(name)
 
     def _finish(self, job: Job, server: Server) -> None:
         gateway, exchange = self._open.pop(job.number)
         request, attempt = job.request, exchange.attempt
         usage = Usage(request.prompt_tokens, request.output_tokens, job.cached_tokens)
-        gateway.finished(exchange, usage, server.report(self.now))
+        gateway.finished(exchange, server.steps, usage, server.report(self.now))
         assert attempt.first_event is not None, "an answer ended before it began"
         self._answers[job.number] = Answer(
             request,
@@ -125,8 +132,11 @@ class Simulation:
 
     def _move(self, now: float) -> None:
         """Turn the clock. Nothing has happened since the last event, so a look at the other
-        gateways that was due in between sees what it would have seen then."""
+        gateways or at the engines that was due in between sees what it would have seen then."""
         if self._poll_s is not None and now >= self._next_poll:
             look_around(self.gateways)
             self._next_poll = now - now % self._poll_s + self._poll_s
+        if now >= self._next_stats:
+            look_inside(self.gateways, self.servers)
+            self._next_stats = now - now % self._stats_s + self._stats_s
         self.now = now

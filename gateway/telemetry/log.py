@@ -41,10 +41,25 @@ def _facts(outcome: Outcome) -> dict[str, object]:
         "first_s": None if first is None else round(first, 3),
         "total_s": round(outcome.total_s, 3),
         "status": outcome.status,
+        **_beside(outcome.answering),
         "error": outcome.error,
         "fault": outcome.fault,
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _beside(attempt: Attempt | None) -> dict[str, float | None]:
+    """What happened, beside what the decision had expected."""
+    if attempt is None:
+        return {}
+    return {
+        "ttft_s": attempt.ttft_s,
+        "expected_ttft_s": attempt.expected_ttft_s,
+        "usd": attempt.billed_usd if attempt.billed_by else None,
+        "expected_usd": attempt.expected_cost_usd,
+        "cached": attempt.cached_tokens,
+        "expected_cached": attempt.expected_cached_tokens,
+    }
 
 
 def _tried(attempt: Attempt) -> str:
@@ -66,10 +81,18 @@ def _line(facts: dict[str, object]) -> str:
         f"{facts['request_id']} {facts['ended']} tenant={facts['tenant']}"
         f" model={facts.get('model', '-')} tried={','.join(tried) or '-'} tokens={tokens}"
         f" first_s={'-' if first is None else f'{first:.3f}'} total_s={facts['total_s']:.3f}"
-        + (f" cost_usd={facts['cost_usd']:.6f}" if "cost_usd" in facts else "")
+        + "".join(_pair(facts, name) for name in ("ttft_s", "usd", "cached"))
         + (f" error={facts['error']}" if "error" in facts else "")
         + (f" trace={facts['trace_id']}" if "trace_id" in facts else "")
     )
+
+
+def _pair(facts: dict[str, object], name: str) -> str:
+    """What happened, and after a slash what was expected."""
+    expected, happened = facts.get(f"expected_{name}"), facts.get(name)
+    if expected is None:
+        return ""
+    return f" {name}={'-' if happened is None else f'{happened:.4g}'}/{expected:.4g}"
 
 
 class JsonLines(logging.Formatter):

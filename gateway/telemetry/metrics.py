@@ -79,8 +79,9 @@ class Metrics:
         model = outcome.request.model if outcome.attempts and outcome.request else "-"
         operation = OPERATIONS[outcome.operation] if outcome.operation else "-"
         self._exchange(outcome, operation, model)
-        for index, attempt in enumerate(outcome.attempts):
-            self._why(outcome, index, attempt)
+        begun = sorted(outcome.attempts, key=lambda attempt: attempt.number)
+        for before, attempt in zip([None, *begun], begun, strict=False):
+            self._why(outcome, before, attempt)
             self._attempt(outcome, attempt, operation, model)
         if outcome.decided is not None and outcome.policy is not None:
             self._count("decisions", outcome.policy, reason(outcome.considered))
@@ -90,15 +91,16 @@ class Metrics:
         if outcome.ended is Ended.FAILED and not outcome.attempts:
             self._count("shed", outcome.error or "server_error")
 
-    def _why(self, outcome: Outcome, index: int, attempt: Attempt) -> None:
+    def _why(self, outcome: Outcome, before: Attempt | None, attempt: Attempt) -> None:
         """There was another attempt before this one: for one of three reasons."""
         name, error = attempt.endpoint, attempt.error or ""
         if attempt.resumed:
             self._count("resumes", name, error)
         elif attempt.hedge:
-            self._count("hedges", name, "yes" if attempt is outcome.answering else "no")
-        elif index:
-            self._count("fallbacks", name, outcome.attempts[index - 1].error or "")
+            won = attempt is outcome.answering and attempt.first_event is not None
+            self._count("hedges", name, "yes" if won else "no")
+        elif before is not None:
+            self._count("fallbacks", name, before.error or "")
 
     def _exchange(self, outcome: Outcome, operation: str, model: str) -> None:
         self._count("exchanges", model, str(outcome.ended), outcome.fault or "")

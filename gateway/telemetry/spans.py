@@ -95,8 +95,7 @@ class SpanFactory:
         spans = [self._server(outcome, trace, to_wall)]
         if outcome.policy is not None and outcome.decided is not None:
             spans.append(self._route(outcome, trace, outcome.decided, to_wall))
-        for index, attempt in enumerate(outcome.attempts):
-            spans.append(self._attempt(outcome, trace, index, attempt, to_wall))
+        spans += (self._attempt(outcome, trace, attempt, to_wall) for attempt in outcome.attempts)
         return spans
 
     def _server(
@@ -182,7 +181,6 @@ class SpanFactory:
         self,
         outcome: Outcome,
         trace: TraceContext,
-        index: int,
         attempt: Attempt,
         to_wall: Callable[[float], int],
     ) -> ReadableSpan:
@@ -195,10 +193,9 @@ class SpanFactory:
             f"{names.EXPECTED}.cached_tokens": attempt.expected_cached_tokens,
             f"{names.EXPECTED}.cost_usd": attempt.expected_cost_usd,
         }
-        if index:
-            attributes[names.RESENDS] = index
-        told = outcome.usage if attempt is outcome.answering else None
-        attributes |= _tokens(attempt.billed or told)
+        if attempt.number:
+            attributes[names.RESENDS] = attempt.number
+        attributes |= _tokens(attempt.billed)
         for name, is_so in (
             (names.HEDGE, attempt.hedge),
             (names.RESUMED, attempt.resumed),
@@ -221,7 +218,7 @@ class SpanFactory:
         return self.span(
             " ".join(filter(None, (_operation(outcome), _model(outcome)))),
             SpanKind.CLIENT,
-            (trace.trace_id, trace.attempt_id(index), trace.span_id),
+            (trace.trace_id, trace.attempt_id(attempt.number), trace.span_id),
             (to_wall(attempt.started), to_wall(ended)),
             attributes,
             events=events,

@@ -25,7 +25,9 @@ class Owned(Enum):
 
 OWNED: Mapping[str, Owned] = {
     "cache_salt": Owned.OVERWRITTEN,
+    "prompt_cache_isolation_key": Owned.REFUSED,  # Fireworks' name of the same
     "session_id": Owned.OVERWRITTEN,
+    "prompt_cache_key": Owned.OVERWRITTEN,  # OpenAI's name of the same
     # Its class comes with the caller's key, not with the request.
     "priority": Owned.REFUSED,
     # A template from a caller runs on the engine's machine.

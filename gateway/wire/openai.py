@@ -9,17 +9,20 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.domain import (
+    EndpointStats,
     Event,
     InferenceRequest,
     Json,
     Operation,
     ReplicaReport,
-    ReplicaStats,
     Usage,
 )
 from gateway.errors import InvalidRequest, UpstreamBroken
+from gateway.wire.error_body import Said, error_said
 from gateway.wire.fields import OWNED, check_fields
+from gateway.wire.needs import count_images, needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
+from gateway.wire.shapes import tell_cached, to_openai
 from gateway.wire.strict_json import parse_object
 
 
@@ -37,8 +40,10 @@ class TenantKeys:
         return cls(tenant, _keyed(secret, b"prefix", name), _keyed(secret, b"salt", name))
 
 
-def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> InferenceRequest:
-    """A request from the client's bytes. Raises InvalidRequest."""
+def parse_request(
+    operation: Operation, raw: bytes, keys: TenantKeys, session: str | None = None
+) -> InferenceRequest:
+    """A request from the client's bytes; a header may name a session. Raises InvalidRequest."""
     body = parse_object(raw)
     required = ("model", "messages" if operation is Operation.CHAT else "prompt")
     for name in required:
@@ -54,7 +59,9 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         parts = chat_parts(model, body)
     else:
         parts = completion_parts(model, body)
-    session = body.get("session_id")
+    session = body.get("session_id") or session
+    hints = {**body, "session_id": session}
+    session = session or body.get("prompt_cache_key")
     return InferenceRequest(
         operation=operation,
         model=model,
@@ -68,8 +75,27 @@ def parse_request(operation: Operation, raw: bytes, keys: TenantKeys) -> Inferen
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
         tenant=keys.tenant,
+        prompt_tokens=_count_ids(body.get("prompt")) if operation is Operation.COMPLETION else None,
+        images=count_images(body),
+        hints=tuple(
+            _keyed(keys.salt, b"hint", canonical([name, hints[name]])).hex()
+            for name in HINTS
+            if hints.get(name)
+        ),
+        needs=needs(body),
+        service_tier=body.get("service_tier") if operation is Operation.CHAT else None,
     )
 
+
+def _count_ids(prompt: Any) -> int | None:
+    """How many a prompt of token ids has."""
+    if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
+        return len(prompt)
+    return None
+
+
+HINTS = ("session_id", "prompt_cache_key", "user")
+"""Fields by which callers say that requests belong together, the closest first."""
 
 MAX_MESSAGES = 10_000
 """More are no conversation, and each costs the event loop microseconds."""
@@ -113,8 +139,20 @@ def _max_tokens(operation: Operation, body: Json) -> int | None:
     return None
 
 
-def parse_event(raw: bytes) -> Event:
-    """One answer or one piece of a streamed one. Raises UpstreamBroken."""
+class ErrorInAnswer(Exception):
+    """What should have been an answer says that there will be none; what that means is the
+    dialect's to say."""
+
+    def __init__(self, said: Said) -> None:
+        super().__init__("an error in an answer")
+        self.said = said
+
+
+def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
+    """One answer or one piece of a streamed one. Raises UpstreamBroken or ErrorInAnswer.
+
+    `cached_tokens` are what was told beside it, for where it does not tell them itself.
+    """
     try:
         payload = json.loads(raw)
     except (ValueError, RecursionError):
@@ -122,13 +160,18 @@ def parse_event(raw: bytes) -> Event:
     if not isinstance(payload, dict):
         raise UpstreamBroken("the endpoint sent something that is not an answer")
     if payload.get("error") is not None:
-        raise UpstreamBroken("the endpoint reported an error in its answer")
-    usage = parse_usage(payload.get("usage"))
+        raise ErrorInAnswer(error_said(payload))
+    to_openai(payload)
+    if isinstance(payload.get("usage"), dict):
+        tell_cached(payload["usage"], cached_tokens)
+    usage = parse_usage(payload.get("usage"), payload.get("service_tier"))
     choices = payload.get("choices")
     if choices is None and usage is not None:
         choices = payload["choices"] = []  # some say so in the chunk that only has usage
     if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
         raise UpstreamBroken("the endpoint sent an answer without choices")
+    if any(choice.get("finish_reason") == "error" for choice in choices):
+        raise ErrorInAnswer(Said())
     return Event(
         payload=payload,
         usage=usage,
@@ -147,7 +190,7 @@ def _token_ids(choices: list[dict[str, Any]]) -> tuple[int, ...] | None:
     return None
 
 
-def parse_usage(usage: Any) -> Usage | None:
+def parse_usage(usage: Any, service_tier: Any = None) -> Usage | None:
     """Absent or odd means not told: a made-up zero would be worse than nothing."""
     if not isinstance(usage, dict):
         return None
@@ -156,7 +199,26 @@ def parse_usage(usage: Any) -> Usage | None:
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(prompt, completion, _count(cached))
+    return Usage(
+        prompt,
+        completion,
+        _count(cached),
+        cost_usd=_dollars(next((usage[name] for name in COSTS if name in usage), None)),
+        service_tier=service_tier if isinstance(service_tier, str) else None,
+    )
+
+
+COSTS = ("cost", "estimated_cost")
+"""Under which `usage` tells dollars: OpenRouter's name, DeepInfra's."""
+
+
+def _dollars(value: Any) -> float | None:
+    known = type(value) in (int, float) and 0 <= value <= MOST_DOLLARS
+    return float(value) if known else None
+
+
+MOST_DOLLARS = 1e6
+"""No answer costs more; neither NaN nor infinite."""
 
 
 def _count(value: Any) -> int | None:
@@ -175,7 +237,8 @@ def parse_report(report: Any) -> ReplicaReport | None:
     return None
 
 
-def parse_stats(raw: bytes) -> ReplicaStats | None:
+def parse_stats(raw: bytes) -> EndpointStats | None:
+    """Of a replica: docs/replica-protocol.md. None: it is no such thing."""
     try:
         stats = json.loads(raw)
     except (ValueError, RecursionError):
@@ -183,8 +246,20 @@ def parse_stats(raw: bytes) -> ReplicaStats | None:
     report = parse_report(stats)
     if report is None:
         return None
-    context_length = stats.get("context_length")
-    return ReplicaStats(report, context_length if isinstance(context_length, int) else None)
+    return EndpointStats(
+        running=report.running,
+        waiting=_count(stats.get("waiting")),
+        kv_usage=_kv_usage(stats.get("blocks")),
+        context_length=_count(stats.get("context_length")) or None,
+        report=report,
+    )
+
+
+def _kv_usage(blocks: Any) -> float | None:
+    match blocks:
+        case {"total": int(total), "owned": int(owned)} if 0 <= owned <= total > 0:
+            return owned / total
+    return None
 
 
 @dataclass(slots=True)
@@ -221,19 +296,6 @@ def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:
     if request.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return encode_json(body)
-
-
-def error_field(raw: bytes, name: str) -> str | None:
-    """A field of an endpoint's error body: OpenAI's shape, a flat one, or a bare string."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    error = body.get("error", body) if isinstance(body, dict) else None
-    if isinstance(error, str) and name == "message":
-        return error
-    value = error.get(name) if isinstance(error, dict) else None
-    return value if isinstance(value, str) else None
 
 
 def _keyed(key: bytes, purpose: bytes, value: bytes) -> bytes:

@@ -15,11 +15,12 @@ class EventTooLarge(ValueError):
 class EventDecoder:
     """Takes the stream as it arrives, in any pieces, and gives each event's data once.
 
-    Comments (keep-alives) and events without data are swallowed: an empty one would crash both
-    OpenAI SDKs. Event names and ids are not kept: no OpenAI-compatible endpoint puts meaning there.
+    Keep-alives (comments, and events called ping) and events without data are swallowed: an empty
+    one would crash both OpenAI SDKs. Other names and ids are not kept: what an event called error
+    holds is no answer by itself.
     """
 
-    __slots__ = ("_after_cr", "_at_start", "_data", "_pending", "_size")
+    __slots__ = ("_after_cr", "_at_start", "_data", "_pending", "_ping", "_size")
 
     def __init__(self) -> None:
         self._at_start = True
@@ -27,6 +28,7 @@ class EventDecoder:
         self._pending = b""  # the line that has not ended yet
         self._data: list[bytes] = []  # data lines of the event that has not ended yet
         self._size = 0  # bytes of those, with their line ends
+        self._ping = False  # the event that has not ended yet is called so
 
     def feed(self, received: bytes) -> list[bytes]:
         """The data of every event that ends with these bytes. Raises EventTooLarge."""
@@ -35,12 +37,14 @@ class EventDecoder:
             self._check_size(line)
             if not line:
                 data = b"\n".join(self._data)
-                if data.strip():
+                if data.strip() and not self._ping:
                     events.append(data)
-                self._data, self._size = [], 0
+                self._data, self._size, self._ping = [], 0, False
             elif line == b"data" or line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
                 self._size += len(self._data[-1]) + 1
+            elif line.startswith(b"event:"):
+                self._ping = line[6:].removeprefix(b" ") == b"ping"
         self._check_size(self._pending)
         return events
 

@@ -5,9 +5,9 @@ The scorers and weights of llm-d's inference scheduler (`prefix-cache-scorer` 3,
 
     prefix · m/B  +  queue · (max − q)/(max − min)  +  kv_cache · (1 − KV utilisation)
 
-m/B is the matched share of the prompt. Two of its inputs are metrics of vLLM that a candidate does
-not carry: requests in flight stand for those waiting, and over `kv_cache_requests`, so many as
-would fill the cache, for the KV in use.
+m/B is the matched share of the prompt, q the requests that an engine has not begun. That and the KV
+utilisation are what engines last told of themselves, as llm-d reads them from vLLM's metrics; who
+tells nothing counts as idle.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ class PeerLlmd:
     prefix_cache_scorer: float = 3.0
     queue_scorer: float = 2.0
     kv_cache_utilization_scorer: float = 2.0
-    kv_cache_requests: float = 80.0
 
     def pick(self, ranked: Sequence[Ranked], context: Context) -> Sequence[Ranked]:
         if not ranked:
             return ()
-        queues = [r.candidate.in_flight for r in ranked]
+        queues = [r.candidate.waiting or 0 for r in ranked]
         low, high = min(queues), max(queues)
         # Equals keep their order; to begin at a random place is its random choice among the best.
         turn = int(context.draw * len(ranked))
@@ -38,10 +37,9 @@ class PeerLlmd:
     def _score(self, ranked: Ranked, low: int, high: int) -> float:
         candidate, estimate = ranked.candidate, ranked.estimate
         prompt_tokens = estimate.cached_tokens + estimate.uncached_tokens
-        queue = (high - candidate.in_flight) / (high - low) if high > low else 1.0
-        in_use = min(1.0, candidate.in_flight / self.kv_cache_requests)
+        queue = (high - (candidate.waiting or 0)) / (high - low) if high > low else 1.0
         return (
             self.prefix_cache_scorer * estimate.cached_tokens / prompt_tokens
             + self.queue_scorer * queue
-            + self.kv_cache_utilization_scorer * (1 - in_use)
+            + self.kv_cache_utilization_scorer * (1 - (candidate.kv_usage or 0.0))
         )

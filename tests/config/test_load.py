@@ -185,15 +185,43 @@ endpoints:
         ),
         (
             endpoint("dialect: cohere"),
-            "config.yaml:2: endpoints.e: dialect must be one of: openai, replica",
+            "config.yaml:2: endpoints.e: there is no such dialect; known: baseten, ",
         ),
         (
             endpoint("dialect: replica"),
             "config.yaml:2: endpoints.e: a replica needs its secret",
         ),
         (
+            endpoint("dialect: modal_server\n    secret: s\n    api_keys: [a, b]"),
+            "config.yaml:2: endpoints.e: a secret goes with one api_key",
+        ),
+        (
+            endpoint('headers: {"x team": a}'),
+            "config.yaml:2: endpoints.e: 'x team' is no header to send along",
+        ),
+        (
+            endpoint("headers: {Host: a}"),
+            "config.yaml:2: endpoints.e: 'Host' is no header to send along",
+        ),
+        (
+            endpoint('headers: {x-team: "a\\nb"}'),
+            "config.yaml:2: endpoints.e: headers.x-team must be ASCII without white space",
+        ),
+        (
+            endpoint("timeouts: {slowest: -1}"),
+            "config.yaml:5: endpoints.e.timeouts: slowest is not negative",
+        ),
+        (
+            "endpoints:\n  e: {dialect: vllm, models: [m]}",
+            "config.yaml:2: endpoints.e: needs 'base_url': vllm has no place of its own",
+        ),
+        (
+            "endpoints:\n  e: {dialect: groq}",
+            "config.yaml:2: endpoints.e: needs 'models'",
+        ),
+        (
             endpoint("secret: something"),
-            "config.yaml:2: endpoints.e: only a replica has a secret; others have an api_key",
+            "config.yaml:2: endpoints.e: the dialect openai has no secret: it has an api_key",
         ),
         (
             endpoint("context_length: 0"),
@@ -276,6 +304,25 @@ def test_a_variable_that_is_not_set(tmp_path: Path, name: str) -> None:
     for secret in ("api_key: ${%s}", "dialect: replica\n    secret: ${%s}"):
         config, _ = read(endpoint(secret % name), tmp_path)
         assert config.endpoints["e"].missing == name
+
+
+def test_one_of_several_keys_is_enough(tmp_path: Path) -> None:
+    lines = 'api_key: ${MISSING}\n    api_keys: ["${TOKEN}", "${EMPTY}", "${TOKEN}"]'
+    made = read(endpoint(lines), tmp_path)[0].endpoints["e"]
+    assert made.missing is None
+    assert len(made.key_values) == 1
+    none = read(endpoint('api_keys: ["${MISSING}", "${EMPTY}"]'), tmp_path)[0].endpoints["e"]
+    assert none.missing == "MISSING"
+    assert "headers" not in str(none.missing)
+    header = read(endpoint('headers: {x-team: "${MISSING}"}'), tmp_path)[0].endpoints["e"]
+    assert header.missing == "MISSING"
+
+
+def test_a_dialect_with_a_place_of_its_own_needs_no_address(tmp_path: Path) -> None:
+    text = "endpoints: {e: {dialect: groq, models: [m], api_key: k}}"
+    assert read(text, tmp_path)[0].endpoints["e"].url == "https://api.groq.com/openai/v1"
+    text = "endpoints: {e: {dialect: groq, models: [m], base_url: 'http://here/v1/'}}"
+    assert read(text, tmp_path)[0].endpoints["e"].url == "http://here/v1"
 
 
 def test_an_endpoint_with_all_its_secrets_misses_none(tmp_path: Path) -> None:

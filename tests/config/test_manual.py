@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -72,8 +72,7 @@ def shown(given: Any, section: type[Any]) -> Iterator[tuple[str, str]]:
     for name, value in given.items():
         yield section.__name__, name
         for inner in sections(hints[name]):
-            items = [value] if hints[name] is inner else children(value)
-            for item in items:
+            for item in children(value, hints[name]):
                 yield from shown(item, inner)
 
 
@@ -85,5 +84,7 @@ def sections(hint: Any) -> Iterator[type[Any]]:
         yield from sections(part)
 
 
-def children(value: Any) -> list[Any]:
-    return list(value.values()) if isinstance(value, dict) else list(value)
+def children(value: Any, hint: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return list(value.values()) if get_origin(hint) is dict else [value]

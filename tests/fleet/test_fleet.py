@@ -81,7 +81,10 @@ def test_models_are_listed_once_in_the_configs_order() -> None:
     assert Fleet(endpoints, PlacementIndex(), ManualClock()).models() == ["m", "z", "a"]
 
 
-def test_it_is_ready_while_anyone_is_healthy(world: World) -> None:
+def test_it_is_ready_while_anyone_is_known_to_answer(world: World) -> None:
+    assert not world.fleet.ready(), "nobody has answered anything yet"
+    for endpoint in world.fleet.endpoints.values():
+        endpoint.reached = True
     for endpoint in world.fleet.endpoints.values():
         assert world.fleet.ready()
         endpoint.down("gone")
@@ -304,3 +307,44 @@ def test_the_ratio_of_tokens_to_bytes_is_learnt_for_each_model(world: World) -> 
 
 def test_no_prompt_is_less_than_a_token(world: World) -> None:
     assert world.fleet.snapshot(dataclasses.replace(LONG, prompt_size=1))[0].prompt_tokens == 1
+
+
+def slow_answers(world: World, endpoint: str, count: int = 20) -> None:
+    """As slow as a second for each."""
+    for number in range(count):
+        world.clock.advance(10)
+        outcome = world.begin(chat(f"{number}" * 400, stream=True), endpoint)
+        (attempt,) = outcome.attempts
+        attempt.first_event, attempt.last_event = world.clock() + 1, world.clock() + 2
+        world.end(outcome, prompt=100)
+
+
+def test_an_endpoint_that_has_not_answered_starts_from_its_peers(world: World) -> None:
+    a, b = world.fleet.endpoints.values()
+    first_guess = b.learning.coefficients
+    slow_answers(world, "a")
+    known = b.learning.coefficients
+    assert first_guess.base_s < known.base_s <= a.learning.coefficients.base_s
+    assert known.samples == 0
+    slow_answers(world, "b", count=1)
+    taught = b.learning.coefficients
+    slow_answers(world, "a")
+    assert b.learning.coefficients == taught  # it knows itself now
+
+
+def test_an_endpoint_of_another_kind_or_model_is_no_peer(world: World) -> None:
+    b = world.fleet.endpoints["b"]
+    guess = b.learning.coefficients
+    b.dedicated = True
+    slow_answers(world, "a", count=3)
+    b.dedicated, b.models = False, frozenset("n")
+    slow_answers(world, "a", count=3)
+    assert b.learning.coefficients == guess
+
+
+def test_what_peers_teach_does_not_hide_that_it_fails(world: World) -> None:
+    b = world.fleet.endpoints["b"]
+    b.learning.failed(world.clock())
+    failing = b.learning.coefficients.error_rate
+    slow_answers(world, "a", count=1)
+    assert b.learning.coefficients.error_rate == failing > 0

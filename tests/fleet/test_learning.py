@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway.fleet.learning import Average, Learning, Observation, Regression, solve
+from gateway.fleet.learning import (
+    SPEEDS,
+    Average,
+    Learning,
+    Observation,
+    Regression,
+    from_peers,
+    solve,
+)
 from routing_policies.base import Coefficients
 
 
@@ -62,7 +71,8 @@ def test_a_hundred_answers_tell_how_fast_an_endpoint_is(truth: Coefficients) -> 
     assert known.per_output_s + 6 * known.per_output_busy_s == pytest.approx(
         truth.per_output_s + 6 * truth.per_output_busy_s, rel=0.05
     )
-    assert known.spread == pytest.approx(0.13, abs=0.1)
+    assert known.lateness[3] == pytest.approx(0, abs=0.1)  # the median
+    assert 0.05 < known.lateness[4] < 0.25  # they were drawn with 0.1
     assert 40 < known.samples <= 50  # the later ones; older answers count for nothing
 
 
@@ -100,11 +110,43 @@ def test_errors_and_cache_misses_are_shares() -> None:
     assert learning.coefficients.hit_rate == pytest.approx(0.55, abs=0.05)
 
 
-def test_an_answer_that_was_not_streamed_tells_nothing_of_its_first_token() -> None:
+def test_answers_that_were_not_streamed_tell_how_much_slower_it_all_is() -> None:
     learning, draw = Learning(Coefficients()), random.Random(4)
-    learning.answered(answer(SLOW, draw, streamed=False), 0.0)
-    assert learning.coefficients.base_s == Coefficients().base_s
-    assert learning.coefficients.samples == 0
+    double = dataclasses.replace(
+        Coefficients(), **{name: 2 * getattr(Coefficients(), name) for name in SPEEDS}
+    )
+    for second in range(60):
+        seen = answer(double, draw)
+        known = learning.coefficients
+        each = known.per_token_s + known.per_token_context_s * seen.prompt_tokens
+        expected = known.base_s + seen.queued_tokens * known.per_queued_s
+        expected += (seen.prompt_tokens - seen.cached_tokens) * each
+        whole = {"first_event_s": seen.first_event_s + seen.output_s, "output_s": 0.0}
+        seen = dataclasses.replace(seen, streamed=False, expected_first_s=expected, **whole)
+        learning.answered(seen, float(second))
+    known = learning.coefficients
+    assert known.per_output_s == pytest.approx(double.per_output_s, rel=0.2)
+    assert known.base_s + 2000 * known.per_token_s == pytest.approx(
+        double.base_s + 2000 * double.per_token_s, rel=0.3
+    )
+
+
+def test_a_new_endpoint_starts_between_the_table_and_its_peers_by_how_much_these_have_seen() -> (
+    None
+):
+    table = Coefficients()
+    few, many = (dataclasses.replace(SLOW, samples=count) for count in (5.0, 45.0))
+    assert from_peers([], table) == table
+    between = (table.base_s + SLOW.base_s) / 2
+    assert from_peers([few], table).base_s == pytest.approx(between)
+    assert from_peers([many], table).base_s == pytest.approx(0.1 * table.base_s + 0.9 * SLOW.base_s)
+    assert from_peers([many], table).samples == 0
+
+
+def test_what_is_taken_from_peers_is_no_failing_and_no_cache() -> None:
+    failing = dataclasses.replace(SLOW, samples=50.0, error_rate=1.0, hit_rate=0.0)
+    prior = from_peers([failing], Coefficients())
+    assert (prior.error_rate, prior.hit_rate) == (0.0, 1.0)
 
 
 @given(
@@ -118,7 +160,7 @@ def test_no_coefficient_is_ever_negative(answers: list[tuple[float, int, int]]) 
         seen = Observation(first, True, first, prompt, 0, 7, queued, 3, 0.1, 0)
         learning.answered(seen, 0.0)
     known = learning.coefficients
-    assert min(known.base_s, known.per_token_s, known.per_token_context_s, known.spread) >= 0
+    assert min(known.base_s, known.per_token_s, known.per_token_context_s) >= 0
     assert min(known.per_queued_s, known.per_output_s, known.per_output_busy_s) >= 0
 
 

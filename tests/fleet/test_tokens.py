@@ -6,7 +6,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway.fleet.tokens import FIRST_GUESS, MOST_PER_BYTE, TokenRatio, fewest
+from gateway.domain import InferenceRequest
+from gateway.fleet.tokens import (
+    FIRST_GUESS,
+    MOST_PER_BYTE,
+    TOKENS_PER_IMAGE,
+    TokenRatio,
+    fewest,
+)
+from tests.support.requests import chat, completion, parsed
 
 
 def test_before_any_answer_it_is_a_guess() -> None:
@@ -46,4 +54,30 @@ def test_it_never_runs_wild(answers: list[tuple[int, int]]) -> None:
 
 
 def test_the_fewest_tokens_are_far_below_any_estimate() -> None:
-    assert fewest(12_000) == 1000
+    request = chat("x" * 12_000)
+    assert fewest(request) == request.prompt_size // 12
+    assert fewest(completion([5] * 100)) == 100  # they are counted
+
+
+def test_a_prompt_of_tokens_is_counted_and_says_nothing_of_text() -> None:
+    ratio, tokens = TokenRatio(), completion([5] * 100)
+    assert ratio.count(tokens) == (100, True)
+    ratio.answered(tokens, 100)
+    assert ratio.estimate("m", 10_000) == round(10_000 * FIRST_GUESS)
+    assert not ratio.count(completion("five")).exact
+
+
+def with_pictures(count: int) -> InferenceRequest:
+    url = "data:image/png;base64," + "A" * 100_000
+    parts = [{"type": "image_url", "image_url": {"url": url}}] * count
+    text = {"type": "text", "text": "what is this?"}
+    return parsed({"model": "m", "messages": [{"role": "user", "content": [text, *parts]}]})
+
+
+def test_a_picture_counts_by_a_rule_and_not_by_its_bytes() -> None:
+    ratio = TokenRatio()
+    none, two = (ratio.count(with_pictures(count)) for count in (0, 2))
+    assert 2 * TOKENS_PER_IMAGE <= two.tokens - none.tokens < 2 * TOKENS_PER_IMAGE + 100
+    assert not two.exact
+    ratio.answered(with_pictures(2), 5000)
+    assert ratio.count(with_pictures(0)) == none

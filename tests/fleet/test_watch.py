@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from gateway.domain import ReplicaReport, ReplicaStats
+from gateway.domain import EndpointStats, ReplicaReport
+from gateway.errors import UpstreamError, UpstreamKeyRefused, UpstreamUnreachable
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import MISSES, watch
 from gateway.providers.base import Provider
+from routing_policies.base import Price
 from tests.support.clock import ManualClock
 from tests.support.providers import Scripted, Silent
 from tests.support.requests import chat
@@ -21,8 +24,8 @@ from tests.support.requests import chat
 pytestmark = pytest.mark.anyio
 
 
-def stats(epoch: str = "first", context_length: int | None = 2048) -> ReplicaStats:
-    return ReplicaStats(ReplicaReport(epoch, 0, 0, None), context_length)
+def stats(epoch: str = "first", context_length: int | None = 2048) -> EndpointStats:
+    return EndpointStats(context_length=context_length, report=ReplicaReport(epoch, 0, 0, None))
 
 
 @asynccontextmanager
@@ -42,7 +45,7 @@ async def watched(clock: ManualClock | None = None, **providers: Provider) -> As
         assert watching.cancelled()
 
 
-async def after(*answers: ReplicaStats | None) -> Endpoint:
+async def after(*answers: EndpointStats | None) -> Endpoint:
     """An endpoint that was asked as often as it has answers here, None being none."""
     replica = Scripted(*answers)
     async with watched(a=replica) as fleet:
@@ -53,6 +56,15 @@ async def after(*answers: ReplicaStats | None) -> Endpoint:
 async def test_what_a_replica_tells_is_noted() -> None:
     endpoint = await after(stats("e1", context_length=512))
     assert (endpoint.healthy, endpoint.epoch, endpoint.context_length) == (True, "e1", 512)
+
+
+async def test_what_it_tells_of_its_load_is_what_it_told_last() -> None:
+    busy = replace(stats(), waiting=3, kv_usage=0.5)
+    endpoint = await after(busy, replace(busy, waiting=1, kv_usage=0.25))
+    seen = endpoint.snapshot("m", 0, Price(), now=0.0)
+    assert (seen.waiting, seen.kv_usage) == (1, 0.25)
+    left = (await after(busy, stats())).snapshot("m", 0, Price(), now=0.0)
+    assert left.waiting is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +78,7 @@ async def test_what_a_replica_tells_is_noted() -> None:
     ],
 )
 async def test_an_endpoint_is_down_after_misses_in_a_row(
-    answers: list[ReplicaStats | None], healthy: bool
+    answers: list[EndpointStats | None], healthy: bool
 ) -> None:
     endpoint = await after(*answers)
     assert endpoint.healthy is healthy
@@ -84,12 +96,12 @@ async def test_a_context_length_that_is_not_told_stays_what_the_config_said() ->
 class Replaced(Scripted):
     """While it gives its last answer, the supervisor puts another life in its place."""
 
-    def __init__(self, endpoint: Endpoint, *answers: ReplicaStats | None, by: Scripted) -> None:
+    def __init__(self, endpoint: Endpoint, *answers: EndpointStats | None, by: Scripted) -> None:
         super().__init__(*answers)
         self._endpoint = endpoint
         self._successor = by
 
-    async def stats(self) -> ReplicaStats | None:
+    async def stats(self) -> EndpointStats | None:
         if self.left == 1:
             self._endpoint.up(self._successor)
         return await super().stats()
@@ -97,7 +109,7 @@ class Replaced(Scripted):
 
 @pytest.mark.parametrize("last_word", [stats("old"), None])
 async def test_the_word_of_a_life_that_is_over_does_not_count(
-    last_word: ReplicaStats | None,
+    last_word: EndpointStats | None,
 ) -> None:
     successor = Scripted()
     async with watched(a=Silent()) as fleet:
@@ -142,3 +154,70 @@ async def test_another_epoch_voids_the_placements_from_before() -> None:
         _, (candidate,), _ = fleet.snapshot(request)
     assert fleet.endpoints["a"].epoch == "second"
     assert candidate.cached_tokens == 0
+
+
+async def test_requests_that_others_sent_count_as_load() -> None:
+    engine = Scripted(EndpointStats(running=5, waiting=2))
+    async with watched(engine=engine) as fleet:
+        endpoint = fleet.endpoints["engine"]
+        with endpoint.lease(10, 0.0), endpoint.lease(10, 0.0):
+            await engine.all_told()
+            _, (candidate,), _ = fleet.snapshot(chat("hi"))
+    assert candidate.in_flight == 7
+    assert endpoint.in_flight == 0
+
+
+async def test_who_tells_no_load_has_none_but_ours() -> None:
+    engine = Scripted(EndpointStats(context_length=512))
+    async with watched(engine=engine) as fleet:
+        await engine.all_told()
+        _, (candidate,), _ = fleet.snapshot(chat("hi"))
+    assert (candidate.in_flight, candidate.context_length) == (0, 512)
+
+
+class Probed(Silent):
+    """Answers each probe with the next of `answers`, None being a good one."""
+
+    def __init__(self, *answers: UpstreamError | None) -> None:
+        self._answers = list(answers)
+        self.all_given = asyncio.Event()
+
+    async def probe(self) -> None:
+        if not self._answers:
+            self.all_given.set()
+            await asyncio.Event().wait()
+        answer = self._answers.pop(0)
+        if answer is not None:
+            raise answer
+
+
+MUTE, KEY = UpstreamUnreachable("no"), UpstreamKeyRefused("no")
+
+
+@pytest.mark.parametrize(
+    ("answers", "healthy", "ready"),
+    [
+        ([KEY], True, False),  # somebody is there, and requests may fare better
+        ([MUTE] * (MISSES - 1), True, False),
+        ([MUTE] * MISSES, False, False),
+    ],
+)
+async def test_one_that_tells_nothing_is_probed_until_it_is_known_to_be_there(
+    answers: list[UpstreamError | None], healthy: bool, ready: bool
+) -> None:
+    provider = Probed(*answers)
+    async with watched(a=provider) as fleet:
+        await asyncio.wait_for(provider.all_given.wait(), 5)
+        endpoint = fleet.endpoints["a"]
+        assert (endpoint.healthy, endpoint.ready) == (healthy, ready)
+
+
+async def test_it_is_left_alone_once_it_answers_and_probed_again_when_it_is_down() -> None:
+    provider, clock = Probed(*[MUTE] * MISSES, None), Scripted(*[stats()] * 50)
+    async with watched(a=provider, clock_=clock) as fleet:
+        await clock.all_told()
+        endpoint = fleet.endpoints["a"]
+        assert endpoint.ready
+        assert not provider.all_given.is_set()
+        endpoint.down("it does not answer")
+        await asyncio.wait_for(provider.all_given.wait(), 5)

@@ -8,7 +8,7 @@ import json
 from gateway.domain import Attempt, Ended, PrefixKey, Usage
 from gateway.ledger.export import csv_rows, jsonl, replayable
 from gateway.ledger.record import Record
-from gateway.replay.trace import read_trace
+from gateway.replay.files import read_trace
 from tests.ledger.test_record import settled
 from tests.support.requests import chat
 

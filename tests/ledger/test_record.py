@@ -29,7 +29,9 @@ BROKEN = Attempt(
 
 
 def answered(by: BilledBy = BilledBy.TARIFF) -> Attempt:
-    return Attempt("b", 10.5, first_event=11.0, last_event=12.0, billed_usd=1.0, billed_by=by)
+    attempt = Attempt("b", 10.5, first_event=11.0, last_event=12.0, billed_usd=1.0, billed_by=by)
+    attempt.billed = None if by is BilledBy.ESTIMATE else Usage(100, 20, 64)
+    return attempt
 
 
 def test_an_answer_is_charged_as_it_was_billed():
@@ -79,9 +81,9 @@ def test_a_model_that_nobody_serves_is_the_callers_text_and_not_kept():
 def test_of_two_at_once_the_one_that_was_overtaken_is_ours_to_pay():
     slow = Attempt("b", 10.4, hedge=True, ended=Ended.OVERTAKEN)
     slow.first_event, slow.billed_usd, slow.billed_by = 10.9, 0.5, BilledBy.ESTIMATE
-    record = settled(Ended.FINISHED, answered(), slow, usage=Usage(100, 20))
+    record = settled(Ended.FINISHED, slow, answered(), usage=Usage(100, 20))
     assert (record.endpoint, record.charged_usd, record.cost_usd) == ("b", 1.0, 1.5)
-    assert [attempt.hedge for attempt in record.attempts] == [False, True]
+    assert [attempt.hedge for attempt in record.attempts] == [True, False]
 
 
 def test_an_answer_that_was_taken_up_shows_what_each_attempt_computed():

@@ -135,13 +135,24 @@ async def test_what_an_endpoint_finds_wrong_with_the_request_is_the_clients_to_k
     assert sum(len(u.received) for u in upstreams) == 1, "the next endpoint would say the same"
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404, 500, 503])
-async def test_trouble_between_us_and_an_endpoint_never_looks_like_the_clients(status):
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "upstream_key_refused"),
+        (402, "upstream_unpaid"),
+        (403, "upstream_key_refused"),
+        (404, "upstream_gone"),
+        (307, "upstream_refused"),
+        (500, "upstream_refused"),
+        (503, "upstream_refused"),
+    ],
+)
+async def test_trouble_between_us_and_an_endpoint_never_looks_like_the_clients(status, code):
     secret = {"error": {"message": "Incorrect API key sk-upstream-1234 at 10.0.0.9"}}
     async with gateway(Upstream(status=status, error=secret)) as g:
         error = await error_of(g)
     assert type(error) is openai.InternalServerError
-    assert (error.status_code, error.code) == (502, "upstream_refused")
+    assert (error.status_code, error.code) == (502, code)
     assert "sk-upstream" not in str(error)
     assert "10.0.0.9" not in str(error)
 
@@ -160,7 +171,7 @@ async def test_when_every_endpoint_is_at_its_limit_the_client_hears_the_shortest
 
 async def test_no_endpoint_at_all_is_503_and_tells_strangers_nothing_more():
     async with gateway(Upstream()) as g:
-        g.gateway.fleet.endpoints["u0"].down("somebody tripped over the cable")
+        g.gateway.fleet.endpoints["u0"].gone("somebody tripped over the cable")
         error = await error_of(g)
     assert (error.status_code, error.code) == (503, "no_endpoint_available")
     assert "cable" not in error.message
@@ -209,9 +220,10 @@ async def test_unknown_paths_and_methods_answer_in_the_same_shape():
 
 async def test_health_and_readiness():
     async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        await g.reached()
         assert (await client.get(g.url + "/health")).status_code == 200
         assert (await client.get(g.url + "/ready")).status_code == 200
-        g.gateway.fleet.endpoints["u0"].down("gone")
+        g.gateway.fleet.endpoints["u0"].gone("killed")
         assert (await client.get(g.url + "/health")).status_code == 200
         assert (await client.get(g.url + "/ready")).status_code == 503
 

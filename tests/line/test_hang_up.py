@@ -76,3 +76,21 @@ async def test_a_hang_up_during_a_retry_ends_the_second_attempt_too():
         (outcome,) = await g.settled.wait_for(1)
     assert [a.endpoint for a in outcome.attempts] == ["u0", "u1"]
     assert outcome.ended is Ended.HUNG_UP
+
+
+async def test_an_answers_tokens_are_counted_while_it_is_under_way():
+    upstream = Upstream(hold_at=2)
+    async with gateway(upstream) as g:
+        endpoint = g.gateway.fleet.endpoints["u0"]
+        answer = await g.sdk.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+        events = aiter(answer)
+        await anext(events)
+        await asyncio.wait_for(upstream.asked.wait(), 5)
+        first = endpoint.active_tokens
+        await anext(events)
+        assert endpoint.active_tokens >= first > 1  # its prompt, and an event at least
+        await answer.close()
+        await g.settled.wait_for(1)
+        assert endpoint.active_tokens == 0

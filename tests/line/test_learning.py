@@ -1,11 +1,17 @@
 """Endpoints are chosen by what their answers have taught, live."""
 
 import asyncio
+import random
 from collections import Counter
 
 import pytest
 
+from gateway.domain import BilledBy
+from gateway.rules import always
+from gateway.tariffs import Tariff
 from routing_policies.base import Price
+from routing_policies.build import build_policy
+from routing_policies.catalog import Catalog
 from tests.support.gateways import Running, gateway
 from tests.support.upstream import Upstream
 
@@ -26,18 +32,26 @@ async def asks(g: Running, first: int, count: int) -> Counter[str]:
     return Counter([await ask(g, first + i) for i in range(count)])
 
 
+CURIOUS = {
+    "filters": ["serves_model", "healthy"],
+    "minimize": {"waiting": 1},
+    "pick": {"lowest": {"explore": "20%", "stale": "50ms"}},
+}
+
+
 async def test_an_endpoint_that_slows_down_loses_its_traffic_and_gets_it_back():
-    """Within 30 requests, in each direction; the odd one still goes to see."""
+    """Within 60 requests each time, of which a fifth may go to see how the other one is."""
     first, second = Upstream(delay_s=0.0), Upstream(delay_s=0.15)
-    async with gateway(first, second, policy="fastest") as g:
-        await asks(g, 0, 12)
-        assert (await asks(g, 50, 8))["u0"] >= 6
+    curious = always(build_policy("curious", CURIOUS, Catalog.load()))
+    async with gateway(first, second, rules=curious, draws=random.Random(1)) as g:
+        await asks(g, 0, 40)
+        assert (await asks(g, 100, 20))["u0"] >= 12
         first.delay_s = 0.6
-        await asks(g, 100, 30)
-        assert (await asks(g, 150, 8))["u1"] >= 6
-        first.delay_s, second.delay_s = 0.0, 0.8
-        await asks(g, 200, 30)
-        assert (await asks(g, 250, 8))["u0"] >= 6
+        await asks(g, 200, 60)
+        assert (await asks(g, 300, 20))["u1"] >= 12
+        first.delay_s = 0.0
+        await asks(g, 400, 60)
+        assert (await asks(g, 500, 20))["u0"] >= 12
 
 
 async def test_the_cheaper_of_two_equals_is_asked_until_it_is_dearer():
@@ -45,9 +59,9 @@ async def test_the_cheaper_of_two_equals_is_asked_until_it_is_dearer():
     async with gateway(dear, cheap, policy="cheapest") as g:
         endpoints = g.gateway.fleet.endpoints
         for name, price in (("u0", 5.0), ("u1", 1.0)):
-            endpoints[name].prices = {"m": Price(price, price)}
+            endpoints[name].tariffs = {"m": Tariff(Price(price, price))}
         assert {await ask(g, i) for i in range(5)} == {"u1"}
-        endpoints["u1"].prices = {"m": Price(9.0, 9.0)}
+        endpoints["u1"].tariffs = {"m": Tariff(Price(9.0, 9.0))}
         assert {await ask(g, 10 + i) for i in range(5)} == {"u0"}
 
 
@@ -55,7 +69,7 @@ async def test_each_decision_is_kept_in_numbers_beside_what_happened():
     async with gateway(Upstream(delay_s=0.05), Upstream(), policy="balanced") as g:
         for i in range(3):
             await ask(g, i)
-        g.gateway.fleet.endpoints["u1"].down("gone")
+        g.gateway.fleet.endpoints["u1"].gone("killed")
         await ask(g, 4)
         outcome = (await g.settled.wait_for(4))[-1]
     chosen, dropped = outcome.considered
@@ -63,6 +77,10 @@ async def test_each_decision_is_kept_in_numbers_beside_what_happened():
     assert (dropped.endpoint, dropped.dropped_by) == ("u1", "healthy")
     assert chosen.ttft_s > 0
     attempt = outcome.attempts[0]
+    assert attempt.expected_ttft_s == chosen.ttft_s
+    assert attempt.ttft_s >= 0.05
+    assert (attempt.billed_usd, attempt.billed_by) == (0.0, BilledBy.TARIFF)
+    assert attempt.cached_tokens == 3  # as the upstream told
     assert attempt.expected_ttft_s == chosen.ttft_s
     assert attempt.last_event >= attempt.first_event >= attempt.started + 0.05
 

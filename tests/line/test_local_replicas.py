@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,6 +184,39 @@ def test_hanging_up_frees_the_replica(local: Local, stream: bool):
         assert time.monotonic() < deadline, f"{busy} still run what nobody reads"
         time.sleep(0.01)
     assert all(local.stats(n)["blocks"]["owned"] == 0 for n in local.replicas)
+
+
+def told(client: OpenAI, topic: str) -> Iterator[str]:
+    """A greedy story, piece by piece; each about something else, so that none is cached."""
+    with ask(client, f"Tell a story about {topic}.", max_tokens=40, stream=True).parse() as stream:
+        for chunk in stream:
+            if chunk.choices:
+                yield chunk.choices[0].delta.content or ""
+
+
+def test_streams_of_a_replica_that_is_killed_end_as_if_it_had_not_been(local: Local):
+    topics = [
+        f"{who} and {what}"
+        for who in ("a cat", "a king", "a ship", "a nurse")
+        for what in ("the sea", "a clock", "two brothers", "the snow", "an old tree")
+    ]
+    with ThreadPoolExecutor(len(topics)) as threads:
+        undisturbed = list(threads.map(lambda topic: "".join(told(local.ann, topic)), topics))
+        streaming = threading.Barrier(len(topics) + 1)
+
+        def disturbed(topic: str) -> str:
+            pieces = told(local.bob, topic)  # whose tenant has nothing cached yet
+            begun = "".join(next(pieces) for _ in range(4))
+            streaming.wait(60)
+            return begun + "".join(pieces)
+
+        running = [threads.submit(disturbed, topic) for topic in topics]
+        streaming.wait(60)
+        assert all(local.stats(name)["running"] for name in local.replicas)
+        os.kill(local.pids["smollm2-1"], signal.SIGKILL)
+        assert [stream.result() for stream in running] == undisturbed
+    again = local.serving.wait_for(r"\[smollm2-1\] ready at (\S+) \(pid (\d+)\)", 120)
+    local.replicas["smollm2-1"], local.pids["smollm2-1"] = again[1], int(again[2])
 
 
 def test_a_replica_that_dies_is_restarted_and_missed_by_nobody(local: Local):

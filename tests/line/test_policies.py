@@ -1,10 +1,15 @@
 """Rules, fallback models and budgets, from a client's request to the endpoint that answers it."""
 
+import random
+
 import openai
 import pytest
 
+from gateway.config.bind import Secret
+from gateway.config.tree import Key
 from gateway.fleet.learning import Learning
-from gateway.rules import Match, Rule, Rules, always
+from gateway.rules import Match, RequestMatch, Rule, Rules, always
+from gateway.tariffs import Tariff
 from routing_policies.base import Coefficients, Price
 from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog
@@ -109,9 +114,102 @@ async def test_what_was_spent_makes_the_dear_endpoint_lose():
     }
     async with gateway(Upstream(), Upstream(), rules=always(policy(**spec))) as g:
         dear, slow = g.gateway.fleet.endpoints.values()
-        dear.prices = {"m": Price(input=1000)}  # 11 tokens are 1.1 cents: more than an hour's
+        dear.tariffs = {
+            "m": Tariff(Price(input=1000))
+        }  # 11 tokens are 1.1 cents: more than an hour's
         slow.learning = Learning(Coefficients(base_s=2))
         for _ in range(2):
             await g.sdk.chat.completions.create(**ASK)
         outcomes = await g.settled.wait_for(2)
     assert [outcome.attempts[0].endpoint for outcome in outcomes] == ["u0", "u1"]
+
+
+FILTERED = {"filters": ["serves_model", "has_capabilities", "allowed_by_data_policy"]}
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+async def test_a_request_with_tools_goes_only_where_there_are_some():
+    async with gateway(Upstream(), Upstream(), rules=always(policy(**FILTERED))) as g:
+        g.gateway.fleet.endpoints["u0"].capabilities = frozenset({"logprobs"})
+        for more in ({"tools": [TOOL]}, {"logprobs": True}):
+            await g.sdk.chat.completions.create(**ASK, **more)
+        outcomes = await g.settled.wait_for(2)
+    assert [o.attempts[0].endpoint for o in outcomes] == ["u1", "u0"]
+
+
+async def test_what_nobody_can_do_is_answered_without_asking_anybody():
+    upstream = Upstream()
+    async with gateway(upstream, rules=always(policy(**FILTERED))) as g:
+        g.gateway.fleet.endpoints["u0"].capabilities = frozenset()
+        with pytest.raises(openai.InternalServerError):
+            await g.sdk.chat.completions.create(**ASK, tools=[TOOL])
+    assert upstream.received == []
+
+
+async def test_a_keys_data_policy_and_class_hold_for_its_requests():
+    keys = (Key("a", Secret("12345678-a"), data_policy="no_training", request_class="batch"),)
+    by_class = {"classes": {"batch": {"in_flight": 5}}}
+    async with gateway(
+        Upstream(),
+        Upstream(),
+        rules=always(policy(**FILTERED, **by_class)),
+        keys=keys,
+        api_key="12345678-a",
+    ) as g:
+        g.gateway.fleet.endpoints["u1"].data_policy = "zero_retention"
+        await g.sdk.chat.completions.create(**ASK)
+        (outcome,) = await g.settled.wait_for(1)
+    assert [o.dropped_by for o in outcome.considered] == [None, "allowed_by_data_policy"]
+    assert outcome.request.request_class == "batch"
+
+
+async def test_what_the_budget_has_no_more_money_for_is_dropped():
+    spec = {
+        "filters": ["serves_model", "within_budget"],
+        "budget": {"dollars_per_hour": 0.01, "patience": "1s"},
+    }
+    async with gateway(Upstream(), Upstream(), rules=always(policy(**spec))) as g:
+        g.gateway.fleet.endpoints["u0"].tariffs = {"m": Tariff(Price(input=400))}
+        for _ in range(4):  # 11 tokens are 0.44 cents
+            await g.sdk.chat.completions.create(**ASK)
+        outcomes = await g.settled.wait_for(4)
+    assert [o.attempts[0].endpoint for o in outcomes] == ["u0", "u0", "u1", "u1"]
+
+
+async def test_a_rule_may_look_at_the_request():
+    rules = Rules(
+        (
+            Rule(policy("tools"), Match(request=RequestMatch(needs=("tools",)))),
+            Rule(policy("short"), Match(request=RequestMatch(max_tokens=10, stream=False))),
+            Rule(policy("long"), Match(request=RequestMatch(longer_than=1000))),
+            Rule(policy("flex"), Match(request=RequestMatch(service_tier="flex"))),
+            Rule(policy("rest")),
+        )
+    )
+    long = [{"role": "user", "content": "x" * 1000}]
+    async with gateway(Upstream(), rules=rules) as g:
+        create = g.sdk.chat.completions.with_raw_response.create
+        used = [
+            (await create(**(ASK | more))).headers["x-gateway-policy"]
+            for more in (
+                {"tools": [TOOL], "max_tokens": 5},
+                {"max_tokens": 10},
+                {"max_tokens": 11},
+                {"max_tokens": 5, "stream": True},
+                {"messages": long},
+                {"service_tier": "flex"},
+            )
+        ]
+    assert used == ["tools", "short", "rest", "rest", "long", "flex"]
+
+
+async def test_a_session_in_a_header_keeps_to_its_endpoint():
+    async with gateway(Upstream(), Upstream(), policy="cache_aware") as g:
+        for number in range(4):
+            messages = [{"role": "user", "content": f"{number} " * 300}]
+            session = {"x-session-id": "one"} if number % 2 else {"x-session-id": "two"}
+            g.gateway.dispatcher.random = random.Random(number)
+            await g.sdk.chat.completions.create(model="m", messages=messages, extra_headers=session)
+        outcomes = await g.settled.wait_for(4)
+    went = [o.attempts[0].endpoint for o in outcomes]
+    assert went[2:] == went[:2]

@@ -152,7 +152,7 @@ async def test_keys_prices_and_body_limits_are_taken_over(files):
             return (await config_of(g))["generation"] == 2
 
         await until(taken_over)
-        assert g.gateway.fleet.endpoints["u0"].prices["m"].input == 7
+        assert g.gateway.fleet.endpoints["u0"].tariffs["m"].price.input == 7
         with pytest.raises(openai.AuthenticationError):
             await g.sdk.chat.completions.create(**ASK)
         other = g.sdk.with_options(api_key="12345678-b")

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.config.load import PACKAGED, load_policy
+from gateway.replay.files import read_trace
 from gateway.replay.server import Job, Server
-from gateway.replay.trace import Trace, TraceRequest, read_trace
+from gateway.replay.trace import Trace, TraceRequest
 from routing_policies.catalog import Catalog
 from routing_policies.policy import Policy
 

@@ -102,3 +102,17 @@ def test_a_png_without_matplotlib_is_refused_before_anything_runs(
     monkeypatch.setattr(plot, "can_plot", lambda: False)
     assert replay(*SHORT, "--policies", "cache_aware", "--plot", "out.png") == 2
     assert "pip install matplotlib, or use --html" in capsys.readouterr().err
+
+
+PEERS = (
+    *("peer-sglang", "peer-llmd", "peer-dynamo", "peer-aibrix"),
+    *("peer-mooncake", "peer-lmetric", "peer-p2c", "peer-inverse-square"),
+)
+
+
+def test_every_peer_replays_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("--policies", ",".join(PEERS), "--replicas", "8", "--gateways", "1", "--load", "1.25")
+    assert replay(*SHORT, "--block-size", "512", *args, "--seed", "0", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert tuple(told) == PEERS
+    assert all(0 <= told[peer]["goodput"] <= 1 for peer in PEERS)

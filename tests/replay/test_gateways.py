@@ -46,24 +46,27 @@ def test_an_exchange_is_counted_from_the_choice_to_the_last_token() -> None:
     load = gateway.load()[name]
     assert load.in_flight == 1
     assert load.queued_tokens > 1000
-    gateway.first_event(exchange)
-    assert gateway.load()[name] == Load(1, 0)
-    gateway.finished(exchange, Usage(1100, 5, 0), None)
+    assert load.active_tokens == load.queued_tokens
+    gateway.first_event(exchange, steps=1)
+    assert gateway.load()[name] == Load(1, 0, load.active_tokens + 1)
+    gateway.stepped(name, 4)
+    assert gateway.load()[name] == Load(1, 0, load.active_tokens + 5)
+    gateway.finished(exchange, 5, Usage(1100, 5, 0), None)
     assert gateway.load()[name] == IDLE
 
 
 def test_what_an_answer_tells_is_learnt() -> None:
     (gateway,) = gateways(Setup())
     exchange = gateway.open(REQUEST)
-    gateway.first_event(exchange)
-    gateway.finished(exchange, Usage(1100, 5, 0), None)
+    gateway.first_event(exchange, steps=1)
+    gateway.finished(exchange, 5, Usage(1100, 5, 0), None)
     again = gateway.open(REQUEST).attempt
     assert again.endpoint == exchange.attempt.endpoint
     assert again.expected_cached_tokens in (1099, 1100)  # all, or all but the last
 
 
 @pytest.mark.parametrize(
-    ("counters", "seen"), [("own", IDLE), ("exact", Load(1, 1232)), (1.0, IDLE)]
+    ("counters", "seen"), [("own", IDLE), ("exact", Load(1, 1232, 1232)), (1.0, IDLE)]
 )
 def test_what_one_gateway_knows_of_anothers_load(counters: float | str, seen: Load) -> None:
     one, other = gateways(Setup(2, counters))
@@ -76,7 +79,7 @@ def test_a_look_at_the_others_adds_their_load_and_not_ones_own() -> None:
     exchange = one.open(REQUEST)
     name = exchange.attempt.endpoint
     look_around([one, other])
-    assert other.others[name] == Load(1, 1232)
+    assert other.others[name] == Load(1, 1232, 1232)
     assert one.others[name] == IDLE
     assert other.open(REQUEST).attempt.endpoint != name
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.replay.trace import Trace, TraceError, TraceRequest, read_trace
+from gateway.replay.files import read_trace
+from gateway.replay.trace import Trace, TraceError, TraceRequest
 from tests.replay.drive import sample
 
 

@@ -98,6 +98,11 @@ def mistake(spec: object, *folders: Path) -> tuple[str, str]:
         (GOOD | {"fallback": {"attempts": True}}, "fallback.attempts", "True is not a number of"),
         (GOOD | {"fallback": {"models": "n"}}, "fallback.models", "a list of models' names"),
         (GOOD | {"fallback": {"models": [1]}}, "fallback.models", "a list of models' names"),
+        (GOOD | {"fallback": {"resume": 1}}, "fallback.resume", "true or false"),
+        (GOOD | {"fallback": {"hedge": 1}}, "fallback.hedge", "hedge takes: after, at_most"),
+        (GOOD | {"fallback": {"hedge": {"x": 1}}}, "fallback.hedge.x", "hedge takes"),
+        (GOOD | {"fallback": {"hedge": {"after": 0}}}, "fallback.hedge.after", "more than nothing"),
+        (GOOD | {"fallback": {"hedge": {"at_most": 2}}}, "fallback.hedge.at_most", "a share"),
         # Hard limits, budgets, classes.
         (GOOD | {"hard": {"cost": 1}}, "hard.cost", "there are: cost_usd, ttft, tpot"),
         (GOOD | {"hard": {"cost_usd": 0}}, "hard.cost_usd", "must be more than nothing"),

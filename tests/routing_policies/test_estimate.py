@@ -28,7 +28,6 @@ CLOCK = Coefficients(
     per_queued_s=0.002,
     per_output_s=0.01,
     per_output_busy_s=0.005,
-    spread=0.5,
 )
 REQUEST = RouteRequest("m", prompt_tokens=1000, output_tokens=200)
 
@@ -98,6 +97,22 @@ def test_a_limit_at_the_expected_time_is_missed_half_the_time() -> None:
     assert of().p_miss == 0
 
 
+def test_the_risk_is_by_the_quantiles_that_were_seen() -> None:
+    """Mostly on time, and now and then eight times as late."""
+    heavy = dataclasses.replace(CLOCK, lateness=(-0.3, -0.2, -0.1, 0.0, 0.1, 2.1, 2.4))
+
+    def within(sigmas: float) -> float:
+        return 0.5 * math.erfc(-sigmas / math.sqrt(2))
+
+    def risk(late: float) -> float:
+        return of(Limits(ttft_s=2.5 * math.exp(late)), coefficients=heavy).p_miss
+
+    assert risk(0.1) == pytest.approx(1 - within(1))
+    assert risk(1.1) == pytest.approx(1 - within(1.5))  # on the line between two quantiles
+    assert risk(2.7) == pytest.approx(1 - within(4), abs=1e-6)  # beyond the last, it goes on
+    assert risk(-0.3) == pytest.approx(1 - within(-3))
+
+
 def test_an_error_is_a_miss() -> None:
     failing = dataclasses.replace(CLOCK, error_rate=0.25)
     assert of(coefficients=failing).p_miss == 0.25
@@ -108,7 +123,7 @@ numbers = st.floats(0, 10, allow_nan=False)
 
 
 @given(
-    st.builds(Coefficients, numbers, numbers, numbers, numbers, numbers, numbers, numbers),
+    st.builds(Coefficients, numbers, numbers, numbers, numbers, numbers, numbers),
     st.builds(Price, numbers, numbers, st.none() | numbers, numbers),
     st.integers(0, 10**6),
     st.integers(0, 10**4),

@@ -83,21 +83,39 @@ def test_aibrix(in_flight: tuple[int, ...], cached: tuple[int, ...], first: str)
     assert order(packaged("peer_aibrix"), loaded(in_flight, cached))[0] == first
 
 
+def told(
+    waiting: Sequence[int | None], kv_usage: Sequence[float | None], cached: Sequence[int]
+) -> list[Candidate]:
+    return [
+        candidate(name, waiting=n, kv_usage=use, cached_tokens=tokens)
+        for name, n, use, tokens in zip("abc", waiting, kv_usage, cached, strict=True)
+    ]
+
+
 @pytest.mark.parametrize(
-    ("in_flight", "cached", "expected"),
+    ("waiting", "kv_usage", "cached", "expected"),
     [
-        # 3·match + 2·(max − n)/(max − min) + 2·(1 − n/80); all n equal: the middle term is 2.
-        ((0, 0, 0), (0, 500, 0), "bac"),
-        ((40, 0, 0), (999, 0, 0), "bca"),  # 2.997 + 0 + 1 = 3.997 < 4
-        ((8, 0, 0), (500, 0, 0), "bca"),  # 1.5 + 0 + 1.8 = 3.3 < 4
-        ((8, 0, 8), (900, 0, 0), "abc"),  # 2.7 + 0 + 1.8 = 4.5 > 4 > 1.8
-        ((4, 0, 8), (500, 0, 0), "abc"),  # 1.5 + 1 + 1.9 = 4.4 > 4 > 1.8
-        ((4, 0, 8), (300, 0, 0), "bac"),  # 0.9 + 1 + 1.9 = 3.8 < 4
-        ((160, 80, 80), (0, 0, 0), "bca"),  # a cache is never more than full
+        # 3·match + 2·(max − q)/(max − min) + 2·(1 − KV use); all q equal: the middle term is 2.
+        ((0, 0, 0), (0, 0, 0), (0, 500, 0), "bac"),
+        ((4, 0, 0), (0.5, 0, 0), (999, 0, 0), "bca"),  # 2.997 + 0 + 1 = 3.997 < 4
+        ((4, 0, 0), (0.1, 0, 0), (500, 0, 0), "bca"),  # 1.5 + 0 + 1.8 = 3.3 < 4
+        ((8, 0, 8), (0.1, 0, 0.1), (900, 0, 0), "abc"),  # 2.7 + 0 + 1.8 = 4.5 > 4 > 1.8
+        ((4, 0, 8), (0.05, 0, 0.1), (500, 0, 0), "abc"),  # 1.5 + 1 + 1.9 = 4.4 > 4 > 1.8
+        ((4, 0, 8), (0.05, 0, 0.1), (300, 0, 0), "bac"),  # 0.9 + 1 + 1.9 = 3.8 < 4
+        # With a cache hardly in use, affinity never yields to a queue that all have.
+        ((3, 3, 3), (0.2, 0.0, 0.1), (400, 0, 0), "abc"),  # 1.2 − 0.4 > 0 > −0.2: still a
+        ((3, 3, 3), (0.9, 0.0, 0.1), (400, 0, 0), "bca"),  # 1.2 − 1.8 < −0.2 < 0
+        # Who tells nothing counts as idle.
+        ((1, None, 1), (0.1, None, 0.3), (0, 0, 0), "bac"),
     ],
 )
-def test_llmd(in_flight: tuple[int, ...], cached: tuple[int, ...], expected: str) -> None:
-    assert order(packaged("peer_llmd"), loaded(in_flight, cached)) == expected
+def test_llmd(
+    waiting: tuple[int | None, ...],
+    kv_usage: tuple[float | None, ...],
+    cached: tuple[int, ...],
+    expected: str,
+) -> None:
+    assert order(packaged("peer_llmd"), told(waiting, kv_usage, cached)) == expected
 
 
 def test_llmd_draws_among_the_best() -> None:
@@ -114,29 +132,47 @@ def queued(
     ]
 
 
+def decoding(active: Sequence[int], queue: Sequence[int], cached: Sequence[int]) -> list[Candidate]:
+    return [
+        candidate(name, in_flight=bool(a), active_tokens=a, queued_tokens=q, cached_tokens=tokens)
+        for name, a, q, tokens in zip("ab", active, queue, cached, strict=True)
+    ]
+
+
 @pytest.mark.parametrize(
-    ("in_flight", "queue", "cached", "first"),
+    ("active", "queue", "cached", "first"),
     [
-        # q + u + 12 000·n, in tokens: one request more outweighs any match of this prompt.
+        # (q + u + active)/16: a token under decode weighs as much as one to prefill.
         ((0, 0), (0, 0), (500, 0), "a"),
-        ((1, 0), (0, 0), (999, 0), "b"),
-        ((1, 1), (0, 501), (0, 500), "a"),  # 1000 against 1001
-        ((1, 1), (0, 499), (0, 500), "b"),
-        ((0, 1), (12_999, 0), (0, 0), "b"),  # 13 999 against 13 000
+        ((499, 0), (0, 0), (500, 0), "a"),
+        ((501, 0), (0, 0), (500, 0), "b"),
+        ((700, 700), (0, 501), (0, 500), "a"),  # 1000 against 1001
+        ((700, 700), (0, 499), (0, 500), "b"),
+        ((2000, 2000), (2000, 0), (900, 0), "b"),
     ],
 )
 def test_dynamo(
-    in_flight: tuple[int, ...], queue: tuple[int, ...], cached: tuple[int, ...], first: str
+    active: tuple[int, ...], queue: tuple[int, ...], cached: tuple[int, ...], first: str
 ) -> None:
-    assert order(packaged("peer_dynamo"), queued(in_flight, queue, cached))[0] == first
+    assert order(packaged("peer_dynamo"), decoding(active, queue, cached))[0] == first
 
 
-def test_dynamos_parameters_weigh_its_terms() -> None:
-    spec = {"prefill_load_scale": 20.0, "decode_active_request_weight": 0.0}
+@pytest.mark.parametrize(
+    ("parameters", "first"),
+    [
+        # a: 100 uncached, 5000 active, one request. b: 1000 uncached, idle.
+        ({}, "b"),  # 5100 against 1000 tokens
+        ({"prefill_load_scale": 6.0}, "a"),  # 5600 against 6000
+        ({"prefill_load_scale": 6.0, "overlap_score_credit": 0.5}, "b"),  # 8300 against 6000
+        ({"prefill_load_scale": 6.0, "decode_active_request_weight": 26.0}, "b"),  # 376 > 375
+        ({"prefill_load_scale": 6.0, "decode_active_request_weight": 24.0}, "a"),  # 374 blocks
+    ],
+)
+def test_dynamos_parameters_weigh_its_terms(parameters: dict[str, float], first: str) -> None:
     tuned = build_policy(
-        "tuned", {"minimize": {"peer_dynamo": spec}, "pick": {"lowest": {"tie": 0}}}, CATALOG
+        "tuned", {"minimize": {"peer_dynamo": parameters}, "pick": {"lowest": {"tie": 0}}}, CATALOG
     )
-    assert order(tuned, queued((1, 0), (0, 0), (999, 0)))[0] == "a"  # 12 020 against 20 000
+    assert order(tuned, decoding((5000, 0), (0, 0), (900, 0)))[0] == first
 
 
 @pytest.mark.parametrize(
@@ -218,6 +254,22 @@ def test_inverse_square_falls_back_from_cheap_to_dear(draw: float, expected: str
 def test_inverse_square_takes_what_is_free_first() -> None:
     policy, candidates = packaged("peer_inverse_square"), priced(a=1.0, b=0.0, c=0.0)
     assert {order(policy, candidates, draw / 10)[0] for draw in range(10)} == {"b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "expected"),
+    [
+        # Our own a and b on average at most 12 busy: by q + u·(1 + √n), then providers by price.
+        ((12, 12), "abdc"),
+        ((24, 0), "badc"),
+        # Busier: the cheapest provider, and our own behind them.
+        ((13, 12), "dcba"),
+        ((40, 0), "dcba"),
+    ],
+)
+def test_overflow(in_flight: tuple[int, int], expected: str) -> None:
+    ours = [candidate(n, in_flight=i, dedicated=True) for n, i in zip("ab", in_flight, strict=True)]
+    assert order(packaged("peer_overflow"), [*ours, *priced(c=2.0, d=1.0)]) == expected
 
 
 @pytest.mark.parametrize("name", sorted(f.stem for f in PACKAGED.glob("peer_*.yaml")))

@@ -55,6 +55,13 @@ def test_packaged_policies_build_and_decide(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_who_would_refuse_by_its_own_word_stands_behind_everyone(name: str) -> None:
+    limited = {"limited": True}
+    assert order(decide(name, fleet(a=limited, b={}, c=limited)))[0] == "b"
+    assert order(decide(name, fleet(a=limited))) == "a", "but is better than nobody"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nobody_to_choose_from_is_a_decision_too(name: str) -> None:
     decision = decide(name, [])
     assert (list(decision.ranked), decision.dropped) == ([], {})
@@ -312,7 +319,7 @@ def test_everyone_is_ranked_or_dropped_once_and_the_same_way_each_time(
     facts: dict[str, dict[str, Any]], prompt: int, draw: float, name: str
 ) -> None:
     candidates = fleet(**facts)
-    before = [dataclasses.replace(candidate) for candidate in candidates]
+    before = [candidate._replace() for candidate in candidates]
     decision = decide(name, candidates, prompt_tokens=prompt, draw=draw)
     ranked = [r.candidate.endpoint for r in decision.ranked]
     assert sorted([*ranked, *decision.dropped]) == sorted(facts)
@@ -327,3 +334,41 @@ def test_the_first_choice_is_within_a_tie_of_the_best(
     ranked = decide("cache_aware", fleet(**facts), prompt_tokens=prompt, draw=draw).ranked
     costs = [r.cost for r in ranked]
     assert costs == [] or costs[0] <= min(costs) * 1.01
+
+
+def explored(draw: float, **facts: dict[str, Any]) -> str:
+    spec = {
+        "minimize": {"in_flight": 1},
+        "pick": {"lowest": {"tie": 0, "explore": "10%", "stale": "1m"}},
+    }
+    policy = build_policy("curious", spec, CATALOG)
+    context = Context(now=100.0, draw=draw)
+    return order(policy.decide(RouteRequest("m", 1000), fleet(**facts), context))
+
+
+BEST = {"chosen_at": 99.0}
+LEFT = {"in_flight": 5, "chosen_at": 40.0}  # for a minute
+LONGER = {"in_flight": 9, "chosen_at": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("draw", "facts", "asked"),
+    [
+        (0.89, {"a": BEST, "b": LEFT, "c": LONGER}, "abc"),
+        (0.9, {"a": BEST, "b": LEFT, "c": LONGER}, "cab"),
+        (0.9, {"a": BEST, "b": LEFT, "c": {"in_flight": 9}}, "cab"),  # never asked
+        (0.9, {"a": BEST, "b": LEFT | {"chosen_at": 41.0}}, "ab"),
+        (0.9, {"a": BEST, "b": LEFT | {"price": Price(1)}}, "ab"),  # nothing is worth dollars
+        (0.9, {"a": BEST | {"price": Price(1)}, "b": LEFT | {"price": Price(1)}}, "ba"),
+    ],
+)
+def test_a_share_of_the_decisions_goes_to_see_who_was_left_alone(
+    draw: float, facts: dict[str, dict[str, Any]], asked: str
+) -> None:
+    assert explored(draw, **facts) == asked
+
+
+def test_ties_are_broken_by_what_exploring_leaves_of_the_draw() -> None:
+    equals = {name: {"chosen_at": 99.0} for name in "abc"}
+    firsts = Counter(explored(i / 1000, **equals)[0] for i in range(1000))
+    assert all(abs(firsts[name] - 333) < 40 for name in "abc")

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 
 from gateway.config.load import PACKAGED, load_policy
-from routing_policies.base import Candidate, Coefficients, Context, Price, RouteRequest
+from routing_policies.base import (
+    DATA_POLICIES,
+    LATENESS_SIGMAS,
+    Candidate,
+    Coefficients,
+    Context,
+    Price,
+    RouteRequest,
+)
 from routing_policies.catalog import Catalog
 from routing_policies.pickers.lowest import Lowest
 from routing_policies.policy import Policy
@@ -36,7 +44,11 @@ coefficients = st.builds(
     per_queued_s=st.floats(0, 0.01),
     per_output_s=seconds,
     per_output_busy_s=seconds,
-    spread=st.floats(0, 3),
+    lateness=st.builds(
+        lambda middle, step: tuple(middle + step * sigmas for sigmas in LATENESS_SIGMAS),
+        st.floats(-3, 3),
+        st.floats(0.01, 3),
+    ),
     error_rate=shares,
     hit_rate=shares,
 )
@@ -54,6 +66,10 @@ candidates = st.builds(
     chosen_at=st.none() | st.floats(0, 1e6),
     coefficients=coefficients,
     price=prices,
+    start_usd=dollars,
+    start_s=seconds,
+    capabilities=st.none() | st.frozensets(st.sampled_from(["tools", "vision"])),
+    data_policy=st.sampled_from(DATA_POLICIES),
 )
 fleets = st.lists(candidates, max_size=6, unique_by=lambda c: c.endpoint)
 requests = st.builds(
@@ -62,6 +78,9 @@ requests = st.builds(
     prompt_tokens=st.integers(1, 1_000_000),
     output_tokens=st.floats(0, 100_000),
     request_class=st.sampled_from(["standard", "batch"]),
+    needs=st.frozensets(st.sampled_from(["tools", "vision"])),
+    data_policy=st.sampled_from(DATA_POLICIES),
+    budget_usd=st.none() | dollars,
 )
 contexts = st.builds(
     Context,
@@ -108,11 +127,12 @@ def better(worse: Candidate, by: dict[str, float]) -> Candidate:
     known, price = worse.coefficients, worse.price
     slow = ("base_s", "per_token_s", "per_token_context_s", "per_queued_s", "per_output_s")
     faster = {name: getattr(known, name) * by["slow"] for name in slow}
-    return dataclasses.replace(
-        worse,
+    return worse._replace(
         endpoint="better",
         in_flight=int(worse.in_flight * by["load"]),
         queued_tokens=int(worse.queued_tokens * by["load"]),
+        start_usd=worse.start_usd * by["dollars"],
+        start_s=worse.start_s * by["slow"],
         cached_tokens=worse.cached_tokens + int(1000 * by["cached"]),
         coefficients=dataclasses.replace(
             known, **faster, error_rate=known.error_rate * by["errors"]
@@ -133,7 +153,13 @@ def better(worse: Candidate, by: dict[str, float]) -> Candidate:
 def test_who_is_better_in_every_respect_never_costs_more(
     policy: Policy, request: RouteRequest, worse: Candidate, context: Context, by: dict[str, float]
 ) -> None:
-    worse = dataclasses.replace(worse, endpoint="worse", healthy=True, context_length=None)
+    worse = worse._replace(endpoint="worse", healthy=True, context_length=None, capabilities=None)
+    request = dataclasses.replace(request, data_policy=DATA_POLICIES[0])
+    assert isinstance(policy.picker, Lowest)
+    usual = 0.99 * (1 - policy.picker.explore)  # and not to see how somebody does
+    context = dataclasses.replace(context, draw=context.draw * usual)
     decision = policy.decide(request, [worse, better(worse, by)], context)
     cost = {ranked.candidate.endpoint: ranked.cost for ranked in decision.ranked}
     assert cost["better"] <= cost["worse"] * (1 + 1e-9)
+    if cost["worse"] > cost["better"] * (1 + policy.picker.tie):
+        assert decision.ranked[0].candidate.endpoint == "better"

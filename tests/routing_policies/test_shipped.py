@@ -46,7 +46,7 @@ def test_cache_first_follows_the_cache_up_to_a_number_in_flight(
 
 def seconds(ttft_s: float) -> dict[str, Any]:
     """Facts of a machine of ours whose first token is expected after so long; the limit is 3 s."""
-    return {"dedicated": True, "coefficients": Coefficients(ttft_s, 0, 0, 0, 0.01, 0, 0.5)}
+    return {"dedicated": True, "coefficients": Coefficients(ttft_s, 0, 0, 0, 0.01, 0)}
 
 
 HOSTED = {"price": Price(1, 1)}

@@ -50,6 +50,13 @@ class Running:
     settled: Settled
     sdk: AsyncOpenAI
 
+    async def reached(self) -> None:
+        """Somebody was asked and has answered."""
+        async with asyncio.timeout(5):
+            while not self.gateway.fleet.ready():
+                await asyncio.sleep(0.001)
+                assert self.gateway.fleet.endpoints
+
     def in_flight(self) -> dict[str, int]:
         return {name: e.in_flight for name, e in self.gateway.fleet.endpoints.items()}
 
@@ -72,6 +79,7 @@ async def gateway(
     endpoint: dict[str, Any] | None = None,
     limits: ConnectionLimits | None = None,
     drain_s: float = 1.0,
+    draws: random.Random | None = None,
     **config: Any,
 ) -> AsyncIterator[Running]:
     """Endpoints are called u0, u1, … in the order of `upstreams`, apps or base URLs."""
@@ -87,10 +95,10 @@ async def gateway(
             Config(endpoints=endpoints, **config),
             rules or always(load_policy(PACKAGED / f"{policy}.yaml", Catalog.load())),
             observers=[settled],
-            random=FirstInOrder(),
+            random=draws or FirstInOrder(),
             source=source,
         )
-        url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s))
+        url = await stack.enter_async_context(serving(whole.asgi(), limits, drain_s, whole.drain))
         sdk = await stack.enter_async_context(
             AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=10)
         )

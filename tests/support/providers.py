@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
-from gateway.domain import Event, InferenceRequest, ReplicaStats
+from gateway.domain import EndpointStats, Event, InferenceRequest
 from gateway.errors import UpstreamUnreachable
 from tests.support.clock import ManualClock
 
@@ -21,7 +21,13 @@ class Silent:
     ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         raise NotImplementedError
 
-    async def stats(self) -> ReplicaStats | None:
+    async def stats(self) -> EndpointStats | None:
+        return None
+
+    def rests_s(self) -> float:
+        return 0.0
+
+    async def probe(self) -> None:
         return None
 
 
@@ -31,13 +37,13 @@ class Scripted(Silent):
     `clock` goes a second with each.
     """
 
-    def __init__(self, *answers: ReplicaStats | None, clock: ManualClock | None = None) -> None:
+    def __init__(self, *answers: EndpointStats | None, clock: ManualClock | None = None) -> None:
         self._clock = clock or ManualClock()
         self._answers = list(answers)
         self._mute = asyncio.Event()
         self.asked = 0
 
-    async def stats(self) -> ReplicaStats | None:
+    async def stats(self) -> EndpointStats | None:
         self.asked += 1
         self._clock.advance(1)
         if not self._answers:

@@ -9,16 +9,25 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.front.drain import Drain
 from gateway.front.server import ConnectionLimits, server
 
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, limits: ConnectionLimits | None = None, drain_s: float = 1.0
+    app: ASGIApp,
+    limits: ConnectionLimits | None = None,
+    drain_s: float = 1.0,
+    drain: Drain | None = None,
 ) -> AsyncIterator[str]:
     """The app behind the gateway's own server; gives `http://127.0.0.1:port`."""
     web = server(
-        app, host="127.0.0.1", port=0, limits=limits or ConnectionLimits(), drain_s=drain_s
+        app,
+        host="127.0.0.1",
+        port=0,
+        limits=limits or ConnectionLimits(),
+        drain_s=drain_s,
+        drain=drain or Drain(),
     )
     async with started(web) as url:
         yield url

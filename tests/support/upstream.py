@@ -37,8 +37,12 @@ class Upstream:
     break_at_end: bool = False  # cuts the connection after the last event
     done: bool = True  # says [DONE]
     raw_at: dict[int, bytes] = field(default_factory=dict)  # sent before this piece, as it is
+    recovers_after: int | None = None  # requests; those after them go well
+    extra: dict[int, dict[str, Any]] = field(default_factory=dict)  # what a piece's choice adds
     report: dict[str, Any] | None = None
 
+    models_status: int = 200  # what asking for its models gives
+    probes: int = 0
     received: list[Received] = field(default_factory=list)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,6 +57,14 @@ class Upstream:
         while (message := await receive()).get("more_body"):
             raw += message["body"]
         raw += message.get("body", b"")
+        if scope["path"].endswith("/models"):
+            self.probes += 1
+            await self._send_json(send, self.models_status, {"object": "list", "data": []})
+            return
+        if scope["path"] == "/stats":  # as a replica
+            told = {"epoch": "e", "running": 0, "queued_tokens": 0, "horizon_age_s": None}
+            await self._send_json(send, 200, told)
+            return
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.received.append(Received(scope["path"], headers, json.loads(raw)))
         watcher = asyncio.create_task(self._watch(receive, asyncio.current_task()))
@@ -77,7 +89,7 @@ class Upstream:
         await asyncio.sleep(self.delay_s)
         if self.hold_headers is not None:
             await self.hold_headers.wait()
-        if self.status != 200:
+        if self.status != 200 and not self._recovered:
             await self._send_json(send, self.status, self.error or {"error": {"message": "no"}})
         elif body.get("stream"):
             await self._stream(body, send)
@@ -89,7 +101,13 @@ class Upstream:
     async def _stream(self, body: dict[str, Any], send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream"), *self._extra_headers()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        delivered = len(body.get("continue_token_ids", ()))  # a piece is a token, as a replica's
         for index, piece in enumerate((*self.pieces, None)):
+            if index < delivered:
+                continue
+            if self._recovered:
+                await self._send(send, event(self._chunk(index, piece, body)))
+                continue
             if index in self.raw_at:
                 await self._send(send, self.raw_at[index])
             if index == self.hold_at:
@@ -100,7 +118,7 @@ class Upstream:
                 await send({"type": "http.response.body", "body": b""})
                 return
             await asyncio.sleep(self.gap_s)
-            await self._send(send, event(self._chunk(index, piece)))
+            await self._send(send, event(self._chunk(index, piece, body)))
         if (body.get("stream_options") or {}).get("include_usage"):
             usage = {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()}
             await self._send(send, event(usage | self._reported()))
@@ -110,7 +128,11 @@ class Upstream:
             raise ConnectionError("told to break")
         await send({"type": "http.response.body", "body": b""})
 
-    def _chunk(self, index: int, piece: str | None) -> dict[str, Any]:
+    @property
+    def _recovered(self) -> bool:
+        return self.recovers_after is not None and len(self.received) > self.recovers_after
+
+    def _chunk(self, index: int, piece: str | None, body: dict[str, Any]) -> dict[str, Any]:
         delta = {} if piece is None else {"content": piece}
         if index == 0:
             delta["role"] = "assistant"
@@ -121,6 +143,9 @@ class Upstream:
         }
         if piece is not None:
             choice["text"] = piece
+        if body.get("return_token_ids"):
+            choice["token_ids"] = [] if piece is None else [index]
+        choice |= self.extra.get(index, {})
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def _whole(self, body: dict[str, Any]) -> dict[str, Any]:

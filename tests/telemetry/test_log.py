@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from gateway.domain import Attempt, Ended, Outcome, Principal, TraceContext, Usage
+from gateway.domain import Attempt, BilledBy, Ended, Outcome, Principal, TraceContext, Usage
 from gateway.telemetry.log import ExchangeLog, JsonLines
 
 
@@ -27,13 +27,26 @@ def outcome(**known: object) -> Outcome:
 def test_an_exchange_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     whole = outcome(
         model="m",
-        attempts=[Attempt("a", 10.0, error="upstream_busy"), Attempt("b", 10.5, first_event=11.0)],
+        attempts=[
+            Attempt("a", 10.0, error="upstream_busy"),
+            Attempt(
+                "b",
+                10.5,
+                expected_ttft_s=0.4,
+                expected_cost_usd=0.002,
+                expected_cached_tokens=70,
+                first_event=11.0,
+                billed_usd=0.0015,
+                billed_by=BilledBy.TARIFF,
+                cached_tokens=64,
+            ),
+        ],
         usage=Usage(100, 20, 64),
         ended=Ended.FINISHED,
     )
     assert logged(caplog, whole) == (
         "r-1 finished tenant=acme model=m tried=a:upstream_busy,b tokens=100(64)+20"
-        " first_s=1.000 total_s=2.500"
+        " first_s=1.000 total_s=2.500 ttft_s=0.5/0.4 usd=0.0015/0.002 cached=64/70"
     )
 
 

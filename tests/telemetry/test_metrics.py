@@ -21,7 +21,7 @@ COUNTS = {
         'gateway_hedges_total{endpoint="b",won="yes"} 1.0',
     ),
     "hedge that lost": (
-        Attempt("b", 1.0, hedge=True, ended=Ended.OVERTAKEN),
+        Attempt("b", 1.0, first_event=3.0, hedge=True, ended=Ended.OVERTAKEN),
         'gateway_hedges_total{endpoint="b",won="no"} 1.0',
     ),
 }
@@ -32,7 +32,11 @@ def test_a_second_attempt_is_counted_by_why_it_was_made(why: str) -> None:
     attempt, line = COUNTS[why]
     metrics = Metrics(dict)
     outcome = Outcome("r", Principal("t", "k"), 0.0, Operation.CHAT, request=chat())
-    outcome.attempts, outcome.ended, outcome.finished = [FIRST, attempt], Ended.FINISHED, 3.0
+    outcome.ended, outcome.finished = Ended.FINISHED, 3.0
+    attempt.number = 1
+    # Whoever answered stands last.
+    lost = attempt.ended is Ended.OVERTAKEN
+    outcome.attempts = [attempt, FIRST] if lost else [FIRST, attempt]
     metrics.settled(outcome)
     counts = [
         told

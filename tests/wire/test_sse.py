@@ -25,6 +25,9 @@ CASES = {
     "several data lines": (b"data: {\ndata: }\n\n", [b"{\n}"]),
     "an empty line of data": (b"data: a\ndata:\ndata: b\n\n", [b"a\n\nb"]),
     "event, id and retry": (b"event: x\nid: 7\nretry: 10\ndata: a\n\n", [b"a"]),
+    "a ping with data": (b"event: ping\ndata: {}\n\ndata: a\n\n", [b"a"]),
+    "the ping's name goes with it": (b"data: {}\nevent:ping\r\n\r\ndata: a\n\n", [b"a"]),
+    "a name given twice: the last": (b"event: ping\nevent: error\ndata: a\n\n", [b"a"]),
     "an event with a name only": (b"event: ping\n\ndata: a\n\n", [b"a"]),
     "a field that nobody knows": (b"date: x\ndata : y\nDATA: z\ndata: a\n\n", [b"a"]),
     # Nothing to hand on.
@@ -70,7 +73,10 @@ def test_in_pieces_it_gives_the_same(cases: list[str], cuts: list[int]) -> None:
     assert decoded(*(stream[a:b] for a, b in pairwise(at))) == decoded(stream)
 
 
-@given(st.lists(st.sampled_from([b"data", b":", b" ", b"\r", b"\n", b"a", b"\xef\xbb\xbf", b""])))
+TOKENS = [b"data", b"event", b"ping", b":", b" ", b"\r", b"\n", b"a", b"\xef\xbb\xbf", b""]
+
+
+@given(st.lists(st.sampled_from(TOKENS)))
 def test_any_bytes_in_any_pieces_give_the_same(pieces: list[bytes]) -> None:
     stream = b"".join(pieces)
     assert decoded(*pieces) == decoded(stream)
@@ -114,3 +120,35 @@ def test_an_event_that_does_not_end_is_refused(pieces: list[bytes], fits: bool) 
     else:
         with pytest.raises(EventTooLarge, match=f"larger than {MAX_EVENT} bytes"):
             decoded(*pieces)
+
+
+def plainly(stream: bytes) -> list[bytes]:
+    """The standard's rules on a stream that is there as a whole."""
+    text = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").removeprefix(b"\xef\xbb\xbf")
+    events, data, name = [], [], b""
+    for line in text.split(b"\n")[:-1]:
+        field, _, value = line.partition(b":")
+        if not line:
+            if b"\n".join(data).strip() and name != b"ping":
+                events.append(b"\n".join(data))
+            data, name = [], b""
+        elif field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event" and b":" in line:
+            name = value.removeprefix(b" ")
+    return events
+
+
+LINES = [b"data: a", b"data:{}", b"event: ping", b"event:x", b": c", b"data", b"id: 1", b"", b""]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from([b"\n", b"\r\n", b"\r"]))),
+    st.lists(st.integers(0, 300), max_size=20),
+)
+def test_in_any_pieces_it_gives_what_the_standard_says(
+    lines: list[tuple[bytes, bytes]], cuts: list[int]
+) -> None:
+    stream = b"".join(line + end for line, end in lines)
+    at = [0, *sorted(cuts), len(stream)]
+    assert decoded(*(stream[a:b] for a, b in pairwise(at))) == plainly(stream)

@@ -1,0 +1,95 @@
+"""
+Two tries for one answer: whoever begins first gives it, the other is ended at once.
+
+For machines of ours only: elsewhere both are billed. Before the first event only: after it there is
+something to lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import anyio
+
+from gateway.domain import Attempt, Ended, Event
+from gateway.errors import GatewayError
+from routing_policies.base import Ranked
+from routing_policies.estimate import lateness_at
+from routing_policies.policy import Hedge
+
+Opened: TypeAlias = tuple[Attempt, AsyncIterator[Event]]
+
+P95 = 1.645
+"""Standard deviations above the median, as quantiles of lateness are counted."""
+
+
+def hedge_after_s(hedge: Hedge, ranked: Ranked) -> float:
+    if hedge.after_s is not None:
+        return hedge.after_s
+    late = lateness_at(P95, ranked.candidate.coefficients.lateness)
+    return ranked.estimate.ttft_s * math.exp(late)
+
+
+@dataclass(eq=False)
+class Racer:
+    attempt: Attempt
+    opening: AbstractAsyncContextManager[Opened]
+    held: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    def __post_init__(self) -> None:
+        self.task = asyncio.create_task(self.held.enter_async_context(self.opening))
+
+    async def end(self, how: Ended) -> None:
+        """Nothing of it is left when this returns, whatever it was doing."""
+        self.task.cancel()
+        with anyio.CancelScope(shield=True):  # a hang-up must not leave a lease to its own devices
+            await asyncio.wait([self.task])
+            await self.held.aclose()
+        if self.attempt.error is None:
+            self.attempt.ended = how
+
+
+@asynccontextmanager
+async def race(
+    first: Racer,
+    after_s: float,
+    second: Callable[[], Racer | None],
+    lost: Callable[[Attempt, GatewayError], None],
+) -> AsyncIterator[Opened]:
+    """Whoever opens first. `second` is called when `first` has not opened after `after_s`. Raises
+    the last one's error when nobody opens; `lost` hears of each that fails before that."""
+    racers = [first]
+    try:
+        await asyncio.wait([first.task], timeout=after_s)
+        if not first.task.done() and (other := second()) is not None:
+            racers.append(other)
+        winner = await _first_to_open(racers, lost)
+        for loser in [racer for racer in racers if racer is not winner]:
+            await loser.end(Ended.OVERTAKEN)
+        async with winner.held:
+            racers = []
+            yield winner.task.result()
+    finally:
+        for racer in racers:
+            await racer.end(Ended.HUNG_UP)
+
+
+async def _first_to_open(
+    racers: list[Racer], lost: Callable[[Attempt, GatewayError], None]
+) -> Racer:
+    running = list(racers)
+    while True:
+        await asyncio.wait([r.task for r in running], return_when=asyncio.FIRST_COMPLETED)
+        for racer in [r for r in running if r.task.done()]:
+            error = racer.task.exception()
+            if error is None:
+                return racer
+            running.remove(racer)
+            if not running or not isinstance(error, GatewayError):
+                raise error
+            lost(racer.attempt, error)

@@ -1,0 +1,1 @@
+"""One dialect a file; `catalog.py` finds them by their names."""

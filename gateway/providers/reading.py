@@ -1,0 +1,104 @@
+"""How an endpoint's bytes arrive: not too late, not too slowly, not too many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from gateway.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from gateway.wire.sse import EventTooLarge
+
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes of an answer that is not streamed, good or bad."""
+
+SLOW_FOR_S = 20.0
+"""Of waiting for the endpoint: over so long its events are counted to say that it is slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long an endpoint may keep us waiting, in seconds."""
+
+    connect: float = 5.0
+    first_event: float = 600.0  # the whole answer, when it is not streamed; the SDKs wait as long
+    between_events: float = 60.0  # comments count: somebody is there
+    total: float = 3600.0
+    slowest: float = 0.0  # events per second of waiting, once the first has come
+
+
+@dataclass(slots=True)
+class Pace:
+    """Of one answer. A client that reads slowly is not the endpoint's fault: while nobody waits for
+    the endpoint, nothing but the total runs."""
+
+    timeouts: Timeouts
+    now: Callable[[], float]
+    deadline: float = field(init=False)  # of what is awaited
+    _ends: float = field(init=False)
+    _started: bool = field(default=False, init=False)
+    _waited: float = field(default=0.0, init=False)
+    _events: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._ends = self.now() + self.timeouts.total
+        self.deadline = min(self.now() + self.timeouts.first_event, self._ends)
+
+    def event(self) -> None:
+        self._started = True
+        self._events += 1
+
+    async def next_unless(self, chunks: AsyncIterator[bytes], finished: bool) -> bytes | None:
+        """The next bytes, or None at the end. Once `finished`, a cut is an end like any other."""
+        began = self.now()
+        if self._started:
+            self.deadline = min(began + self.timeouts.between_events, self._ends)
+        try:
+            chunk = await next_chunk(chunks, self.deadline)
+        except httpx.TransportError:
+            if finished:
+                return None
+            raise
+        if self._started:
+            self._check_speed(self.now() - began)
+        return chunk
+
+    def _check_speed(self, waited_s: float) -> None:
+        self._waited += waited_s
+        if self._waited < SLOW_FOR_S:
+            return
+        if self._events < self.timeouts.slowest * self._waited:
+            raise UpstreamTimeout("the endpoint's answer became too slow")
+        self._waited, self._events = 0.0, 0
+
+
+async def next_chunk(chunks: AsyncIterator[bytes], deadline: float) -> bytes | None:
+    async with asyncio.timeout_at(deadline):
+        return await anext(chunks, None)
+
+
+async def read_body(response: httpx.Response) -> bytes:
+    """The whole body. Raises UpstreamBroken when it is larger than MAX_BODY."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
+    body = bytearray()
+    async for chunk in response.stream:
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise UpstreamBroken(f"the endpoint's answer is larger than {MAX_BODY} bytes")
+    return bytes(body)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The client library's errors as ours; without its text, which names addresses."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        raise UpstreamUnreachable("the endpoint cannot be reached") from exc
+    except (httpx.TimeoutException, TimeoutError) as exc:
+        raise UpstreamTimeout("the endpoint took too long") from exc
+    except (httpx.TransportError, EventTooLarge) as exc:
+        raise UpstreamBroken("the connection to the endpoint broke") from exc

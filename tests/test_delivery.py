@@ -1,0 +1,87 @@
+"""What a client has of an answer, and who can go on with it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.delivery import Delivery
+from gateway.domain import Event, InferenceRequest
+from gateway.errors import UpstreamBroken
+from gateway.providers.base import Continuation
+from gateway.wire.openai import parse_event
+from tests.support.requests import chat, completion
+
+IDS, TEXT = Continuation.TOKEN_IDS, Continuation.TEXT
+
+
+def piece(*, ids: list[int] | None = None, **choice: Any) -> Event:
+    known = {"index": 0, "finish_reason": None} | ({} if ids is None else {"token_ids": ids})
+    return parse_event(json.dumps({"choices": [known | choice]}).encode())
+
+
+def said(text: str, ids: list[int] | None = None, **delta: Any) -> Event:
+    return piece(ids=ids, delta={"content": text, **delta})
+
+
+def after(request: InferenceRequest, *events: Event) -> Delivery:
+    delivery = Delivery(request)
+    delivery.request_for(None)
+    for event in events:
+        assert delivery.take(event) is event
+    return delivery
+
+
+@pytest.mark.parametrize(
+    ("request_", "events", "by_ids", "by_text"),
+    [
+        (chat(stream=True), [said("a", [1]), said("b", [2])], True, True),
+        (chat(stream=True), [said("a"), said("b")], False, True),
+        (chat(stream=True), [said("a", [1]), said("b")], False, True),
+        (chat(stream=True), [said("a", [1], reasoning_content="x")], True, False),
+        (chat(stream=True), [said("a", [1], tool_calls=[{"index": 0}])], False, False),
+        (chat(stream=True, response_format={"type": "json_object"}), [said("{", [1])], True, False),
+        (chat(stream=True, n=2), [said("a", [1])], False, False),
+        (chat(stream=True, logprobs=True), [said("a", [1])], False, False),
+        (completion(stream=True), [piece(text="a", ids=[1])], True, True),
+        (completion(stream=True, echo=True), [piece(text="hi", ids=[])], True, False),
+        (completion([1, 2], stream=True), [piece(text="a", ids=[1])], True, False),
+    ],
+)
+def test_who_can_go_on(
+    request_: InferenceRequest, events: list[Event], by_ids: bool, by_text: bool
+) -> None:
+    delivery = after(request_, *events)
+    fits = {how: delivery.fits(how) for how in (IDS, TEXT, None)}
+    assert fits == {IDS: by_ids, TEXT: by_text, None: False}
+
+
+def test_what_is_handed_on_is_exactly_what_was_sent() -> None:
+    held_back = said("", [2])  # half a character: its text comes later
+    delivery = after(chat(stream=True), said("", [], role="assistant"), said("é", [1]), held_back)
+    delivered = delivery.request_for(IDS).delivered
+    assert delivered is not None
+    assert (delivered.text, delivered.token_ids, delivered.tokens) == ("é", (1, 2), 2)
+
+
+def test_a_role_that_comes_again_and_pieces_without_news_are_left_out() -> None:
+    delivery = after(chat(stream=True), said("", role="assistant"), said("a"))
+    delivery.request_for(TEXT)
+    assert delivery.take(said("", role="assistant")) is None
+    news = delivery.take(said("b", role="assistant"))
+    assert news is not None
+    assert news.payload["choices"][0]["delta"] == {"content": "b"}
+
+
+@pytest.mark.parametrize("choice", [{"delta": 7}, {"delta": {"content": []}}, {"delta": "x"}])
+def test_what_is_no_piece_of_a_chat_goes_no_further(choice: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamBroken):
+        Delivery(chat(stream=True)).take(piece(**choice))
+
+
+def test_a_null_delta_is_an_empty_one() -> None:
+    shown = Delivery(chat(stream=True)).take(piece(delta=None, finish_reason="stop"))
+    assert shown is not None
+    assert shown.payload["choices"][0]["delta"] == {}
