@@ -67,6 +67,7 @@ class Record:
     estimated: bool  # the tokens are ours to guess: the answer broke off before they were told
     charged_usd: float  # to the tenant
     cost_usd: float  # to us: all attempts
+    prompt_size: int  # bytes, as `blocks` has them
     blocks: bytes
     attempts: tuple[Billed, ...]
 
@@ -101,6 +102,7 @@ class Record:
             estimated=tokens.estimated,
             charged_usd=charged_usd(outcome),
             cost_usd=sum(attempt.billed_usd for attempt in attempts),
+            prompt_size=request.prompt_size if request else 0,
             blocks=_blocks(outcome),
             attempts=tuple(_billed(outcome, attempt) for attempt in attempts),
         )

@@ -14,7 +14,8 @@ from tests.support.requests import chat
 
 
 def record(at: float, prefix: tuple[PrefixKey, ...], tokens: int) -> Record:
-    request = dataclasses.replace(chat(), prefix=prefix)
+    size = prefix[-1].size if prefix else 100
+    request = dataclasses.replace(chat(), prefix=prefix, prompt_size=size)
     made = settled(
         Ended.FINISHED,
         Attempt("a", 10.0, first_event=11.0),
@@ -53,6 +54,18 @@ def test_blocks_are_as_many_as_the_prompt_has_and_never_the_same_twice(tmp_path)
         replayable([record(1.0, keys("a", "b", "c"), n) for n in (1, 511, 512, 513, 5000)], out)
     for request in read_trace(file).requests:  # which raises if it is not so
         assert len(set(request.blocks)) == -(-request.prompt_tokens // 512)
+
+
+def test_ids_are_those_of_one_export_and_not_what_the_index_holds():
+    exports = [io.StringIO(), io.StringIO()]
+    for out in exports:
+        replayable([record(1.0, keys("system", "one"), 1000)], out)
+    one, other = (json.loads(out.getvalue()) for out in exports)
+    assert [tokens for _, tokens in one["prefix"]] == [500, 1000]
+    assert not {name for name, _ in one["prefix"]} & {name for name, _ in other["prefix"]}
+    assert b"system".hex() not in exports[0].getvalue()
+    assert (one["arrived"], one["tenant"], one["model"]) == (1.0, "acme", "m")
+    assert (one["first_token_s"], one["last_token_s"]) == (1.0, 2.5)
 
 
 def test_exchanges_without_an_answer_are_left_out():
