@@ -108,9 +108,11 @@ class Seeing:
             await asyncio.sleep(REFRESH_S)
 
     def _gauges(self) -> Gauges:
-        endpoints = self.fleet.endpoints.items()
+        endpoints, now = self.fleet.endpoints.items(), self.clock()
         return {
             "endpoint_up": {name: float(e.healthy) for name, e in endpoints},
+            "endpoint_ejected": {name: float(e.breaker.ejected(now)) for name, e in endpoints},
+            "endpoint_drained": {name: float(e.drained) for name, e in endpoints},
             "endpoint_in_flight": {name: float(e.in_flight) for name, e in endpoints},
             "endpoint_queued_tokens": {name: float(e.queued_tokens) for name, e in endpoints},
             "budget_multiplier": self.pacers.multipliers(),

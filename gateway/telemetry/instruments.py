@@ -112,6 +112,10 @@ COUNTERS = {
 
 GAUGES = {
     "endpoint_up": GaugeOf("Whether requests are sent there", "endpoint", "livemin"),
+    "endpoint_ejected": GaugeOf(
+        "Whether it kept failing, and is left alone", "endpoint", "livemax"
+    ),
+    "endpoint_drained": GaugeOf("Whether it gets nothing new, by hand", "endpoint", "livemax"),
     "endpoint_in_flight": GaugeOf("Requests sent there and not answered in full", "endpoint"),
     "endpoint_queued_tokens": GaugeOf(
         "Uncached prompt tokens sent there, first event awaited", "endpoint"

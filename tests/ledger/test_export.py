@@ -5,9 +5,12 @@ import dataclasses
 import io
 import json
 
+from gateway.__main__ import main
 from gateway.domain import Attempt, Ended, PrefixKey, Usage
 from gateway.ledger.export import csv_rows, jsonl, replayable
+from gateway.ledger.ledger import prepare
 from gateway.ledger.record import Record
+from gateway.ledger.store import append, opened
 from gateway.replay.files import read_trace
 from tests.ledger.test_record import settled
 from tests.support.requests import chat
@@ -66,6 +69,19 @@ def test_ids_are_those_of_one_export_and_not_what_the_index_holds():
     assert b"system".hex() not in exports[0].getvalue()
     assert (one["arrived"], one["tenant"], one["model"]) == (1.0, "acme", "m")
     assert (one["first_token_s"], one["last_token_s"]) == (1.0, 2.5)
+
+
+def test_the_command_exports_what_the_command_replays(tmp_path, capsys):
+    file, trace = tmp_path / "ledger.sqlite", tmp_path / "trace.jsonl"
+    prepare(file)
+    with opened(file, write=True) as connection:
+        append(connection, [record(100.0 + n, keys("system", str(n)), 1024) for n in range(30)])
+    assert main(("ledger", str(file), "--export", "replay")) == 0
+    trace.write_text(capsys.readouterr().out)
+    asked = ("--policies", "balanced", "--replicas", "2", "--seeds", "1", "--json")
+    assert main(("replay", "--trace", str(trace), *asked)) == 0
+    (told,) = json.loads(capsys.readouterr().out).values()
+    assert 0.3 < told["hit"] < 0.6  # the first half of each prompt is the same
 
 
 def test_exchanges_without_an_answer_are_left_out():

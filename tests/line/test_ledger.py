@@ -1,14 +1,10 @@
 """The ledger behind real traffic: everything is in it, and it agrees with the endpoints."""
 
-import asyncio
-import contextlib
 import json
-import random
 import signal
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
 from gateway.__main__ import main
@@ -17,9 +13,8 @@ from gateway.domain import Ended, Outcome, Principal
 from gateway.ledger.ledger import Ledger as LedgerWriter
 from gateway.ledger.ledger import prepare
 from gateway.ledger.record import Record
-from gateway.ledger.report import bills, sums
 from gateway.ledger.store import LedgerError, append, opened, read
-from tests.support.gateways import Running, gateway
+from tests.support.gateways import gateway
 from tests.support.processes import serve
 from tests.support.upstream import Upstream
 
@@ -49,76 +44,6 @@ async def test_an_exchange_is_written_with_its_tokens_dollars_and_attempts(tmp_p
     ]
     assert record.policy == "cache_aware"
     assert 0 < record.first_event_s <= record.total_s
-
-
-@pytest.mark.anyio
-async def test_over_a_thousand_mixed_requests_the_reported_rows_are_what_the_endpoints_counted(
-    tmp_path,
-):
-    """The endpoints' own counts are their bills: every row of the ledger that they reported."""
-    file, draw = tmp_path / "ledger.sqlite", random.Random(1)
-    upstreams = [Counting(draw), Counting(draw)]
-    async with gateway(*upstreams, policy="round_robin", endpoint=PRICES, ledger=Ledger(file)) as g:
-        gate = asyncio.Semaphore(20)
-
-        async def one() -> None:
-            async with gate:
-                await ask(g, draw)
-
-        await asyncio.gather(*(one() for _ in range(1000)))
-        await g.settled.wait_for(1000)
-    with opened(file) as connection:
-        found = bills(connection)
-        (total,) = sums(connection, ()).values()
-    assert total.exchanges == 1000
-    for index, upstream in enumerate(upstreams):
-        told = found[f"u{index}", "tariff"]
-        assert told.attempts == upstream.told
-        assert told.prompt_tokens == 11 * upstream.told
-        assert told.completion_tokens == 3 * upstream.told
-        assert told.usd == pytest.approx(ONE * upstream.told)
-    assert total.hung_up > 50
-    assert total.failed > 5
-    assert total.lost_usd > 0
-
-
-class Counting(Upstream):
-    """Breaks some answers, refuses some requests, and counts those whose usage it has told."""
-
-    def __init__(self, draw: random.Random) -> None:
-        super().__init__()
-        self.draw = draw
-        self.told = 0
-
-    async def _answer(self, body, send):
-        fate = self.draw.random()
-        if fate < 0.1:
-            await self._send_json(send, 503, {"error": {"message": "no"}})
-        elif body.get("user") == "leaves":
-            await Upstream(hold_at=2)._stream(body, send)
-        elif fate < 0.2 and body.get("stream"):
-            await Upstream(break_at=2)._stream(body, send)
-        else:
-            await super()._answer(body, send)
-
-    def _usage(self):
-        self.told += 1
-        return super()._usage()
-
-
-async def ask(g: Running, draw: random.Random) -> None:
-    fate = draw.random()
-    with contextlib.suppress(openai.APIError):
-        if fate < 0.5:
-            await g.sdk.chat.completions.create(**ASK)
-            return
-        if fate < 0.6:
-            answer = await g.sdk.chat.completions.create(**ASK, stream=True, user="leaves")
-            await anext(aiter(answer))
-            await answer.close()
-            return
-        async for _ in await g.sdk.chat.completions.create(**ASK, stream=True):
-            pass
 
 
 @pytest.mark.anyio

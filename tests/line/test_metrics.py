@@ -74,7 +74,7 @@ async def test_an_answer_counts_in_time_tokens_and_dollars():
 
 async def test_fallbacks_rejections_and_what_was_shed_are_counted_by_cause():
     async with gateway(Upstream(status=500), Upstream(), Upstream()) as g:
-        g.gateway.fleet.endpoints["u2"].down("it does not answer")
+        g.gateway.fleet.endpoints["u2"].drained = True
         await g.sdk.chat.completions.create(**ASK)
         with pytest.raises(openai.NotFoundError):
             await g.sdk.chat.completions.create(**{**ASK, "model": "no such model"})
@@ -83,6 +83,8 @@ async def test_fallbacks_rejections_and_what_was_shed_are_counted_by_cause():
     assert value(found, "gateway_rejections_total", endpoint="u2", filter="healthy") == 1
     assert value(found, "gateway_shed_total", error_type="model_not_found") == 1
     assert value(found, "gateway_endpoint_up", endpoint="u2") == 0
+    assert value(found, "gateway_endpoint_drained", endpoint="u2") == 1
+    assert value(found, "gateway_endpoint_ejected", endpoint="u0") == 0
     assert not any("no such model" in str(key) for key in found)
 
 
