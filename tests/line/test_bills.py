@@ -92,8 +92,6 @@ async def test_over_a_thousand_mixed_exchanges_what_was_told_is_what_is_charged(
         assert row.usd == pytest.approx(dollars(told))
         estimated = found[name, "estimate"].usd
         assert 0.6 < estimated / dollars(rest) < 1.1  # docs/seeing.md says how near it comes
-        print(name, told.total(), rest.total(), estimated, dollars(rest))
-    print(total)
 
 
 def attempts_on(name: str, records: list[Record]) -> Iterator[tuple[Record, Billed]]:
