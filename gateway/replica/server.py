@@ -26,6 +26,7 @@ from gateway.replica.api import parse
 from gateway.replica.client import listening, read_body
 from gateway.replica.exchange import Exchange, Submits
 from gateway.replica.inbox import Inbox
+from gateway.replica.local import LoopbackOnly
 from gateway.replica.metrics import CONTENT_TYPE, EngineMetrics, exposition
 from gateway.replica.prompt import Chat, Prompt
 from gateway.replica.request import Counts, Finish
@@ -48,6 +49,11 @@ class Engine(Submits, Protocol):
 
     metrics: EngineMetrics
 
+    @property
+    def accepting(self) -> bool:
+        """Whether it takes requests."""
+        ...
+
     def stats(self) -> EngineStats: ...
 
 
@@ -68,6 +74,7 @@ class Replica:
     created: int  # seconds since the epoch
     secret: str | None = field(default=None, repr=False)  # None: nobody is trusted
     tracing: Tracing | None = None
+    local_only: bool = False  # only this machine's own programs may ask, and no web page
     most_body: int = 4 << 20  # bytes
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     # One at a time, so that long prompts leave the other cores to the engine.
@@ -111,6 +118,8 @@ def create_app(replica: Replica) -> ASGIApp:
     async def health(request: Request) -> Response:
         if replica.draining.is_set():
             raise Unavailable("the replica is draining")
+        if not replica.engine.accepting:
+            raise Unavailable("the replica's engine has stopped")
         return json_response({"status": "ok"})
 
     async def stats(request: Request) -> Response:
@@ -145,7 +154,10 @@ def create_app(replica: Replica) -> ASGIApp:
             Route("/tokenize", tokenize, methods=["POST"]),
             Route("/detokenize", detokenize, methods=["POST"]),
         ],
-        middleware=[Middleware(Rescue)],
+        middleware=[
+            Middleware(Rescue),
+            *([Middleware(LoopbackOnly)] if replica.local_only else []),
+        ],
         exception_handlers={HTTPException: unrouted},
     )
     app.router.redirect_slashes = False
