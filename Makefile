@@ -45,6 +45,7 @@ check: $(VENV)/.dev
 
 test: check
 	$(BIN)/gateway model pull smollm2
+	$(BIN)/gateway model pull cl100k_base
 	$(BIN)/python -m pytest -m "not prove"
 
 prove: test $(VENV)/.torch $(VENV)/.sdks

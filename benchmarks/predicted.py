@@ -23,7 +23,8 @@ WORDS = "the sea was calm and the ship went on under a sky of grey and green "
 async def ask(g: Running, history: list[dict[str, str]], number: int) -> None:
     history.append({"role": "user", "content": f"Question {number}. {WORDS * 4}"})
     text = ""
-    async for chunk in await g.sdk.chat.completions.create(
+    patient = g.sdk.with_options(timeout=300)
+    async for chunk in await patient.chat.completions.create(
         model="smollm2", messages=history, stream=True, max_tokens=16
     ):
         text += (chunk.choices and chunk.choices[0].delta.content) or ""

@@ -64,6 +64,36 @@ CATALOG: tuple[Model, ...] = (
             size=92_871_040,
         ),
     ),
+    # Encodings of tiktoken, under the names by which it finds them in a folder. The digests are
+    # those that it expects itself.
+    Model(
+        name="cl100k_base",
+        title="tiktoken's cl100k_base",
+        licence="MIT",
+        file="9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+        size=1_681_126,
+        sha256="223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+        package=Package(
+            name="litellm",
+            version="1.80.0",
+            member="litellm/litellm_core_utils/tokenizers/9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+            size=10_492_975,
+        ),
+    ),
+    Model(
+        name="o200k_base",
+        title="tiktoken's o200k_base",
+        licence="MIT",
+        file="fb374d419588a4632f3f557e76b4b70aebbca790",
+        size=3_613_922,
+        sha256="446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+        package=Package(
+            name="litellm",
+            version="1.80.0",
+            member="litellm/litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790",
+            size=10_492_975,
+        ),
+    ),
 )
 
 Fetch = Callable[[Package, Path], Path]

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from routing_policies.base import Price
+from routing_policies.base import FREE, Price
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -146,7 +146,7 @@ def _else(said: float | None, known: float) -> float:
 class Tariff:
     """What one model costs at one endpoint. Every change that holds is applied, in order."""
 
-    price: Price = Price()
+    price: Price = FREE
     changes: tuple[Change, ...] = ()
 
     def at(self, now: float, prompt_tokens: int, service_tier: str | None = None) -> Price:

@@ -19,7 +19,10 @@ from routing_policies.base import (
     Ranked,
     RouteRequest,
 )
-from routing_policies.estimate import estimate
+from routing_policies.estimate import estimates
+
+WITHIN_TENANT_BUDGET = "within_tenant_budget"
+"""No file's filter: what its tenant's or key's budget does not pay for, no policy can choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +76,34 @@ class Policy:
         dropped: dict[str, str] = {}
         kept = candidates
         for name, filter_ in self.filters.items():
-            passed = []
+            keep, passed = filter_.keep, []
             for candidate in kept:
-                if filter_.keep(request, candidate):
+                if keep(request, candidate):
                     passed.append(candidate)
                 else:
                     dropped[candidate.endpoint] = name
             kept = passed
 
-        ranked = []
+        ranked, limited = [], False
         weighed = [(weight, objective.cost) for weight, objective in self.objectives.values()]
-        for candidate in kept:
-            expected = estimate(request, candidate, self.limits, context)
+        expectations = estimates(request, kept, self.limits, context)
+        left = context.tenant_usd
+        for candidate, expected in zip(kept, expectations, strict=True):
+            if left is not None and expected.cost_usd > left:
+                dropped[candidate.endpoint] = WITHIN_TENANT_BUDGET
+                continue
             if limit := _exceeded(expected, self.hard):
                 dropped[candidate.endpoint] = limit
                 continue
             total = 0.0
             for weight, cost in weighed:
                 total += weight * cost(request, candidate, expected)
-            ranked.append(Ranked(candidate, expected, total))
+            ranked.append(tuple.__new__(Ranked, (candidate, expected, total)))
+            limited = limited or candidate.limited
         order = self.picker.pick(ranked, context)
-        return Decision(sorted(order, key=lambda r: r.candidate.limited), dropped)
+        if limited:  # they come last, whatever they cost
+            order = sorted(order, key=lambda r: r.candidate.limited)
+        return Decision(order, dropped)
 
     def terms(self, request: RouteRequest, ranked: Ranked) -> Mapping[str, float]:
         """What each objective adds to the cost of a candidate that was ranked for `request`."""

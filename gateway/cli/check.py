@@ -29,6 +29,7 @@ def _check_model(file: Path, name: str, model: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from gateway.app import tokenizers
     from gateway.config import ConfigError, load
     from gateway.config.prices import price_doubts
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(args.file, None, ("endpoints",), config.unusable)
         for name, replicas in config.replicas.items():
             _check_model(args.file, name, replicas.model)
+        tokenizers(config, args.file)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -15,6 +16,7 @@ from gateway.cli import Subparsers
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
+    from gateway.counting import Counter
     from gateway.domain import InferenceRequest
 
 
@@ -26,6 +28,7 @@ class Row:
     cost: float  # in the policy's unit
     terms: Mapping[str, float]  # what each objective adds to the cost
     estimate: Mapping[str, float]
+    limited: bool  # by its own word it would refuse now: it comes last, whatever it costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "explain",
         help="say where a request would go, and why",
         description="Decides as a gateway would that has just started: endpoints count as healthy "
-        "and idle, speeds and token counts are the first guesses.",
+        "and idle, speeds are the first guesses, and token counts where no tokenizer is here.",
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML file")
     parser.add_argument(
@@ -93,6 +96,8 @@ def explain(gateway: Gateway, request: InferenceRequest, headers: Mapping[str, s
         known = ", ".join(models)
         raise InvalidRequest(f"no model is called {request.model!r}; there are: {known}")
     policy = gateway.rules.policy_for(request, headers)
+    if (count := counters(gateway).get(request.model)) and (tokens := count(request)) is not None:
+        request = dataclasses.replace(request, prompt_tokens=tokens)
     asked, candidates, _ = gateway.fleet.snapshot(request)
     healthy = [candidate._replace(healthy=True, unavailable=None) for candidate in candidates]
     decision = policy.decide(asked, healthy, Context(now=gateway.clock(), draw=0.0))
@@ -104,12 +109,30 @@ def explain(gateway: Gateway, request: InferenceRequest, headers: Mapping[str, s
         asked.prompt_exact,
         asked.output_tokens,
         [
-            Row(r.candidate.endpoint, r.cost, policy.terms(asked, r), r.estimate._asdict())
+            Row(
+                r.candidate.endpoint,
+                r.cost,
+                policy.terms(asked, r),
+                r.estimate._asdict(),
+                r.candidate.limited,
+            )
             for r in decision.ranked
         ],
         costs[1] - costs[0] if len(costs) == 2 else None,
         decision.dropped,
     )
+
+
+def counters(gateway: Gateway) -> Mapping[str, Counter]:
+    """Of the models whose tokenizer is here: named in the config, or that of a replica's model."""
+    from gateway.models import ModelError
+    from gateway.tokenizers import counter
+
+    found = dict(gateway.dispatcher.tokenizers)
+    for name, replicas in gateway.config.replicas.items():
+        with contextlib.suppress(ModelError):  # not pulled yet: the estimate has to do
+            found.setdefault(replicas.serves or name, counter(replicas.model))
+    return found
 
 
 def table(explained: Explanation) -> str:
@@ -128,10 +151,20 @@ def table(explained: Explanation) -> str:
         *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines),
     ]
     if explained.margin is not None:
-        first, second = (row.endpoint for row in explained.ranked[:2])
-        text.append(f"{first} comes before {second}, which costs {explained.margin:.6g} more")
+        first, second = explained.ranked[:2]
+        text.append(_margin(first, second, explained.margin))
+    text += [
+        f"{row.endpoint} comes last, whatever it costs: it says that it would refuse now"
+        for row in explained.ranked
+        if row.limited
+    ]
     text += [f"{endpoint} was dropped by {by}" for endpoint, by in explained.dropped.items()]
     return "\n".join(text)
+
+
+def _margin(first: Row, second: Row, margin: float) -> str:
+    more = f"{margin:.6g} more" if margin >= 0 else f"{-margin:.6g} less"
+    return f"{first.endpoint} comes before {second.endpoint}, which costs {more}"
 
 
 def _request(file: Path, tenant: str) -> InferenceRequest:

@@ -11,7 +11,7 @@ from gateway.domain import EndpointStats
 from gateway.errors import UpstreamBusy, UpstreamError, UpstreamOverloaded
 from gateway.fleet.breaker import Breaker
 from gateway.fleet.learning import Learning
-from gateway.fleet.load import Load, OthersLoad
+from gateway.fleet.load import IDLE, Load, OthersLoad
 from gateway.providers.base import Continuation, Provider
 from gateway.tariffs import Machine, Tariff, Tariffs
 from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, Price
@@ -81,12 +81,16 @@ class Endpoint:
     region: str | None = None
     tariffs: Tariffs = field(default_factory=dict)
     machine: Machine | None = None  # None: what runs is not ours to pay by the hour
+    max_in_flight: int | None = None  # None: as many as come
+    freed: Callable[[], None] = lambda: None  # called when a lease is given back
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     waiting: int | None = None  # as it last told, where it does
     kv_usage: float | None = None  # likewise
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    promised: int = field(default=0, init=False)  # room that the queue has given away
+    elsewhere: Load = field(default=IDLE, init=False)  # other gateways', when last heard
     active_tokens: int = field(default=0, init=False)
     _others: OthersLoad = field(default_factory=OthersLoad, init=False)
     _used: float | None = field(default=None, init=False)  # when its last answer ended
@@ -107,6 +111,12 @@ class Endpoint:
         return self.provider is not None and self.down_because is None and not self.drained
 
     @property
+    def full(self) -> bool:
+        """Of requests of ours, other gateways' included."""
+        limit, elsewhere = self.max_in_flight, self.elsewhere.in_flight
+        return limit is not None and self.in_flight + elsewhere + self.promised >= limit
+
+    @property
     def ready(self) -> bool:
         return self.healthy and self.reached
 
@@ -116,7 +126,7 @@ class Endpoint:
             return "drained"
         if self.provider is None or self.down_because is not None:
             return self.down_because or "not there yet"
-        if self.resting(model, now) is not None:
+        if self._rests and self.resting(model, now) is not None:
             return "resting"
         return EJECTED if self.breaker.ejected(now) else None
 
@@ -145,6 +155,10 @@ class Endpoint:
         if self.machine is None or self.machine.stops_after_s is None or self.in_flight:
             return False
         return self._used is None or now - self._used >= self.machine.stops_after_s
+
+    def start_usd(self, now: float) -> float:
+        """What it costs to start its machine, if that stands still."""
+        return self.machine.start_usd() if self.machine and self.stopped(now) else 0.0
 
     def starts_in(self, now: float) -> float:
         """Seconds until its machine can begin with what it is sent now."""
@@ -181,11 +195,6 @@ class Endpoint:
         self.down_because = reason
 
     @property
-    def limited(self) -> bool:
-        """By its own word it would refuse what is sent now."""
-        return self.provider is not None and self.provider.rests_s() > 0
-
-    @property
     def load(self) -> Load:
         """What is ours of it."""
         return Load(self.in_flight, self.queued_tokens)
@@ -218,32 +227,34 @@ class Endpoint:
             yield lease
         finally:
             lease.end()
+            self.freed()
 
     def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
-        starts = self.machine is not None and self.stopped(now)
-        others = self._others.at(now)
+        machine, others, provider = self.machine, self._others, self.provider
+        theirs, elsewhere = others.at(now), self.elsewhere
         unavailable = self.unavailable(model, now)
-        return Candidate(
-            endpoint=self.name,
-            models=self.models,
-            healthy=unavailable is None,
-            unavailable=unavailable,
-            context_length=self.context_length,
-            in_flight=self.in_flight + others.in_flight,
-            queued_tokens=self.queued_tokens + others.queued_tokens,
-            cached_tokens=cached_tokens,
-            dedicated=self.dedicated,
-            limited=self.limited,
-            chosen_at=self.chosen_at.get(model),
-            coefficients=self.learning.coefficients,
-            price=price,
-            capabilities=self.capabilities,
-            data_policy=self.data_policy,
-            region=self.region,
-            load_age_s=self._others.age_s(now),
-            kv_usage=self._others.kv_usage,
-            active_tokens=self.active_tokens,
-            waiting=self._others.waiting,
-            start_usd=self.machine.start_usd() if self.machine and starts else 0.0,
-            start_s=self.starts_in(now) if self.machine else 0.0,
+        facts = (
+            self.name,
+            self.models,
+            unavailable is None,
+            unavailable,
+            self.context_length,
+            self.in_flight + max(theirs.in_flight, elsewhere.in_flight),
+            self.queued_tokens + max(theirs.queued_tokens, elsewhere.queued_tokens),
+            cached_tokens,
+            self.dedicated,
+            provider is not None and provider.rests_s() > 0,  # by its own word it would refuse
+            self.chosen_at.get(model),
+            self.learning.coefficients,
+            price,
+            self.start_usd(now),
+            self.starts_in(now) if machine else 0.0,
+            self.capabilities,
+            self.data_policy,
+            self.region,
+            others.age_s(now),
+            others.kv_usage,
+            self.active_tokens,
+            others.waiting,
         )
+        return tuple.__new__(Candidate, facts)

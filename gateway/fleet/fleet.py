@@ -12,12 +12,15 @@ from gateway.fleet.hints import Hints
 from gateway.fleet.learning import Average, Observation, from_peers
 from gateway.fleet.placement import NO_MATCH, Match, PlacementIndex
 from gateway.fleet.tokens import TokenRatio, fewest
-from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, RouteRequest
+from routing_policies.base import DATA_POLICIES, FREE, Candidate, Coefficients, RouteRequest
 
 Clock = Callable[[], float]
 
 OUTPUT_GUESS = 200.0
 """Tokens of an answer, before a tenant's have been seen: near the medians of public traces."""
+
+DOUBT = 1.3
+"""By so much an estimate of tokens may be too low before it says that a prompt surely fits."""
 
 
 class Fleet:
@@ -51,20 +54,18 @@ class Fleet:
     ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
         """What a policy decides on, and the placements behind each candidate's cached tokens."""
         now, wall = self._clock(), self._wall()
-        asked = self._route_request(request)
+        asked = self.expected(request)
         matches = self._index.match(request.prefix, now)
         if request.hints:
             matches = self._with_hint(request, matches, now)
-        candidates = [
-            endpoint.snapshot(
-                request.model,
-                self._cached_tokens(request, matches.get(name)),
-                endpoint.tariff(request.model).at(wall, asked.prompt_tokens, request.service_tier),
-                now,
-            )
-            for name, endpoint in self.endpoints.items()
-        ]
-        return asked, _someone(request.model, candidates), matches
+        model, candidates = request.model, []
+        for name, endpoint in self.endpoints.items():
+            match = matches.get(name)
+            cached = 0 if match is None else self._cached_tokens(request, match)
+            tariff = endpoint.tariffs.get(model)
+            price = tariff.at(wall, asked.prompt_tokens, request.service_tier) if tariff else FREE
+            candidates.append(endpoint.snapshot(model, cached, price, now))
+        return asked, _someone(model, candidates), matches
 
     def _with_hint(
         self, request: InferenceRequest, matches: Mapping[str, Match], now: float
@@ -80,6 +81,17 @@ class Fleet:
         tokens = self._cached_tokens(request, match) + self._tokens.estimate(request.model, more)
         return {**matches, hinted: Match(match.size + more, tokens, 0.0, hinted=True)}
 
+    def may_not_fit(self, request: InferenceRequest) -> bool:
+        """Whether it takes an exact count to know if each endpoint's context holds its prompt."""
+        if request.prompt_tokens is not None:
+            return False
+        least, most = fewest(request), self._tokens.count(request).tokens * DOUBT
+        return any(
+            endpoint.context_length is not None and least < endpoint.context_length <= most
+            for endpoint in self.endpoints.values()
+            if request.model in endpoint.models
+        )
+
     def rests(self, model: str) -> Mapping[str, UpstreamError]:
         """What the endpoints that rest said, with what is left of their time."""
         now = self._clock()
@@ -91,7 +103,8 @@ class Fleet:
                 said[name] = type(rest.error)(rest.error.message, retry_after_s=left)
         return said
 
-    def _route_request(self, request: InferenceRequest) -> RouteRequest:
+    def expected(self, request: InferenceRequest) -> RouteRequest:
+        """What a policy is told of this request."""
         length = self._lengths.get((request.tenant, request.model))
         expected = length.mean if length else OUTPUT_GUESS
         count = self._tokens.count(request)
@@ -107,9 +120,22 @@ class Fleet:
             data_policy=request.data_policy or DATA_POLICIES[0],
         )
 
-    def _cached_tokens(self, request: InferenceRequest, match: Match | None) -> int:
-        if match is None:
-            return 0
+    def dearest(self, request: InferenceRequest, models: Iterable[str]) -> float:
+        """Dollars that this request is expected to cost at most, wherever it goes."""
+        asked, now, wall = self.expected(request), self._clock(), self._wall()
+        return max(
+            (
+                endpoint.tariff(model)
+                .at(wall, asked.prompt_tokens, request.service_tier)
+                .dollars(asked.prompt_tokens, 0, asked.output_tokens)
+                + endpoint.start_usd(now)
+                for endpoint in self.endpoints.values()
+                for model in endpoint.models.intersection(models)
+            ),
+            default=0.0,
+        )
+
+    def _cached_tokens(self, request: InferenceRequest, match: Match) -> int:
         if match.tokens is not None:
             return match.tokens
         return self._tokens.estimate(request.model, match.size)
@@ -259,9 +285,9 @@ class Fleet:
 def _someone(model: str, candidates: list[Candidate]) -> list[Candidate]:
     """Where everyone of a model who could be asked is ejected, all of them are asked anyway: an
     ejection spares requests a failure that others would not have, and there are no others."""
-    serving = [c for c in candidates if model in c.models]
-    if any(c.healthy for c in serving):
-        return candidates
+    for candidate in candidates:
+        if candidate.healthy and model in candidate.models:
+            return candidates
     return [
         c._replace(healthy=True) if model in c.models and c.unavailable == EJECTED else c
         for c in candidates

@@ -136,13 +136,9 @@ class Learning:
         self._first = Regression(first)
         self._pace = Regression(pace)
         self._lateness = Lateness(seed.lateness)
-        self._coefficients = dataclasses.replace(
+        self.coefficients = dataclasses.replace(
             seed, error_rate=self._errors.mean, hit_rate=self._hits.mean
         )
-
-    @property
-    def coefficients(self) -> Coefficients:
-        return self._coefficients
 
     @property
     def uncached_tokens(self) -> float:
@@ -177,9 +173,7 @@ class Learning:
 
     def _output_s(self, seen: Observation) -> float:
         """As expected of all tokens after the first."""
-        each = (
-            self._coefficients.per_output_s + seen.in_flight * self._coefficients.per_output_busy_s
-        )
+        each = self.coefficients.per_output_s + seen.in_flight * self.coefficients.per_output_busy_s
         return each * max(0, seen.output_tokens - 1)
 
     def failed(self, now: float) -> None:
@@ -189,7 +183,7 @@ class Learning:
     def _refresh(self) -> None:
         base, token, context, queued = self._first.theta
         output, busy = self._pace.theta
-        self._coefficients = Coefficients(
+        self.coefficients = Coefficients(
             base_s=base,
             per_token_s=token,
             per_token_context_s=context,

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.domain import PrefixKey
 
 
-@dataclass(slots=True)
-class Placement:
+class Placement(NamedTuple):
     """One endpoint under one key."""
 
     touched: float  # seconds, monotonic
@@ -57,12 +55,19 @@ class PlacementIndex:
                 break  # a longer key is never known without the shorter ones
             known.append((key, placements))
         found: dict[str, Match] = {}
+        oldest, gone_before = now - self._ttl_s, self._gone_before
         for key, placements in reversed(known):
             # Who is under a key is under all shorter ones too.
             if len(placements) > len(found):
-                for endpoint, placement in placements.items():
-                    if endpoint not in found and self._holds(endpoint, placement, now):
-                        found[endpoint] = Match(key.size, placement.tokens, placement.confirmed)
+                for endpoint, (touched, tokens, confirmed) in placements.items():
+                    # As `_holds` has it, without a call: there are many.
+                    if (
+                        endpoint not in found
+                        and touched >= oldest
+                        and touched >= gone_before.get(endpoint, 0.0)
+                    ):
+                        match = (key.size, tokens, confirmed, False)
+                        found[endpoint] = tuple.__new__(Match, match)
         return found
 
     def place(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.datastructures import Headers
@@ -35,7 +35,6 @@ class Completions:
     door: Door
     drain: Drain
     dispatcher: Dispatcher
-    secret: bytes = field(repr=False)
     clock: Callable[[], float]
     tracing: Begins | None = None  # None: nobody traces
 
@@ -53,7 +52,7 @@ class Completions:
             send,
             self.operation,
             outcome,
-            TenantKeys.derive(self.secret, principal.tenant),
+            TenantKeys.derive(self.door.secret, principal.tenant),
             self.dispatcher,
             self.door.limits,
             self.clock,

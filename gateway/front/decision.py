@@ -45,10 +45,9 @@ def _fields(considered: Considered) -> dict[str, object]:
         dropped = {"endpoint": considered.endpoint, "dropped_by": considered.dropped_by}
         return dropped | _said(unavailable=considered.unavailable)
     values = {name: getattr(considered, name) for name in considered.__slots__}
-    del values["dropped_by"], values["unavailable"]
-    return _said(unavailable=considered.unavailable) | {
-        k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()
-    }
+    del values["dropped_by"], values["unavailable"], values["limited"]
+    said = _said(unavailable=considered.unavailable, limited=considered.limited or None)
+    return said | {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
 
 
 def _said(**fields: object) -> dict[str, object]:

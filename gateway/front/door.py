@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.admission.keys import OPEN, KeyRing
 from gateway.domain import Principal
@@ -14,6 +14,7 @@ from gateway.front.body import BodyLimits
 class Door:
     ring: KeyRing
     limits: BodyLimits
+    secret: bytes = field(default=b"", repr=False)  # keys the tenants' salts and prefixes
 
     def admit_admin(self, authorization: str | None) -> Principal:
         """Who may see what others did. Raises InvalidKey, Forbidden."""

@@ -23,6 +23,7 @@ from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
 from gateway.errors import GatewayError, Unavailable
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
+from gateway.front.quota import quota_headers
 from gateway.front.rescue import error_event, error_response
 from gateway.wire.openai import Presenter, TenantKeys, parse_request
 from gateway.wire.sse import DONE, encode_event
@@ -125,6 +126,7 @@ class Exchange:
         else:
             response = error_response(error)
             response.headers.update(decision_headers(self.outcome, Headers(scope=self.scope)))
+            response.headers.update(quota_headers(self.outcome.quotas))
             await self._respond(response)
 
     async def _respond(self, response: Response) -> None:
@@ -142,13 +144,14 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
     def _headers(self) -> dict[str, str]:
-        answering = self.outcome.answering
-        assert answering, "only an answer has these headers"
-        assert self.outcome.request, "and only a request has an answer"
+        assert self.outcome.request is not None, "only an answer has these headers"
+        answering, cache = self.outcome.answering, self.outcome.cache
         return {
-            "x-gateway-endpoint": answering.endpoint,
+            "x-gateway-endpoint": answering.endpoint if answering else "cache",
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
+            **quota_headers(self.outcome.quotas),
+            **({} if cache is None else {"x-gateway-cache": cache}),
             **decision_headers(self.outcome, Headers(scope=self.scope)),
         }
 

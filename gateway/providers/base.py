@@ -64,6 +64,11 @@ class Provider(Protocol):
         """
         ...
 
+    async def count(self, request: InferenceRequest) -> int | None:
+        """Tokens of the request's prompt, counted there and not estimated; None where it cannot
+        tell. Raises UpstreamError."""
+        ...
+
     def rests_s(self) -> float:
         """Seconds until a key of ours is free again, as the endpoint has said: a limit is used up,
         or about to be. 0 while one is; it may be asked all the same."""

@@ -12,6 +12,7 @@ class Keys:
     def __init__(self, keys: Sequence[str], clock: Callable[[], float]) -> None:
         # Without a key there still is an account that can be at its limit: the machine itself.
         self._free_at: dict[str | None, float] = dict.fromkeys(keys or (None,), 0.0)
+        self._soonest = 0.0  # when one of them is free
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -26,6 +27,7 @@ class Keys:
     def rest(self, key: str | None, seconds: float) -> None:
         self._free_at.pop(key)
         self._free_at[key] = self._clock() + seconds  # now it is the last in turn
+        self._soonest = min(self._free_at.values())
 
     def rests_s(self) -> float:
-        return max(0.0, min(self._free_at.values()) - self._clock())
+        return max(0.0, self._soonest - self._clock()) if self._soonest else 0.0

@@ -88,6 +88,9 @@ class OpenAICompatible:
     async def stats(self) -> EndpointStats | None:
         return None
 
+    async def count(self, request: InferenceRequest) -> int | None:
+        return None
+
     async def wake(self) -> None:
         """Have a place that sleeps start, where it can be asked to. Raises UpstreamError."""
 
@@ -176,12 +179,14 @@ class OpenAICompatible:
             raise UpstreamRefused("the endpoint sent us elsewhere for its answer")
         return there
 
-    async def page(self, url: str, method: str = "GET") -> tuple[int, bytes]:
+    async def page(
+        self, url: str, method: str = "GET", body: bytes | None = None
+    ) -> tuple[int, bytes]:
         """Status and body of a page that is about the endpoint, and no request's answer."""
         headers = self._headers(next(self.keys.in_turn()))
         with translated():
             async with asyncio.timeout(self.timeouts.connect):
-                response = await self._exchange(method, url, headers)
+                response = await self._exchange(method, url, headers, body)
                 try:
                     return response.status_code, await read_body(response)
                 finally:

@@ -84,6 +84,9 @@ class Unconnected:
     async def stats(self) -> None:
         return None
 
+    async def count(self, request: InferenceRequest) -> int | None:
+        return None
+
     def rests_s(self) -> float:
         return 0.0
 

@@ -255,6 +255,15 @@ def parse_stats(raw: bytes) -> EndpointStats | None:
     )
 
 
+def parse_count(raw: bytes) -> int | None:
+    """Of an answer to `/tokenize`."""
+    try:
+        told = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return _count(told.get("count")) if isinstance(told, dict) else None
+
+
 def _kv_usage(blocks: Any) -> float | None:
     match blocks:
         case {"total": int(total), "owned": int(owned)} if 0 <= owned <= total > 0:
@@ -296,6 +305,17 @@ def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:
     if request.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return encode_json(body)
+
+
+def countable(request: InferenceRequest) -> Json | None:
+    """What of a request its tokens depend on, where it is text and nothing else."""
+    given = request.forwarded
+    if request.operation is not Operation.CHAT:
+        return {"prompt": given["prompt"]} if isinstance(given.get("prompt"), str) else None
+    if given.get("tools") or not all(isinstance(m.get("content"), str) for m in given["messages"]):
+        return None
+    names = ("messages", "add_generation_prompt", "continue_final_message")
+    return {name: given[name] for name in names if name in given}
 
 
 def _keyed(key: bytes, purpose: bytes, value: bytes) -> bytes:

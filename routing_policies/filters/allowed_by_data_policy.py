@@ -22,6 +22,8 @@ class AllowedByDataPolicy:
             raise ValueError(f"at_least must be one of: {', '.join(DATA_POLICIES)}")
 
     def keep(self, request: RouteRequest, candidate: Candidate) -> bool:
+        if request.data_policy == self.at_least == DATA_POLICIES[0] and not self.regions:
+            return True  # nobody demands anything
         kept = LEVELS[candidate.data_policy]
         return (
             kept >= LEVELS[request.data_policy]

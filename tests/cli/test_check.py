@@ -63,3 +63,13 @@ def test_a_mistake_is_told_on_standard_error_with_exit_code_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"{file}:2: server.prot: there is no such key; did you mean 'port'?")
+
+
+def test_an_encoding_that_has_to_be_fetched_first_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path))
+    assert run(tmp_path / "config.yaml", GOOD + "tokenizers: {m: o200k_base}\n") == 2
+    said = capsys.readouterr().err
+    assert "tokenizers.m: " in said
+    assert "gateway model pull o200k_base" in said

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.__main__ import main
+from gateway.cli.explain import ESTIMATES, Explanation, Row, table
 
 CONFIG = """
 policy: [{match: {tenant: acme, header: {x-fast: "1"}}, use: fastest}, {use: mine}]
@@ -106,3 +107,30 @@ def test_nobody_to_choose_from_is_explained_too(
     config.write_text(CONFIG.replace("dedicated: true", "prices: {m: {input: 9, output: 9}}"))
     assert main(arguments) == 0
     assert "near was dropped by hard.cost_usd" in capsys.readouterr().out
+
+
+def test_a_model_whose_tokenizer_is_here_has_its_prompt_counted(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG + "tokenizers: {m: cl100k_base}\n")
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["prompt_tokens"], told["prompt_exact"]) == (8, True)
+
+
+def test_a_replicas_model_is_counted_by_its_own_tokenizer(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("replicas: {m: {model: smollm2}}\n")
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt_exact"] is True
+
+
+def test_who_would_refuse_now_comes_last_and_that_is_said() -> None:
+    first = Row("dear", 2.0, {}, dict.fromkeys(ESTIMATES, 0.0), limited=False)
+    last = Row("cheap", 1.0, {}, dict.fromkeys(ESTIMATES, 0.0), limited=True)
+    text = table(Explanation("mine", "m", 1, True, 1, [first, last], -1.0, {}))
+    assert text.splitlines()[-2:] == [
+        "dear comes before cheap, which costs 1 less",
+        "cheap comes last, whatever it costs: it says that it would refuse now",
+    ]

@@ -241,6 +241,8 @@ def test_list_shows_where_each_model_is(
     assert args.func(args) == 0
     assert capsys.readouterr().out == (
         "smollm2  SmolLM2-135M-Instruct  98 MB  Apache-2.0  not pulled\n"
+        "cl100k_base  tiktoken's cl100k_base  2 MB  MIT  not pulled\n"
+        "o200k_base  tiktoken's o200k_base  4 MB  MIT  not pulled\n"
     )
 
 

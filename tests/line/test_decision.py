@@ -39,6 +39,17 @@ async def test_an_answer_tells_why_it_came_from_there(stream):
     assert "x-gateway-explain" not in received.headers
 
 
+async def test_it_tells_who_comes_last_because_he_would_refuse():
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"}
+    async with gateway(Upstream(headers=headers), Upstream()) as g:
+        await asked(g, WHY)
+        answer = await asked(g, WHY)
+    first, last = json.loads(answer.headers["x-gateway-decision"])["considered"]
+    assert (first["endpoint"], last["endpoint"]) == ("u1", "u0")
+    assert last["limited"] is True
+    assert "limited" not in first
+
+
 async def test_an_error_tells_it_too():
     async with gateway(Upstream(status=500), Upstream(status=500)) as g:
         answer = await asked(g, WHY)

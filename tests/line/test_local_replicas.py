@@ -1,5 +1,6 @@
 """A newcomer's gateway: `gateway serve`, two replicas of the real model, the OpenAI SDK."""
 
+import asyncio
 import json
 import os
 import signal
@@ -17,7 +18,14 @@ import openai
 import pytest
 from openai import OpenAI
 
+from gateway.domain import InferenceRequest
+from gateway.providers.dialects.replica import Replica
+from gateway.providers.keys import Keys
+from gateway.providers.reading import Timeouts
+from gateway.providers.transport import AiohttpTransport
+from gateway.tokenizers import counter
 from tests.support.processes import Serving, serve
+from tests.support.requests import chat
 
 CONFIG = """
 server: {{port: {port}, drain: 5s}}
@@ -228,3 +236,27 @@ def test_a_replica_that_dies_is_restarted_and_missed_by_nobody(local: Local):
     again = local.serving.wait_for(r"\[smollm2-0\] ready at (\S+)", 120)
     local.replicas["smollm2-0"] = again[1]
     assert local.stats("smollm2-0")["running"] == 0
+
+
+def test_the_gateway_counts_a_prompt_as_the_replica_does(local: Local):
+    texts = ("Why is the sea salt?", "Rivers. \u00e9\u4e2d\U0001f30a", "And the rivers?")
+    messages = [
+        {"role": ("user", "assistant")[index % 2], "content": text}
+        for index, text in enumerate(texts)
+    ]
+    usage = local.ann.chat.completions.create(
+        model="smollm2", messages=messages, max_tokens=1
+    ).usage
+    assert counter("smollm2")(chat(*texts)) == usage.prompt_tokens
+    assert asyncio.run(told_by_the_replica(local, chat(*texts))) == usage.prompt_tokens
+    assert asyncio.run(told_by_the_replica(local, chat("hi", tools=[{}]))) is None
+
+
+async def told_by_the_replica(local: Local, request: InferenceRequest) -> int | None:
+    transport = AiohttpTransport()
+    url = f"{local.replicas['smollm2-0']}/v1"
+    replica = Replica(transport, url, {"m": "smollm2"}, Keys([], time.monotonic), Timeouts())
+    try:
+        return await replica.count(request)
+    finally:
+        await transport.aclose()

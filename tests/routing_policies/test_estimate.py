@@ -19,7 +19,7 @@ from routing_policies.base import (
     Price,
     RouteRequest,
 )
-from routing_policies.estimate import estimate
+from routing_policies.estimate import estimates
 
 CLOCK = Coefficients(
     base_s=0.5,
@@ -37,7 +37,7 @@ def of(
 ) -> Estimate:
     candidate = Candidate("e", frozenset("m"), **{"coefficients": CLOCK, **facts})
     context = Context(now=0.0, draw=0.0, budget_multiplier=dearer)
-    return estimate(request, candidate, limits, context)
+    return estimates(request, [candidate], limits, context)[0]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from routing_policies.base import (
 )
 from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog
-from routing_policies.estimate import estimate
+from routing_policies.estimate import estimates
 from routing_policies.policy import Decision, Policy
 
 CATALOG = Catalog.load()
@@ -209,7 +209,9 @@ def test_an_estimate_always_has_a_token_to_compute(
     prompt: int, cached: int, expected_cached: int, uncached: int
 ) -> None:
     (candidate,) = fleet(a={"cached_tokens": cached})
-    expected = estimate(RouteRequest("m", prompt), candidate, NO_LIMITS, Context(now=0.0, draw=0.0))
+    expected = estimates(
+        RouteRequest("m", prompt), [candidate], NO_LIMITS, Context(now=0.0, draw=0.0)
+    )[0]
     assert (expected.cached_tokens, expected.uncached_tokens) == (expected_cached, uncached)
 
 
@@ -241,6 +243,28 @@ def test_beyond_a_hard_limit_nobody_is_asked(hard: dict[str, Any], dropped: dict
     facts = {"dear": seconds_and_dollars(1, 0.5), "slow": seconds_and_dollars(20, 0)}
     decision = mixed(hard=hard).decide(
         RouteRequest("m", 1000, output_tokens=0), fleet(**facts), Context(now=0, draw=0)
+    )
+    assert decision.dropped == dropped
+    assert {r.candidate.endpoint for r in decision.ranked} == set(facts) - set(dropped)
+
+
+@pytest.mark.parametrize(
+    ("tenant_usd", "dropped"),
+    [
+        (None, {}),
+        (0.5, {}),  # exactly
+        (0.4, {"dear": "within_tenant_budget"}),
+        (0.0, {"dear": "within_tenant_budget"}),  # what costs nothing is left
+    ],
+)
+def test_what_a_tenant_cannot_pay_for_no_policy_chooses(
+    tenant_usd: float | None, dropped: dict[str, str]
+) -> None:
+    facts = {"dear": seconds_and_dollars(1, 0.5), "slow": seconds_and_dollars(20, 0)}
+    decision = mixed().decide(
+        RouteRequest("m", 1000, output_tokens=0),
+        fleet(**facts),
+        Context(now=0, draw=0, tenant_usd=tenant_usd),
     )
     assert decision.dropped == dropped
     assert {r.candidate.endpoint for r in decision.ranked} == set(facts) - set(dropped)

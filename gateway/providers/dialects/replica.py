@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gateway.domain import EndpointStats, InferenceRequest, Json
+from gateway.domain import CLASSES, EndpointStats, InferenceRequest, Json
 from gateway.errors import UpstreamRefused
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.openai_compatible import OpenAICompatible
-from gateway.wire.openai import parse_stats
+from gateway.wire.openai import countable, encode_json, parse_count, parse_stats
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class Replica(OpenAICompatible):
     )
 
     def fields(self, request: InferenceRequest) -> Json:
-        fields: dict[str, object] = {"cache_salt": request.cache_salt}
+        fields: dict[str, object] = {
+            "cache_salt": request.cache_salt,
+            "priority": CLASSES.index(request.request_class),
+        }
         if request.session_id:
             fields["session_id"] = request.session_id
         if request.stream and request.forwarded.get("n") in (None, 1):
@@ -34,6 +37,14 @@ class Replica(OpenAICompatible):
             assert request.delivered.token_ids is not None, "only they make an equal answer"
             fields["continue_token_ids"] = request.delivered.token_ids
         return fields
+
+    async def count(self, request: InferenceRequest) -> int | None:
+        fields = countable(request)
+        if fields is None:
+            return None
+        url = self.base_url.removesuffix("/v1") + "/tokenize"
+        status, body = await self.page(url, "POST", encode_json(fields))
+        return parse_count(body) if status == 200 else None
 
     async def stats(self) -> EndpointStats:
         status, body = await self.page(self.base_url.removesuffix("/v1") + "/stats")

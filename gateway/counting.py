@@ -1,0 +1,46 @@
+"""
+Exact counts of a prompt's tokens, where an estimate would leave in doubt whether it fits.
+
+The config may name a tokenizer of the model; without one, an endpoint of the model is asked, if it
+can tell. Counting takes milliseconds: it runs off the event loop, for requests that need it only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.domain import InferenceRequest
+from gateway.errors import UpstreamError
+from gateway.fleet.fleet import Fleet
+
+Counter = Callable[[InferenceRequest], int | None]
+"""Tokens of a request's prompt; None where it cannot tell them exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    fleet: Fleet
+    tokenizers: Mapping[str, Counter] = field(default_factory=dict)  # by the clients' model
+
+    async def where_in_doubt(self, request: InferenceRequest) -> InferenceRequest:
+        """The request, with its exact count where that decides whether an endpoint can take it."""
+        if not self.fleet.may_not_fit(request):
+            return request
+        tokens = await self._count(request)
+        return request if tokens is None else dataclasses.replace(request, prompt_tokens=tokens)
+
+    async def _count(self, request: InferenceRequest) -> int | None:
+        if (counter := self.tokenizers.get(request.model)) is not None:
+            return await asyncio.to_thread(counter, request)
+        for endpoint in self.fleet.endpoints.values():
+            if request.model not in endpoint.models or endpoint.provider is None:
+                continue
+            try:
+                if (tokens := await endpoint.provider.count(request)) is not None:
+                    return tokens
+            except UpstreamError:
+                continue  # the estimate stands
+        return None
