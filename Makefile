@@ -29,6 +29,13 @@ $(VENV)/.sdks: $(VENV)/.dev
 	  "cerebras-cloud-sdk==1.91.0"
 	touch $@
 
+# The same for Node, where there is one.
+NPM := $(shell command -v npm)
+
+$(VENV)/.node: $(VENV)/.dev
+	npm install --prefix $(VENV)/node --no-audit --no-fund --silent openai@6.49.0
+	touch $@
+
 serve: install
 	$(BIN)/gateway model pull smollm2
 	$(BIN)/gateway serve --config config.example.yaml
@@ -48,8 +55,8 @@ test: check
 	$(BIN)/gateway model pull cl100k_base
 	$(BIN)/python -m pytest -m "not prove"
 
-prove: test $(VENV)/.torch $(VENV)/.sdks
-	$(BIN)/python -m pytest -m prove
+prove: test $(VENV)/.torch $(VENV)/.sdks $(if $(NPM),$(VENV)/.node)
+	$(BIN)/python -m pytest -m "prove$(if $(NPM),, and not node)"
 
 bench: $(VENV)/.dev
 	$(BIN)/gateway model pull smollm2

@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -237,25 +237,16 @@ class Gateway:
                 provider = self._provider(name, endpoint, transport)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
-                    waking = asyncio.create_task(_wake(name, provider), name=f"{name}'s waking is")
-                    waking.add_done_callback(_log_death)
-                    stack.callback(waking.cancel)
-            watching = asyncio.create_task(
-                watch(self.fleet, self.clock, on_reached=self._say_ready), name="endpoints are"
-            )
-            watching.add_done_callback(_log_death)
-            stack.callback(watching.cancel)
+                    waking = _beside(_wake(name, provider), f"{name}'s waking is")
+                    await stack.enter_async_context(waking)
+            watching = watch(self.fleet, self.clock, on_reached=self._say_ready)
+            await stack.enter_async_context(_beside(watching, "endpoints are"))
             if self.key_store is not None:
                 keys = watch_keys(self.key_store, self._use_made_keys)
-                refreshing = asyncio.create_task(keys, name="the key store is")
-                refreshing.add_done_callback(_log_death)
-                stack.callback(refreshing.cancel)
+                await stack.enter_async_context(_beside(keys, "the key store is"))
             if self.source is not None:
-                reloading = asyncio.create_task(
-                    watch_config(self.source, self.live, self.put_in_force), name="the config is"
-                )
-                reloading.add_done_callback(_log_death)
-                stack.callback(reloading.cancel)
+                reloading = watch_config(self.source, self.live, self.put_in_force)
+                await stack.enter_async_context(_beside(reloading, "the config is"))
             local = LocalReplicas(self.fleet, transport, self._say_ready)
             if self.replicas_elsewhere is None:
                 supervisor = Supervisor(replica_commands(self.config), local)
@@ -392,6 +383,18 @@ def tokenizers(config: Config, file: Path | None = None) -> Mapping[str, Counter
         except (ModelError, ValueError, OSError) as error:
             raise ConfigError(file, None, ("tokenizers", model), str(error)) from None
     return found
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """Over when we leave: what it uses is closed after it."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_log_death)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _log_death(task: asyncio.Task[None]) -> None:

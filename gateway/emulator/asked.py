@@ -54,8 +54,9 @@ class Asked:
         return bool(self.body.get("tools"))
 
 
-def read(raw: bytes, *, chat: bool, continues: bool) -> Asked:
-    """Raises Refusal. `continues`: the engine knows continue_final_message."""
+def read(raw: bytes, *, chat: bool, continues: bool, prefills: bool = False) -> Asked:
+    """Raises Refusal. `continues`: the engine knows continue_final_message; `prefills`: it goes on
+    with a message of the assistant's at the end without being asked."""
     try:
         body = json.loads(raw)
     except ValueError:
@@ -63,7 +64,8 @@ def read(raw: bytes, *, chat: bool, continues: bool) -> Asked:
     if not isinstance(body, dict):
         raise Refusal(400, "the body is not a JSON object", kind="invalid_request_error")
     model = _typed(body, "model", str, "")
-    conversation, begun = _conversation(body, continues) if chat else (_prompt(body), "")
+    goes_on = prefills or (continues and bool(body.get("continue_final_message")))
+    conversation, begun = _conversation(body, goes_on) if chat else (_prompt(body), "")
     stop = body.get("stop") or ()
     limit = _typed(body, "max_completion_tokens", int, None)
     return Asked(
@@ -92,7 +94,7 @@ def _typed(body: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     return value
 
 
-def _conversation(body: Mapping[str, Any], continues: bool) -> tuple[str, str]:
+def _conversation(body: Mapping[str, Any], goes_on: bool) -> tuple[str, str]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         message = "'messages' must be a list of messages"
@@ -102,7 +104,7 @@ def _conversation(body: Mapping[str, Any], continues: bool) -> tuple[str, str]:
             text = "each of 'messages' must have a role"
             raise Refusal(400, text, kind="invalid_request_error", param="messages")
     begun = ""
-    if continues and body.get("continue_final_message") and messages[-1]["role"] == "assistant":
+    if goes_on and messages[-1]["role"] == "assistant":
         begun = str(messages[-1].get("content") or "")
         messages = messages[:-1]
     text = "".join(f"{message['role']}\n{_content(message)}\n" for message in messages)

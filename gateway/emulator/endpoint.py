@@ -24,8 +24,6 @@ KEPT = 10_000
 
 FAULT_HEADER = "x-emulate-fault"
 ADMIN = "/emulator/"
-RESULT = "__modal_function_call_id"
-HTML = b"<html><head><title>Error</title></head><body><center><h1>%d</h1></center></body></html>"
 
 
 @dataclass(slots=True)
@@ -40,6 +38,7 @@ class Received:
     fault: Fault
     status: int | None = None  # None: no headers were sent
     hung_up: bool = False  # the client, before the end
+    settled: bool = False  # it is over, and charged
 
     @property
     def json(self) -> object:
@@ -79,6 +78,11 @@ class Endpoint:
         return self.origin + self.profile.prefix
 
     @property
+    def refuses(self) -> bool:
+        """Its port is closed."""
+        return not self._port.listens
+
+    @property
     def bill(self) -> Bill:
         return self.service.bill
 
@@ -101,6 +105,9 @@ class Endpoint:
     async def _serve(self, request: Request, reply: Reply) -> None:
         if request.path.startswith(ADMIN):
             await self._play_answer(self._admin(request), reply)
+            return
+        if request.method == "GET" and not self.service.fetches_a_result(request):
+            await play(self.service.page(request), Fault(), reply)
             return
         self._count += 1
         number = self._count
@@ -129,6 +136,7 @@ class Endpoint:
         finally:
             if outcome is not None and outcome.run is not None:
                 self.service.settle(outcome.run, hung_up=received.hung_up)
+            received.settled = True
 
     def _fault(self, request: Request, number: int) -> Fault:
         """Raises ConfigError for a header that is none."""

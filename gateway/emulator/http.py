@@ -213,6 +213,10 @@ class Port:
         self.number = self._listening.getsockname()[1]
         asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
 
+    @property
+    def listens(self) -> bool:
+        return self._listening is not None
+
     def refuse(self, seconds: float) -> None:
         """New connections; those that are open go on."""
         self._stop_listening()

@@ -68,6 +68,11 @@ class Machine:
         self._last_used = max(self.now(), self._ready_at)
         return max(0.0, self._ready_at - self.now())
 
+    @property
+    def asleep(self) -> bool:
+        """Nothing runs, and nobody has had it start."""
+        return self._ready_at is None
+
     def stop(self) -> None:
         """Scale to zero now."""
         self._ready_at = None if self.settings.cold_start_s else self.now()

@@ -101,6 +101,7 @@ class Profile:
     cached_is_free: ClassVar[bool] = False  # of the limit on tokens
     bills_hang_ups_whole: ClassVar[bool] = False  # it computes on when nobody listens
     continues: ClassVar[bool] = False  # continue_final_message
+    prefills: ClassVar[bool] = False  # an assistant's message at the end is gone on with, unasked
     waiting_comment: ClassVar[str | None] = None  # sent while a stream waits for its first token
     waiting_blank: ClassVar[bool] = False  # blank lines while an answer that is no stream waits
     result_wait_s: ClassVar[float | None] = None  # then it redirects to where the result will be
@@ -236,6 +237,10 @@ class Profile:
     def route(self, request: Request, machine: Machine) -> Answer | None:
         """What this provider answers besides the OpenAI paths; None: nothing."""
         return None
+
+    def model_entry(self) -> Object:
+        """What its list of models tells of each besides."""
+        return {}
 
     def usd(self, run: Run, completion_tokens: int) -> float:
         plain = self.settings.usd(run.prompt_tokens, run.cached_tokens, completion_tokens)

@@ -47,6 +47,22 @@ class Service:
         except Refusal as refusal:
             return self._refused(refusal, refusal.status)
 
+    def page(self, request: Request) -> Outcome:
+        """What is asked about the place and not of it, as gateways do again and again: its models,
+        its metrics. It meets no fault, and is none of the requests that a script counts."""
+        try:
+            if (answer := self.profile.route(request, self.machine)) is not None:
+                return as_outcome(answer)
+            self._account(request)
+            if request.path != f"{self.profile.prefix}/models":
+                raise self.profile.refusal(404)
+            return as_outcome(self._models())
+        except Refusal as refusal:
+            return self._refused(refusal, refusal.status)
+
+    def fetches_a_result(self, request: Request) -> bool:
+        return query_value(request, RESULT) in self._results
+
     # Refusals
 
     def _refused_by(self, fault: Fault) -> Outcome:
@@ -80,11 +96,14 @@ class Service:
             raise profile.refusal(404)
         if request.method == "GET" and (known := query_value(request, RESULT)) in self._results:
             return await self._result(request, str(known), self._results[str(known)])
-        if request.method == "GET" and path == "/models":
-            return as_outcome(self._models())
         if request.method != "POST" or path not in ("/chat/completions", "/completions"):
             raise profile.refusal(404)
-        asked = read(request.body, chat=path == "/chat/completions", continues=profile.continues)
+        asked = read(
+            request.body,
+            chat=path == "/chat/completions",
+            continues=profile.continues,
+            prefills=profile.prefills,
+        )
         work = self._inference(asked, request, number, fault, account)
         if profile.result_wait_s is None:
             return await work
@@ -105,7 +124,12 @@ class Service:
 
     def _models(self) -> Answer:
         names = self.profile.settings.models or (self.profile.model,)
-        entry = {"object": "model", "created": 1_700_000_000, "owned_by": self.profile.name}
+        entry = {
+            "object": "model",
+            "created": 1_700_000_000,
+            "owned_by": self.profile.name,
+            **self.profile.model_entry(),
+        }
         return Answer(200, encode({"object": "list", "data": [{"id": n, **entry} for n in names]}))
 
     async def _inference(

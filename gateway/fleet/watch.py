@@ -57,6 +57,9 @@ class _Watcher:
 
     async def _ask(self, provider: Provider) -> None:
         asked, ours = self._clock(), self._endpoint.load
+        if self._endpoint.stopped(asked):
+            self._is_there(provider)  # to ask would start what is billed, or keep it from stopping
+            return
         try:
             stats = await provider.stats()
         except UpstreamError:

@@ -75,5 +75,6 @@ class Provider(Protocol):
         ...
 
     async def probe(self) -> None:
-        """Ask for something that is free. Raises UpstreamError when there is no good answer."""
+        """Ask for something that is free, or nothing where nothing is: a place that sleeps is not
+        woken to see whether it is there. Raises UpstreamError when there is no good answer."""
         ...

@@ -24,7 +24,7 @@ from gateway.errors import (
 )
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.keys import Keys
-from gateway.providers.reading import Pace, Timeouts, next_chunk, read_body, translated
+from gateway.providers.reading import Pace, Timeouts, chunks_of, next_chunk, read_body, translated
 from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
@@ -240,19 +240,24 @@ class OpenAICompatible:
     async def _whole(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
+        yield self._event(await self._body_of(response, pace), response, started=False)
+
+    async def _body_of(self, response: httpx.Response, pace: Pace) -> bytes:
         async with asyncio.timeout_at(pace.deadline):
-            body = await read_body(response)
-        yield self._event(body, response, started=False)
+            return await read_body(response)
 
     async def _stream(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        """A stream is whole when it says [DONE], or at least why it finished.
+        """A stream is whole when it has said why it finished, whether or not [DONE] follows.
 
-        A connection that closes tidily before that would look like a short answer to the SDKs.
+        One that ends before that, however tidily, would look like a short answer to the SDKs.
         """
+        if response.headers.get("content-type", "").startswith("application/json"):
+            self._event(await self._body_of(response, pace), response, started=False)
+            raise UpstreamBroken("the endpoint answered with no stream")
         decoder = EventDecoder()
-        chunks = aiter(_stream_of(response))
+        chunks = aiter(chunks_of(response))
         started = finished = False
         while (chunk := await pace.next_unless(chunks, finished)) is not None:
             for data in decoder.feed(chunk):
@@ -260,7 +265,9 @@ class OpenAICompatible:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
                         await next_chunk(chunks, pace.now() + LAST_BYTES_S)
-                    return
+                    if finished:
+                        return
+                    raise UpstreamBroken("the endpoint's answer ended without a reason")
                 event = self._event(data, response, started)
                 finished = finished or event.finishes
                 started = True
@@ -278,11 +285,6 @@ class OpenAICompatible:
             if started or exc.said.status is None:
                 raise UpstreamBroken("the endpoint reported an error in its answer") from None
             raise self._refusal(exc.said.status, response, exc.said) from None
-
-
-def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
-    return response.stream
 
 
 def _rest_s(refused: GatewayError) -> float:

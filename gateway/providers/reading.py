@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +15,9 @@ from gateway.wire.sse import EventTooLarge
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of an answer that is not streamed, good or bad."""
+
+INFLATED_AT_ONCE = 256 * 1024
+"""Bytes: a few that stand for very many must not fill the memory before they are counted."""
 
 SLOW_FOR_S = 20.0
 """Of waiting for the endpoint: over so long its events are counted to say that it is slow."""
@@ -80,11 +84,41 @@ async def next_chunk(chunks: AsyncIterator[bytes], deadline: float) -> bytes | N
         return await anext(chunks, None)
 
 
+async def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes. What stands between may compress it, though we ask for `identity`.
+
+    Raises UpstreamBroken, or httpx.TransportError where the connection or the compression breaks.
+    """
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        async for chunk in response.stream:
+            yield chunk
+    elif encoding in ("gzip", "x-gzip", "deflate"):
+        async for chunk in _inflated(response.stream):
+            yield chunk
+    else:
+        raise UpstreamBroken("the endpoint's answer is encoded in a way that nobody asked for")
+
+
+async def _inflated(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, as it begins
+    try:
+        async for chunk in chunks:
+            left = chunk
+            while left and not decoder.eof:
+                yield decoder.decompress(left, INFLATED_AT_ONCE)
+                left = decoder.unconsumed_tail
+    except zlib.error as exc:
+        raise httpx.RemoteProtocolError("not what its content-encoding says") from exc
+    if not decoder.eof:
+        raise httpx.RemoteProtocolError("the compressed body ended too early")
+
+
 async def read_body(response: httpx.Response) -> bytes:
     """The whole body. Raises UpstreamBroken when it is larger than MAX_BODY."""
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
     body = bytearray()
-    async for chunk in response.stream:
+    async for chunk in chunks_of(response):
         body += chunk
         if len(body) > MAX_BODY:
             raise UpstreamBroken(f"the endpoint's answer is larger than {MAX_BODY} bytes")

@@ -39,6 +39,7 @@ MEANINGS: Meanings = {
     422: InvalidRequest,
     429: UpstreamBusy,
     504: UpstreamTimeout,
+    529: UpstreamOverloaded,
     "insufficient_quota": UpstreamUnpaid,
     "model_not_found": UpstreamGone,  # some say 400: the name is from our config
     "model_not_available": UpstreamGone,
@@ -47,7 +48,7 @@ MEANINGS: Meanings = {
     "unavailable": UpstreamOverloaded,  # a replica of ours drains
 }
 """Where no dialect says otherwise. A bare 503 does not tell whether the work had begun, so it
-counts as if it had; a dialect whose 503 is a refusal says so."""
+counts as if it had, unless it says when to come back; a dialect whose 503 is a refusal says so."""
 
 _WORDS: Mapping[type[GatewayError], str] = {
     UpstreamKeyRefused: "the endpoint refused the gateway's key",
@@ -81,10 +82,12 @@ def refusal(
     if not issubclass(meaning, UpstreamError):
         return meaning(words, param=said.param)
     retry_after_s = parse_retry_after(headers, time.time())
-    return meaning(
-        _WORDS.get(meaning, f"the endpoint answered with status {status}"),
-        retry_after_s=said.retry_after_s if retry_after_s is None else retry_after_s,
-    )
+    if retry_after_s is None:
+        retry_after_s = said.retry_after_s
+    if meaning is UpstreamRefused and status == 503 and retry_after_s is not None:
+        meaning = UpstreamOverloaded
+    words = _WORDS.get(meaning, f"the endpoint answered with status {status}")
+    return meaning(words, retry_after_s=retry_after_s)
 
 
 def _meaning(status: int, said: Said, meanings: Meanings) -> type[GatewayError]:

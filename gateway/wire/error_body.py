@@ -57,7 +57,8 @@ def error_said(body: Json) -> Said:
 
 _TOO_LONG = re.compile(
     r"context (length|window|size)|maximum (context|model) length|max_model_len"
-    r"|(prompt|input)( \([^)]*\))? is (too long|longer than)|too many (input|prompt) tokens",
+    r"|(prompt|input)( \([^)]*\))? is (too long|longer than)|too many (input|prompt) tokens"
+    r"|`?inputs`? tokens \+ `?max_new_tokens`? must be <=",
     re.IGNORECASE,
 )
 

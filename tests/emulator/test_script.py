@@ -133,3 +133,14 @@ async def test_the_requests_that_came_can_be_read() -> None:
 def test_a_rule_without_conditions_fits_everything() -> None:
     rule = parse_script("rules: [{fault: {}}]").rules[0]
     assert rule.fits(Facing("openai", 1, 0.0, None, False), Random(0))
+
+
+async def test_what_is_asked_about_the_place_meets_no_fault_and_is_not_counted() -> None:
+    async with asking("vllm", script="rules: [{requests: 1, fault: {status: 503}}]") as caller:
+        told = [
+            (await caller.client.get(caller.endpoint.origin + path)).status_code
+            for path in ("/v1/models", "/metrics", "/health", "/v1/none")
+        ]
+        got = [(await caller.ask()).status_code for _ in range(2)]
+    assert told == [200, 200, 200, 404]
+    assert got == [503, 200]

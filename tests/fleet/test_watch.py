@@ -16,6 +16,7 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import MISSES, watch
 from gateway.providers.base import Provider
+from gateway.tariffs import Machine
 from routing_policies.base import Price
 from tests.support.clock import ManualClock
 from tests.support.providers import Scripted, Silent
@@ -210,6 +211,18 @@ async def test_one_that_tells_nothing_is_probed_until_it_is_known_to_be_there(
         await asyncio.wait_for(provider.all_given.wait(), 5)
         endpoint = fleet.endpoints["a"]
         assert (endpoint.healthy, endpoint.ready) == (healthy, ready)
+
+
+async def test_a_machine_that_has_stopped_is_left_to_sleep_and_counts_as_there() -> None:
+    asked = Scripted(stats())
+    endpoint = Endpoint("a", frozenset("m"), machine=Machine(3.6, stops_after_s=60, starts_in_s=30))
+    endpoint.up(asked)
+    fleet, reached = Fleet([endpoint], PlacementIndex(), ManualClock()), asyncio.Event()
+    watching = asyncio.create_task(watch(fleet, ManualClock(), 0, reached.set))
+    await asyncio.wait_for(reached.wait(), 5)
+    watching.cancel()
+    await asyncio.wait([watching])
+    assert (endpoint.ready, asked.asked) == (True, 0)
 
 
 async def test_it_is_left_alone_once_it_answers_and_probed_again_when_it_is_down() -> None:

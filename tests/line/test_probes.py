@@ -5,7 +5,10 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from gateway.config.bind import Secret
+from tests.emulator.callers import until
 from tests.support.gateways import gateway
+from tests.support.hosted import Hosted, Reply
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -30,3 +33,13 @@ async def test_a_refused_key_makes_nobody_ready() -> None:
         answer = await g.sdk.models.list()  # time goes by
         assert answer.data
         assert (await client.get(f"{g.url}/ready")).status_code == 503
+
+
+async def test_the_keys_are_in_the_same_turn_after_it() -> None:
+    hosted = Hosted(pages={"/v1/models": Reply(401, {})})
+    keys = {"api_key": Secret("key-a"), "api_keys": (Secret("key-b"),)}
+    async with gateway(hosted, endpoint=keys) as g:
+        await until(lambda: hosted.received)
+        await g.sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+    used = [r.headers["authorization"] for r in hosted.received]
+    assert used == ["Bearer key-a", "Bearer key-a"]

@@ -6,10 +6,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.app import Gateway
+from gateway.config import Config
 from gateway.config.bind import Seconds
-from gateway.config.tree import Server
+from gateway.config.load import PACKAGED, load_policy
+from gateway.config.tree import Endpoint, ModelMap, Server
 from gateway.domain import Ended
 from gateway.front.server import ConnectionLimits
+from gateway.rules import always
+from routing_policies.catalog import Catalog
 from tests.support.gateways import Running, gateway
 from tests.support.upstream import Upstream
 
@@ -148,3 +153,13 @@ async def test_the_first_of_two_pipelined_requests_is_answered_in_full():
         answer = await answer_to(g, WHOLE + WHOLE)
     assert answer.count(b"[DONE]") == 1
     assert answer.endswith(b"0\r\n\r\n")
+
+
+async def test_who_asks_endpoints_has_stopped_when_the_client_towards_them_is_closed():
+    endpoint = Endpoint("http://127.0.0.1:9/v1", ModelMap(m="m"), dialect="vllm")
+    rules = always(load_policy(PACKAGED / "cache_aware.yaml", Catalog.load()))
+    gateway = Gateway(Config(endpoints={"e": endpoint}), rules)
+    async with gateway.lifespan(gateway.asgi()):
+        await asyncio.sleep(0)
+        assert "endpoints are" in {task.get_name() for task in asyncio.all_tasks()}
+    assert "endpoints are" not in {task.get_name() for task in asyncio.all_tasks()}

@@ -16,6 +16,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamGone,
     UpstreamKeyRefused,
+    UpstreamOverloaded,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnpaid,
@@ -32,6 +33,7 @@ from tests.support.hosted import (
     replies,
     speaking,
     text_of,
+    whole,
 )
 from tests.support.requests import chat, completion
 from tests.support.upstream import event
@@ -205,6 +207,7 @@ async def test_a_stream_that_breaks_is_never_a_short_answer(dialect: str) -> Non
         (chunk("Hel"), chunk(None, "error")),
         (chunk("Hel"), b"event: error\ndata: overloaded\n\n"),
         (chunk("Hel"), event({"error": {"message": "later", "code": 429}})),
+        (chunk("Hel"), b"data: [DONE]\n\n"),  # and no reason
     ]
     async with speaking(dialect, replies(*(Reply(pieces=pieces) for pieces in broken))) as provider:
         for _ in broken:
@@ -272,6 +275,20 @@ async def test_no_room_is_the_endpoints_fault_in_any_shape(dialect: str) -> None
     given = [Reply(status, body) for status in (503, 529, 500) for body in bodies]
     for error in await refusals_of(dialect, *given):
         assert isinstance(error, UpstreamError)
+
+
+async def test_who_says_when_to_come_back_has_not_begun(dialect: str) -> None:
+    (error,) = await refusals_of(dialect, Reply(503, b"", {"retry-after": "7"}))
+    assert isinstance(error, UpstreamOverloaded)
+    assert (error.took_work, error.retry_after_s) == (False, 7)
+
+
+async def test_one_body_in_the_place_of_a_stream_is_read_for_its_error(dialect: str) -> None:
+    body = {"error": {"message": "later", "code": 429}}
+    for told, kind in ((body, UpstreamBusy), (whole(), UpstreamBroken)):
+        reply = Reply(body=told, headers={"content-type": "application/json"})
+        (error,) = await refusals_of(dialect, reply, stream=True)
+        assert type(error) is kind
 
 
 async def test_the_clients_mistake_goes_back_in_the_endpoints_words(dialect: str) -> None:

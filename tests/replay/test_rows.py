@@ -21,7 +21,6 @@ TRACES = Path(__file__).parents[2] / "benchmarks" / "traces"
     ("column", "limit"),
     [
         ("conversation x 1.5", 2_000),
-        ("synthetic x 1.2", None),
         *(pytest.param(column, None, marks=pytest.mark.prove) for column in COLUMNS),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,20 +76,24 @@ async def gateway(
     source: Source | None = None,
     models: tuple[str, ...] = ("m",),
     api_key: str = "unused",
-    endpoint: dict[str, Any] | None = None,
+    endpoint: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
     limits: ConnectionLimits | None = None,
     drain_s: float = 1.0,
     draws: random.Random | None = None,
     **config: Any,
 ) -> AsyncIterator[Running]:
-    """Endpoints are called u0, u1, … in the order of `upstreams`, apps or base URLs."""
+    """Endpoints are called u0, u1, … in the order of `upstreams`, apps or base URLs; what the
+    config says of them is the same for all, or listed."""
     async with AsyncExitStack() as stack:
         endpoints: dict[str, Endpoint] = dict(config.pop("endpoints", {}))
+        options = (
+            [endpoint or {}] * len(upstreams) if isinstance(endpoint, dict | None) else endpoint
+        )
         for index, upstream in enumerate(upstreams):
             if not isinstance(upstream, str):
                 upstream = f"{await stack.enter_async_context(serving(upstream))}/v1"
             names = ModelMap({name: f"theirs-{name}" for name in models})
-            endpoints[f"u{index}"] = Endpoint(upstream, names, **(endpoint or {}))
+            endpoints[f"u{index}"] = Endpoint(upstream, names, **options[index])
         settled = Settled()
         whole = Gateway(
             Config(endpoints=endpoints, **config),

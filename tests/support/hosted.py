@@ -67,6 +67,7 @@ class Hosted:
     replies: list[Reply] = field(default_factory=lambda: [Reply()])
     pages: dict[str, Reply] = field(default_factory=dict)
     received: list[Got] = field(default_factory=list)
+    probes: list[Got] = field(default_factory=list)  # for its models, which is no request
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,10 +82,15 @@ class Hosted:
         query = scope["query_string"].decode()
         path = scope["path"] + (f"?{query}" if query else "")
         body = json.loads(raw) if raw else None
-        self.received.append(Got(scope["method"], path, headers, body))
-        reply = self.pages.get(path) or (
-            self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        )
+        got = Got(scope["method"], path, headers, body)
+        if got.method == "GET" and path.endswith("/models") and path not in self.pages:
+            self.probes.append(got)
+            reply = Reply(body={"object": "list", "data": []})
+        else:
+            self.received.append(got)
+            reply = self.pages.get(path) or (
+                self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            )
         pieces = reply.pieces
         if pieces is None and reply.body is None and reply.status == 200:
             streamed = body is not None and body.get("stream")

@@ -59,6 +59,7 @@ def test_what_an_error_body_says(body: bytes, said: Said) -> None:
         (Said("The input (9000 tokens) is longer than the model's context length"), True),
         (Said("Prompt is too long"), True),
         (Said("max_tokens must be positive"), False),
+        (Said("`inputs` tokens + `max_new_tokens` must be <= 16. Given: 20 `inputs`"), True),
         (Said("the context of this error is unknown"), False),
         (Said(), False),
     ],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from gateway.emulator.asked import Asked, Refusal
+from gateway.emulator.events import encode
 from gateway.emulator.http import Request
 from gateway.emulator.machine import Machine
 from gateway.emulator.profile import (
@@ -61,12 +62,16 @@ class VLLM(Engine):
         documented("`continue_final_message` goes on where the assistant's message ends"),
         documented("`cache_salt` keeps caches apart"),
         documented("no key is needed, unless it is set"),
+        documented("`/v1/models` tells `max_model_len`"),
         inferred("errors are `{error: {message, type, param, code: status}}`"),
         inferred("the continuation is what the undisturbed answer would have said"),
     )
 
     def cache_salt(self, asked: Asked, headers: Mapping[str, str], account: str) -> str:
         return str(asked.body.get("cache_salt") or "")
+
+    def model_entry(self) -> Object:
+        return {"max_model_len": self.settings.context_tokens}
 
     def body(self, refusal: Refusal) -> Object:
         body = super().body(refusal)
@@ -96,10 +101,14 @@ class SGLang(Engine):
     behaviours: ClassVar[Behaviours] = (
         documented("`/metrics` with `sglang:num_running_reqs`, `num_queue_reqs`, `token_usage`"),
         documented("`continue_final_message` goes on where the assistant's message ends"),
+        inferred("`/v1/models` tells `max_model_len`"),
         inferred("errors are flat: `{object: error, message, type, param, code: status}`"),
         inferred("`/health` is empty, with 200"),
         inferred("the continuation is what the undisturbed answer would have said"),
     )
+
+    def model_entry(self) -> Object:
+        return {"max_model_len": self.settings.context_tokens}
 
     def body(self, refusal: Refusal) -> Object:
         error = super().body(refusal)["error"]
@@ -125,6 +134,7 @@ class SGLang(Engine):
 class LlamaCpp(Engine):
     name = "llama-cpp"
     reads = "llama.cpp's server README"
+    prefills = True
     usage_in = Usage.ASKED
     metric_prefix = "llamacpp:"
     defaults = Settings(slots=4, cache_tokens=32_768, tokens_per_s=40.0, prefill_tokens_per_s=2000)
@@ -133,12 +143,20 @@ class LlamaCpp(Engine):
         documented("`/health` is `{status: ok}`, or 503 while the model loads"),
         documented("`/metrics` with `llamacpp:requests_processing`, `requests_deferred`"),
         documented("errors are `{error: {code: status, message, type}}`"),
+        documented("`/props` tells a slot's context"),
+        documented("a message of the assistant's at the end is gone on with, unless switched off"),
         inferred("`timings` in the last event and the answer"),
         inferred("a prompt that is too long: 400 `exceed_context_size_error`"),
     )
 
     def healthy(self) -> Answer:
         return Answer(200, b'{"status":"ok"}')
+
+    def route(self, request: Request, machine: Machine) -> Answer | None:
+        if request.path == "/props":
+            told = {"n_ctx": self.settings.context_tokens}
+            return Answer(200, encode({"default_generation_settings": told}))
+        return super().route(request, machine)
 
     def body(self, refusal: Refusal) -> Object:
         error = {"code": refusal.status, "message": refusal.message, "type": refusal.kind}

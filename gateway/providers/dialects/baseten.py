@@ -17,4 +17,4 @@ class Baseten(OpenAICompatible):
     traits: ClassVar[Traits] = Traits()
     max_tokens_as: ClassVar[str | None] = "max_tokens"
     session_headers: ClassVar[tuple[str, ...]] = ("x-session-affinity",)
-    meanings: ClassVar[Meanings] = {503: UpstreamOverloaded, 529: UpstreamOverloaded}
+    meanings: ClassVar[Meanings] = {503: UpstreamOverloaded}

@@ -17,6 +17,9 @@ class BasetenDedicated(Baseten):
     patience_s: ClassVar[float] = 1200.0  # after as long it gives up itself
     key_header: ClassVar[tuple[str, str]] = ("authorization", "Api-Key ")
 
+    async def probe(self) -> None:
+        """Whatever is asked there wakes it, and a replica that is up is billed."""
+
     async def wake(self) -> None:
         url = self.base_url.removesuffix("/v1").removesuffix("/sync") + "/wake"
         status, _ = await self.page(url, "POST")

@@ -20,3 +20,6 @@ class ModalServer(OpenAICompatible):
     secret_header: ClassVar[str | None] = "modal-secret"
     session_headers: ClassVar[tuple[str, ...]] = ("modal-session-id", "modal-routing-affinity-key")
     meanings: ClassVar[Meanings] = {503: UpstreamCold}
+
+    async def probe(self) -> None:
+        """Whatever is asked there starts a container, which is billed."""
