@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
-from gateway.cli import check, emulate, explain, keys, model, replay, replica, serve
+from gateway.cli import check, emulate, explain, keys, ledger, model, replay, replica, serve
+from gateway.version import installed_version
 
-COMMANDS = (serve, check, explain, keys, replica, model, replay, emulate)
+COMMANDS = (serve, check, explain, keys, replica, model, replay, emulate, ledger)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,13 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.func(args))
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as a shell reports it
-
-
-def installed_version() -> str:
-    try:
-        return version("inference-layer")
-    except PackageNotFoundError:
-        return "(run from a source tree)"
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ from gateway.front.completions import Completions
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
+from gateway.front.in_flight import Counted, InFlight
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
@@ -59,6 +60,7 @@ from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.providers.reading import Timeouts
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
+from gateway.seeing import Seeing
 from gateway.state.connect import connect
 from gateway.state.gossip import Gossip, SharedIndex, shared_secret
 from gateway.state.keys import RedisKeys
@@ -66,7 +68,6 @@ from gateway.state.memory import MemoryMeters, steady_wall
 from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor, Watcher
 from gateway.tariffs import Machine, Tariff, Tariffs
-from gateway.telemetry.log import ExchangeLog
 from gateway.tokenizers import counter
 from routing_policies.base import DATA_POLICIES, Price
 
@@ -98,7 +99,7 @@ class Gateway:
             if endpoint.missing:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
         _warn_of_prices(self.config)
-        self.live = Live()
+        self.live, self.in_flight = Live(), InFlight()
         self.drain = Drain()
         self._made_keys: Sequence[Key] = ()  # those of the store
         self.door = _door(self.config)
@@ -124,12 +125,21 @@ class Gateway:
             limiter,
             queue,
             ResponseCache(_cache_limits(self.config), self.clock),
-            [self.fleet, pacers, ExchangeLog(), *self.observers],
+            [],
             self.clock,
             self.random,
             self.config.server.longest_exchange,
             tokenizers=tokenizers(self.config),
         )
+        self.seeing = Seeing(
+            self.config, self.fleet, pacers, self.live, lambda: self.dispatcher.rules, self.clock
+        )
+        self.dispatcher.observers = [
+            self.fleet,
+            pacers,
+            *self.seeing.observers,
+            *self.observers,
+        ]
         self._set_limits()
         self.key_store = self._key_store()
         self._drain_by_hand(self.config)
@@ -172,7 +182,14 @@ class Gateway:
         health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(operation, self.door, self.drain, self.dispatcher, self.clock)
+            endpoint = Completions(
+                operation,
+                self.door,
+                self.drain,
+                self.dispatcher,
+                self.clock,
+                self.seeing.tracing,
+            )
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
         app = Starlette(
@@ -187,8 +204,10 @@ class Gateway:
                 Route("/admin/keys/{id}/rotate", admin.rotate, methods=["POST"]),
                 Route("/health", health.alive),
                 Route("/ready", health.ready),
+                *self.seeing.routes(self.door),
             ],
             middleware=[
+                Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
                 *([] if self.config.keys else [Middleware(LoopbackOnly)]),  # no web pages
             ],
@@ -201,6 +220,8 @@ class Gateway:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.seeing.running())
+            stack.push_async_callback(self.in_flight.ended)  # so that all are settled before it
             if self.shared is not None:
                 stack.push_async_callback(self.shared.redis.aclose)
                 await stack.enter_async_context(self.shared.running())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -77,8 +78,12 @@ class Attempts:
     ) -> AsyncIterator[tuple[Attempt, AsyncIterator[Event]]]:
         """The endpoint's events, the first of which is there; until then `gate` is held."""
         endpoint, lease = self.fleet.endpoints[attempt.endpoint], place.lease
+        attempt.number = len(outcome.attempts)
         outcome.attempts.append(attempt)
         self.fleet.sent(request, endpoint.name)
+        if outcome.trace is not None and outcome.trace.sampled and endpoint.dedicated:
+            headers = outcome.trace.headers(attempt.number)
+            request = dataclasses.replace(request, trace_headers=headers)
         try:
             with place.held:
                 attempt.probe = lease.probe

@@ -45,7 +45,7 @@ class Decider:
     ) -> Choice | Full | None:
         """The policy's first choice among those that have not failed, can do what is left, and have
         room. To take up an answer that has begun they need none: it had its room elsewhere."""
-        request = tries.request
+        request, begun = tries.request, self.clock()
         asked, everyone, matches = self.fleet.snapshot(request)
         candidates = [c for c in everyone if outcome.principal.may_reach(c.endpoint)]
         left = [c for c in candidates if c.endpoint not in (*tries.failed, without)]
@@ -58,6 +58,7 @@ class Decider:
         if not tries.decided:
             tries.decided = True
             outcome.request, outcome.considered = request, _considered(decision, candidates)
+            outcome.decided = (begun, self.clock())
             _check_context(request, candidates, decision)
             _check_budget(request, decision, tries.hold)
         full: list[Ranked] = []

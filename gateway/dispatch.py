@@ -104,7 +104,7 @@ class Dispatcher:
         """
         outcome.request = request = _of(request, outcome.principal, headers)
         policy = self.rules.policy_for(request, headers, outcome.principal.policies)
-        outcome.policy = policy.name
+        outcome.policy, outcome.policy_version = policy.name, policy.version
         self._check_model(request.model, outcome.principal)
         limit = deadline(headers, self.longest_s)
         self.retries.requested(self.clock())

@@ -36,7 +36,7 @@ class Principal:
     request_class: str = "standard"  # one of CLASSES
     policies: frozenset[str] | None = None  # None: whichever the rules name
     endpoints: frozenset[str] | None = None  # None: every endpoint
-    admin: bool = False  # it may make and revoke keys
+    admin: bool = False  # it may make and revoke keys, and see what others did
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -99,6 +99,7 @@ class InferenceRequest:
     needs: frozenset[str] = frozenset()  # capabilities, by the names that configs use
     data_policy: str | None = None  # its principal's
     request_class: str = "standard"  # likewise, or a less urgent one that the caller asks for
+    trace_headers: Mapping[str, str] | None = None  # for the endpoint's own spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +161,40 @@ class BilledBy(StrEnum):
     ESTIMATE = "estimate"  # an answer had begun, and no tokens were told
 
 
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """Where an exchange stands in a trace, as W3C Trace Context has it."""
+
+    trace_id: int  # 128 bits
+    span_id: int  # 64 bits: the exchange's own span
+    sampled: bool  # decided at its start, so that every process below agrees
+    parent_id: int | None = None  # the caller's span
+    linked: tuple[int, int] | None = None  # trace and span of a caller who is not trusted with ours
+    state: str = ""  # the caller's tracestate
+
+    def attempt_id(self, index: int) -> int:
+        """The span of the attempt with this number: known before there is a span."""
+        return (self.span_id + (index + 1) * 0x9E3779B97F4A7C15) % 2**64 or 1
+
+    def headers(self, index: int) -> Mapping[str, str]:
+        """What the endpoint of that attempt is told."""
+        parent = f"00-{self.trace_id:032x}-{self.attempt_id(index):016x}-{int(self.sampled):02x}"
+        return {"traceparent": parent} | ({"tracestate": self.state} if self.state else {})
+
+
 class Ended(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     HUNG_UP = "hung_up"
     OVERTAKEN = "overtaken"  # an attempt: another one for the same request was quicker
+
+
+class Fault(StrEnum):
+    """Whose failure it was, and so who does not pay for it."""
+
+    CALLER = "caller"
+    PROVIDER = "provider"
+    OURS = "ours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +222,7 @@ class Attempt:
 
     endpoint: str
     started: float
+    number: int = 0  # in the order of their beginning
     # What the decision knew and expected.
     in_flight: int = 0
     queued_tokens: int = 0
@@ -248,3 +279,36 @@ class Outcome:
     request: InferenceRequest | None = None
     quotas: tuple[Quota, ...] = ()
     cache: str | None = None  # hit, miss; None: not one whose answer is kept
+    trace: TraceContext | None = None  # None: nobody traces
+    policy_version: str = ""  # a digest of the policy's file
+    decided: tuple[float, float] | None = None  # when the last decision began and ended
+    answer: list[Json] | None = None  # the answer's payloads; None unless an operator wants them
+
+    @property
+    def fault(self) -> Fault | None:
+        """None unless it failed: hanging up is nobody's fault."""
+        if self.ended is not Ended.FAILED:
+            return None
+        if self.answering is not None and self.answering.failed:
+            return Fault.PROVIDER
+        return Fault.CALLER if 400 <= (self.status or 500) < 500 else Fault.OURS
+
+    @property
+    def answering(self) -> Attempt | None:
+        """The attempt that answered, or was the last to try: the dispatcher sees to the order."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def total_s(self) -> float:
+        return 0.0 if self.finished is None else self.finished - self.started
+
+    @property
+    def first_event_s(self) -> float | None:
+        """What the caller waited for the first of the answer, refused attempts included; a resumed
+        answer had begun before it broke off."""
+        began = [
+            attempt.first_event
+            for attempt in self.attempts
+            if attempt.first_event is not None and attempt.ended is not Ended.OVERTAKEN
+        ]
+        return min(began) - self.started if began else None

@@ -59,12 +59,14 @@ class LocalReplicas:
 def replica_commands(config: Config) -> dict[str, Sequence[str]]:
     replicas = config.replica_names()
     threads = threads_per_replica(os.cpu_count() or 1, len(replicas))
+    collector = config.tracing.endpoint
     return {
         name: replica_command(
             replica.model,
             *("--name", replica.serves or name.rpartition("-")[0]),
             *("--kv-tokens", str(replica.kv_tokens)),
             *("--threads", str(replica.threads or threads)),
+            *(("--traces-to", collector) if collector else ()),
         )
         for name, replica in replicas.items()
     }

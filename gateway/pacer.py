@@ -77,3 +77,7 @@ class Pacers:
         if pacer is not None and outcome.attempts:
             dollars = sum(attempt.billed_usd for attempt in outcome.attempts)
             pacer.spent(dollars, self._clock())
+
+    def multipliers(self) -> Mapping[str, float]:
+        """λ of every policy that has a budget."""
+        return {name: self.multiplier(name) for name in self._pacers}

@@ -66,6 +66,7 @@ class Policy:
     budget: Budget | None = None
     classes: Mapping[str, Policy] = field(default_factory=dict)  # with other numbers
     fallback: Fallback = Fallback()
+    version: str = ""  # a digest of the file that it is from
 
     def decide(
         self, request: RouteRequest, candidates: Sequence[Candidate], context: Context

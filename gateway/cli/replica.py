@@ -117,6 +117,12 @@ def _add_process_options(parser: argparse.ArgumentParser) -> None:
         help="tell the parent how it goes on standard output, and end with it",
     )
     group.add_argument(
+        "--traces-to",
+        metavar="URL",
+        help="an OpenTelemetry collector, for spans of requests that a gateway samples "
+        "(default: OTEL_EXPORTER_OTLP_ENDPOINT)",
+    )
+    group.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
@@ -150,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
             backend=args.backend,
             supervised=args.supervised,
             log_level=args.log_level,
+            traces_to=args.traces_to,
             secret=os.environ.get(SECRET_VARIABLE) or None,
         )
     )

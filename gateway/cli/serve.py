@@ -63,6 +63,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from gateway.app import Gateway
     from gateway.config import ConfigError
+    from gateway.ledger.ledger import prepare
+    from gateway.ledger.store import LedgerError
     from gateway.reload import Source
     from gateway.telemetry.log import configure
 
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
 
-    configure(args.log_level)
+    configure(args.log_level, form=config.log.format)
     if args.worker is not None:
         return _work(args.worker, source, config, rules)
     if args.workers < 1:
@@ -85,6 +87,12 @@ def run(args: argparse.Namespace) -> int:
         where = f"{config.server.host} port {config.server.port}"
         print(f"gateway serve: cannot listen on {where}: {error.strerror}", file=sys.stderr)
         return 1
+    if config.ledger.file is not None:
+        try:
+            prepare(config.ledger.file)
+        except LedgerError as error:
+            print(f"gateway serve: {error}", file=sys.stderr)
+            return 1
     url = _url(listener)
     if not config.keys:
         logger.warning("no keys in the config: everyone on this machine may ask, nobody else can")

@@ -40,6 +40,17 @@ class Seconds(float):
         return cls(seconds)
 
 
+class Share(float):
+    """`1%`, or a number from 0 to 1."""
+
+    @classmethod
+    def from_yaml(cls, value: object) -> Self:
+        share = _with_unit(value, {"%": 0.01}, "a share like 1% or 0.01")
+        if not 0 <= share <= 1:
+            raise ValueError("must be from 0 to 100%")
+        return cls(share)
+
+
 class Date(date):
     """`2026-11-23`."""
 
@@ -66,7 +77,7 @@ class Bytes(int):
 def _with_unit(value: object, units: Mapping[str, float], wanted: str) -> float:
     number = math.nan
     if isinstance(value, str):
-        if match := re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", value):
+        if match := re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+|%)", value):
             with suppress(ValueError):
                 number = float(match[1]) * units.get(match[2], math.nan)
     elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import routing_policies
@@ -35,9 +37,10 @@ def load_policy(file: Path, catalog: Catalog) -> Policy:
     """Raises ConfigError."""
     document = Document.read(file)
     try:
-        return build_policy(file.stem, document.plain(), catalog)
+        policy = build_policy(file.stem, document.plain(), catalog)
     except PolicyError as exc:
         raise ConfigError(file, document.line(exc.path), exc.path, exc.message) from None
+    return dataclasses.replace(policy, version=sha256(file.read_bytes()).hexdigest()[:12])
 
 
 def policy_files(*folders: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway.admission.keys import HASHED
 from gateway.admission.limits import UNLIMITED, Limits
-from gateway.config.bind import Bytes, Date, Seconds, Secret
+from gateway.config.bind import Bytes, Date, Seconds, Secret, Share
 from gateway.domain import CAPABILITIES as REQUESTED
 from gateway.domain import CLASSES
 from gateway.providers.catalog import find_dialect
@@ -29,17 +29,17 @@ def is_token(text: str) -> bool:
     return text.isascii() and not any(map(str.isspace, text))
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, name: str = "base_url") -> None:
     """Raises ValueError, without the URL: it may hold a password where none should be."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port  # a port that is no number raises when it is read
     except ValueError:
-        raise ValueError("base_url is not a URL like http://host:port/v1") from None
+        raise ValueError(f"{name} is not a URL like http://host:port/v1") from None
     if parts.scheme not in ("http", "https") or not host or not is_token(url):
-        raise ValueError("base_url must start with http:// or https:// and a host")
+        raise ValueError(f"{name} must start with http:// or https:// and a host")
     if parts.username is not None:
-        raise ValueError("base_url must hold no user or password: use api_key")
+        raise ValueError(f"{name} must hold no user or password")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class Key:
     explain: bool = False  # it may ask why an endpoint was chosen
     data_policy: str | None = None  # that its endpoints must keep to at least
     request_class: str = "standard"  # who waits for whom; policies name it under `classes`
-    admin: bool = False  # it may make and revoke keys
+    admin: bool = False  # it may make and revoke keys, and see what others did
     expires: Date | None = None  # from the beginning of this day on (UTC) it is refused
     limits: Limits = UNLIMITED
 
@@ -365,6 +365,38 @@ class PolicyRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where spans go, and of which exchanges. What is None here, OTEL_* variables may say."""
+
+    endpoint: str | None = None  # a collector's base URL, for OTLP over HTTP
+    sample: Share | None = None  # of the traces that begin here
+    slow: Seconds | None = Seconds(30)  # kept whatever `sample` says, as failures are
+    trust_callers: bool = True  # join a caller's trace; else begin one that links to it
+    content: bool = False  # prompts and answers too
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None:
+            check_url(self.endpoint, "endpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    file: Path | None = None  # SQLite; made when it is not there. None: no ledger
+
+
+LOG_FORMATS = ("auto", "text", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    format: str = "auto"  # text in a terminal, JSON otherwise
+
+    def __post_init__(self) -> None:
+        if self.format not in LOG_FORMATS:
+            raise ValueError(f"format must be one of: {', '.join(LOG_FORMATS)}")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     server: Server = Server()
     policy: str | tuple[PolicyRule, ...] = "cache_aware"
@@ -378,6 +410,10 @@ class Config:
     queue: Queue = Queue()
     cache: Cache = Cache()
     state: State = State()
+    tracing: Tracing = Tracing()
+    ledger: Ledger = Ledger()
+    log: Log = Log()
+    dashboard: bool = True
 
     def __post_init__(self) -> None:
         if not self.replicas and not self.endpoints:

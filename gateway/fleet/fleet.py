@@ -154,24 +154,24 @@ class Fleet:
         )
 
     def settled(self, outcome: Outcome) -> None:
-        if not outcome.attempts or outcome.request is None:
-            return
         for attempt in outcome.attempts:
             endpoint = self.endpoints[attempt.endpoint]
             if attempt.failed:
                 endpoint.learning.failed(self._clock())
             if attempt.first_event is not None:
                 endpoint.answered(attempt.last_event or attempt.first_event)
-        attempt, request = outcome.attempts[-1], outcome.request
+        last, request = outcome.answering, outcome.request
+        if last is None or request is None:
+            return
         if outcome.report is not None:
-            self.reported(attempt.endpoint, outcome.report, attempt.started)
+            self.reported(last.endpoint, outcome.report, last.started)
         if outcome.usage is not None and outcome.usage.prompt_tokens > 0:  # some count nothing
-            self._learn_place(request, attempt, outcome.usage, lru=outcome.report is not None)
-            self._learn_speed(request, attempt, outcome.usage)
+            self._learn_place(request, last, outcome.usage, lru=outcome.report is not None)
+            self._learn_speed(request, last, outcome.usage)
 
     def bill(self, outcome: Outcome) -> None:
         """What each attempt cost us, marginally: the endpoint's own word for it, else the told
-        tokens at our rates, else, of an answer that had begun, what was expected of it."""
+        tokens at our rates, else, of an answer that had begun, its prompt and what came of it."""
         for attempt in outcome.attempts:
             usage = attempt.billed
             if usage is not None and outcome.request is not None:
@@ -180,8 +180,21 @@ class Fleet:
                     attempt, outcome.request, usage
                 )
             elif attempt.first_event is not None:
-                attempt.billed_usd = attempt.expected_cost_usd
+                attempt.billed_usd = self._estimated(attempt, outcome)
                 attempt.billed_by = BilledBy.ESTIMATE
+
+    def _estimated(self, attempt: Attempt, outcome: Outcome) -> float:
+        request = outcome.request
+        chosen = next((c for c in outcome.considered if c.endpoint == attempt.endpoint), None)
+        if chosen is None or request is None:
+            return attempt.expected_cost_usd
+        prompt = chosen.uncached_tokens + chosen.cached_tokens
+        tariff = self.endpoints[attempt.endpoint].tariff(request.model)
+        price = tariff.at(self._wall(), prompt, request.service_tier)
+        tokens = price.dollars(
+            chosen.uncached_tokens, chosen.cached_tokens, attempt.delivered_tokens
+        )
+        return tokens + attempt.start_usd
 
     def _billed(
         self, attempt: Attempt, request: InferenceRequest, usage: Usage

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
-from gateway.domain import Operation, Outcome
+from gateway.domain import Operation, Outcome, TraceContext
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.exchange import Exchange
 from gateway.front.request_id import request_id
 from gateway.wire.openai import TenantKeys
+
+
+class Begins(Protocol):
+    """What is asked of whoever traces, when an exchange begins."""
+
+    @property
+    def content(self) -> bool:
+        """Whether an operator wants to see answers."""
+        ...
+
+    def begin(self, headers: Mapping[str, str]) -> TraceContext: ...
 
 
 @dataclass(frozen=True)
@@ -24,11 +36,16 @@ class Completions:
     drain: Drain
     dispatcher: Dispatcher
     clock: Callable[[], float]
+    tracing: Begins | None = None  # None: nobody traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.drain.check()
-        principal = self.door.ring.identify(Headers(scope=scope).get("authorization"))
+        headers = Headers(scope=scope)
+        principal = self.door.ring.identify(headers.get("authorization"))
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
+        if self.tracing is not None:
+            outcome.trace = self.tracing.begin(headers)
+            outcome.answer = [] if self.tracing.content else None
         exchange = Exchange(
             scope,
             receive,

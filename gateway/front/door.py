@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.admission.keys import KeyRing
+from gateway.admission.keys import OPEN, KeyRing
+from gateway.domain import Principal
+from gateway.errors import Forbidden
 from gateway.front.body import BodyLimits
 
 
@@ -13,3 +15,12 @@ class Door:
     ring: KeyRing
     limits: BodyLimits
     secret: bytes = field(default=b"", repr=False)  # keys the tenants' salts and prefixes
+
+    def admit_admin(self, authorization: str | None) -> Principal:
+        """Who may see what others did. Raises InvalidKey, Forbidden."""
+        principal = self.ring.identify(authorization)
+        if principal is not OPEN and not principal.admin:
+            raise Forbidden(
+                "this key may not see it: the config says `admin: true` of one that may"
+            )
+        return principal

@@ -145,9 +145,9 @@ class Exchange:
 
     def _headers(self) -> dict[str, str]:
         assert self.outcome.request is not None, "only an answer has these headers"
-        attempts, cache = self.outcome.attempts, self.outcome.cache
+        answering, cache = self.outcome.answering, self.outcome.cache
         return {
-            "x-gateway-endpoint": attempts[-1].endpoint if attempts else "cache",
+            "x-gateway-endpoint": answering.endpoint if answering else "cache",
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
             **quota_headers(self.outcome.quotas),
@@ -159,3 +159,5 @@ class Exchange:
         self.outcome.events += 1
         self.outcome.usage = event.usage or self.outcome.usage
         self.outcome.report = event.report or self.outcome.report
+        if self.outcome.answer is not None:
+            self.outcome.answer.append(event.payload)

@@ -157,6 +157,7 @@ class OpenAICompatible:
             "accept": "text/event-stream" if request.stream else "application/json",
             **self._headers(key),
             "x-request-id": request_id,
+            **(request.trace_headers or {}),
         }
         if session := self._hint(request.session_id):
             headers |= dict.fromkeys(self.session_headers, session)

@@ -22,7 +22,7 @@ from gateway.replica.answer import Answer
 from gateway.replica.api import Ask
 from gateway.replica.choice import Choice, Piece
 from gateway.replica.inbox import Inbox
-from gateway.replica.request import Counts, Submission
+from gateway.replica.request import Counts, Finish, Submission
 from gateway.replica.text import Tokenizer
 
 
@@ -47,6 +47,8 @@ class Exchange:
     tokenizer: Tokenizer
     report: Callable[[], ReplicaReport | None]  # asked for when the answer ends
     inbox: Inbox
+    traced: Callable[[Finish, Counts], None] | None = None
+    """Told of each choice's end, on a thread of the engine."""
 
     async def run(self, send: Send) -> list[Piece]:
         """Answers the request; raises before the first byte whatever can be known by then.
@@ -138,12 +140,22 @@ class Exchange:
             prompt=self.prompt,
             sampling=sampling,
             on_token=choice.on_token,
-            on_finish=choice.on_finish,
+            on_finish=_both(self.traced, choice.on_finish) if self.traced else choice.on_finish,
             on_error=self.inbox.fail,
             salt=ask.cache_salt,
             priority=ask.priority,
             continued=ask.continued or (),
         )
+
+
+def _both(
+    first: Callable[[Finish, Counts], None], then: Callable[[Finish, Counts], None]
+) -> Callable[[Finish, Counts], None]:
+    def both(finish: Finish, counts: Counts) -> None:
+        first(finish, counts)
+        then(finish, counts)
+
+    return both
 
 
 @contextmanager

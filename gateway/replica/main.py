@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import uvicorn
 
@@ -32,6 +32,10 @@ from gateway.replica.template import ChatTemplate
 from gateway.replica.text import Tokenizer
 from gateway.replica.weights import Weights
 from gateway.telemetry.log import configure
+from gateway.telemetry.trace_context import wanted
+
+if TYPE_CHECKING:
+    from gateway.replica.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class ReplicaSettings:
     backend: str = "auto"
     supervised: bool = False
     log_level: str = "info"
+    traces_to: str | None = None  # an OTLP collector's base URL
     secret: str | None = field(default=None, repr=False)
 
 
@@ -102,7 +107,8 @@ def run(settings: ReplicaSettings) -> int:
         logger.exception("the replica cannot start")
         status.failed(f"unexpected {type(error).__name__}: {error}")
         return 1
-    replica = replace(replica, local_only=_is_loopback(listener))
+    spans = _spans(settings)
+    replica = replace(replica, tracing=spans, local_only=_is_loopback(listener))
     config = uvicorn.Config(
         create_app(replica),
         http="httptools",
@@ -114,7 +120,18 @@ def run(settings: ReplicaSettings) -> int:
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         died = runner.run(_serve(config, listener, engine, replica, settings.drain_s, status))
+    if spans is not None:
+        spans.close()
     return 1 if died else 0
+
+
+def _spans(settings: ReplicaSettings) -> Spans | None:
+    """OpenTelemetry is loaded only where spans have somewhere to go."""
+    if not wanted(settings.traces_to):
+        return None
+    from gateway.replica.spans import spans_to
+
+    return spans_to(settings.traces_to, time.monotonic)
 
 
 def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:

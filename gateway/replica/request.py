@@ -19,6 +19,15 @@ class Finish(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """When an engine did what for one request, on its clock; None: it never came to that."""
+
+    arrived: float
+    planned: float | None
+    first_token: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Tokens of one request. `completion_tokens` includes a stop token that ended it."""
 
@@ -27,6 +36,7 @@ class Counts:
         int  # prompt tokens whose KV was in the cache when the request was first admitted
     )
     completion_tokens: int
+    times: Times | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +149,8 @@ class Request:
     def counts(self) -> Counts:
         prompt = len(self.submission.prompt)
         cached = min(self.cached_tokens or 0, prompt)  # continued output may have been cached too
-        return Counts(prompt, cached, len(self.tokens) - prompt)
+        times = Times(self.arrived, self.planned, self.first_token)
+        return Counts(prompt, cached, len(self.tokens) - prompt, times)
 
     @property
     def turn(self) -> Turn:

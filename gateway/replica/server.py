@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +29,7 @@ from gateway.replica.inbox import Inbox
 from gateway.replica.local import LoopbackOnly
 from gateway.replica.metrics import CONTENT_TYPE, EngineMetrics, exposition
 from gateway.replica.prompt import Chat, Prompt
+from gateway.replica.request import Counts, Finish
 from gateway.replica.rescue import Rescue, json_response, unrouted
 from gateway.replica.stats import EngineStats
 from gateway.replica.template import ChatTemplate
@@ -55,6 +57,12 @@ class Engine(Submits, Protocol):
     def stats(self) -> EngineStats: ...
 
 
+class Tracing(Protocol):
+    def watch(self, traceparent: str | None) -> Callable[[Finish, Counts], None] | None:
+        """Whom to tell of the end of a request with this header; None: nobody wants to know."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Replica:
     """What all endpoints share."""
@@ -65,6 +73,7 @@ class Replica:
     models: tuple[str, ...]  # the names it serves
     created: int  # seconds since the epoch
     secret: str | None = field(default=None, repr=False)  # None: nobody is trusted
+    tracing: Tracing | None = None
     local_only: bool = False  # only this machine's own programs may ask, and no web page
     most_body: int = 4 << 20  # bytes
     draining: asyncio.Event = field(default_factory=asyncio.Event)
@@ -173,6 +182,7 @@ class Generate:
         trusted = replica.trusts(headers)
         ask = parse(self._operation, body, trusted=trusted)
         replica.check_model(ask.model)
+        traceparent = headers.get("traceparent") if trusted else None
         exchange = Exchange(
             ask=ask,
             prompt=await replica.encode(ask.prompt),
@@ -181,6 +191,7 @@ class Generate:
             tokenizer=replica.tokenizer,
             report=replica.report if trusted else lambda: None,
             inbox=inbox,
+            traced=None if replica.tracing is None else replica.tracing.watch(traceparent),
         )
         for done in (piece.end for piece in await exchange.run(send) if piece.end is not None):
             logger.info(

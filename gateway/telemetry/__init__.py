@@ -1,1 +1,1 @@
-"""What can be seen from outside: logs, for now."""
+"""What can be seen from outside: spans, metrics, logs. The gateway and the replica both use it."""

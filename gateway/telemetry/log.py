@@ -1,9 +1,14 @@
-"""One line per exchange, and how all lines look. Never a prompt, a key or an answer."""
+"""One line per exchange, and how all lines look. Never a prompt, a key or an answer.
+
+For people in a terminal, JSON for everything else: one object on each line, the same facts.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 from gateway.domain import Attempt, Outcome
 
@@ -12,40 +17,49 @@ logger = logging.getLogger("gateway.exchange")
 
 class ExchangeLog:
     def settled(self, outcome: Outcome) -> None:
-        usage = outcome.usage
-        logger.info(
-            "%s %s tenant=%s model=%s tried=%s tokens=%s first_s=%s total_s=%s%s%s",
-            outcome.request_id,
-            outcome.ended,
-            outcome.principal.tenant,
-            # A name that nobody serves is the caller's text, and could be anything.
-            outcome.model if outcome.attempts else "-",
-            ",".join(map(_tried, outcome.attempts)) or "-",
-            f"{usage.prompt_tokens}({usage.cached_tokens})+{usage.completion_tokens}"
-            if usage
-            else "-",
-            _seconds(outcome.started, _first_event(outcome)),
-            _seconds(outcome.started, outcome.finished),
-            _beside(outcome.attempts[-1]) if outcome.attempts else "",
-            f" error={outcome.error}" if outcome.error else "",
-        )
+        if logger.isEnabledFor(logging.INFO):
+            facts = _facts(outcome)
+            logger.info(_line(facts), extra={"facts": facts})
 
 
-def _beside(attempt: Attempt) -> str:
+def _facts(outcome: Outcome) -> dict[str, object]:
+    """What is not known is left out."""
+    usage, first = outcome.usage, outcome.first_event_s
+    facts: dict[str, object] = {
+        "request_id": outcome.request_id,
+        "trace_id": f"{outcome.trace.trace_id:032x}" if outcome.trace else None,
+        "ended": str(outcome.ended),
+        "tenant": outcome.principal.tenant,
+        # A name that nobody serves is the caller's text, and could be anything.
+        "model": outcome.model if outcome.attempts else None,
+        "policy": outcome.policy if outcome.attempts else None,
+        "tried": [_tried(attempt) for attempt in outcome.attempts],
+        "prompt_tokens": usage and usage.prompt_tokens,
+        "cached_tokens": usage and usage.cached_tokens,
+        "completion_tokens": usage and usage.completion_tokens,
+        "cost_usd": round(sum(a.billed_usd for a in outcome.attempts), 9) or None,
+        "first_s": None if first is None else round(first, 3),
+        "total_s": round(outcome.total_s, 3),
+        "status": outcome.status,
+        **_beside(outcome.answering),
+        "error": outcome.error,
+        "fault": outcome.fault,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _beside(attempt: Attempt | None) -> dict[str, float | None]:
     """What happened, beside what the decision had expected."""
-    pairs = (
-        ("ttft_s", attempt.ttft_s, attempt.expected_ttft_s),
-        ("usd", attempt.billed_usd if attempt.billed_by else None, attempt.expected_cost_usd),
-        ("cached", attempt.cached_tokens, attempt.expected_cached_tokens),
-    )
-    return "".join(
-        f" {name}={'-' if happened is None else f'{happened:.4g}'}/{expected:.4g}"
-        for name, happened, expected in pairs
-    )
-
-
-def _first_event(outcome: Outcome) -> float | None:
-    return next((a.first_event for a in outcome.attempts if a.first_event is not None), None)
+    if attempt is None:
+        return {}
+    return {
+        "ttft_s": attempt.ttft_s,
+        "expected_ttft_s": attempt.expected_ttft_s,
+        "usd": attempt.billed_usd if attempt.billed_by else None,
+        "expected_usd": attempt.expected_cost_usd,
+        "cached": attempt.cached_tokens,
+        "expected_cached": attempt.expected_cached_tokens,
+    }
 
 
 def _tried(attempt: Attempt) -> str:
@@ -55,18 +69,66 @@ def _tried(attempt: Attempt) -> str:
     return f"{kind}{attempt.endpoint}{f':{attempt.error}' if attempt.error else ''}"
 
 
-def _seconds(start: float, end: float | None) -> str:
-    return "-" if end is None else f"{end - start:.3f}"
+def _line(facts: dict[str, object]) -> str:
+    tokens = "-"
+    if "prompt_tokens" in facts:
+        cached = facts.get("cached_tokens")
+        tokens = f"{facts['prompt_tokens']}({cached})+{facts['completion_tokens']}"
+    tried = facts["tried"]
+    assert isinstance(tried, list)
+    first = facts.get("first_s")
+    return (
+        f"{facts['request_id']} {facts['ended']} tenant={facts['tenant']}"
+        f" model={facts.get('model', '-')} tried={','.join(tried) or '-'} tokens={tokens}"
+        f" first_s={'-' if first is None else f'{first:.3f}'} total_s={facts['total_s']:.3f}"
+        + "".join(_pair(facts, name) for name in ("ttft_s", "usd", "cached"))
+        + (f" error={facts['error']}" if "error" in facts else "")
+        + (f" trace={facts['trace_id']}" if "trace_id" in facts else "")
+    )
 
 
-def configure(level: str, *, supervised: bool = False) -> None:
+def _pair(facts: dict[str, object], name: str) -> str:
+    """What happened, and after a slash what was expected."""
+    expected, happened = facts.get(f"expected_{name}"), facts.get(name)
+    if expected is None:
+        return ""
+    return f" {name}={'-' if happened is None else f'{happened:.4g}'}/{expected:.4g}"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line; an exchange's facts stand beside the rest."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, object] = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        facts = getattr(record, "facts", None)
+        if facts is not None:
+            line["message"] = "exchange"
+            line |= facts
+        else:
+            line["message"] = record.getMessage()
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure(level: str, *, supervised: bool = False, form: str = "auto") -> None:
     """Everything to standard error: standard output belongs to whoever started us.
 
     `supervised`: our lines become part of a parent's, which puts the time before each.
     """
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format=("" if supervised else "%(asctime)s ") + "%(levelname)-7s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    in_json = form == "json" or (form == "auto" and not supervised and not sys.stderr.isatty())
+    handler.setFormatter(JsonLines() if in_json else logging.Formatter(TEXT[supervised]))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What a collector's address or answer may hold is nobody's to read in a log of ours.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+
+
+_MESSAGE = "%(levelname)-7s %(name)s: %(message)s"
+TEXT = {True: _MESSAGE, False: f"%(asctime)s {_MESSAGE}"}

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 
 import pytest
 
-from gateway.domain import Attempt, BilledBy, Ended, Outcome, Principal, Usage
-from gateway.telemetry.log import ExchangeLog
+from gateway.domain import Attempt, BilledBy, Ended, Outcome, Principal, TraceContext, Usage
+from gateway.telemetry.log import ExchangeLog, JsonLines
 
 
 def logged(caplog: pytest.LogCaptureFixture, outcome: Outcome) -> str:
@@ -60,3 +63,49 @@ def test_a_model_that_nobody_serves_is_the_callers_text_and_not_logged(
 ) -> None:
     unknown = outcome(model="m\nforged line", ended=Ended.FAILED, error="model_not_found")
     assert "forged" not in logged(caplog, unknown)
+
+
+def test_json_lines_hold_the_same_facts_and_the_trace(caplog: pytest.LogCaptureFixture) -> None:
+    whole = outcome(
+        model="m",
+        attempts=[Attempt("b", 10.5, first_event=11.0, hedge=True, billed_usd=0.25)],
+        usage=Usage(100, 20, 64),
+        ended=Ended.FINISHED,
+        trace=TraceContext(0xABC, 1, True),
+    )
+    logged(caplog, whole)
+    line = json.loads(JsonLines().format(caplog.records[-1]))
+    assert line["message"] == "exchange"
+    assert line["trace_id"] == f"{0xABC:032x}"
+    assert (line["prompt_tokens"], line["cost_usd"], line["tried"]) == (100, 0.25, ["hedge=b"])
+    assert line["time"].endswith("Z")
+    assert "error" not in line  # what is not known is left out
+
+
+def test_json_lines_hold_whatever_else_is_logged_exceptions_too() -> None:
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        record = logging.LogRecord(
+            "gateway", logging.ERROR, __file__, 1, "it %s", ("failed\nbadly",), sys.exc_info()
+        )
+    text = JsonLines().format(record)
+    assert "\n" not in text
+    assert json.loads(text)["message"] == "it failed\nbadly"
+    assert "ValueError: odd" in json.loads(text)["exception"]
+
+
+@pytest.mark.parametrize(
+    ("form", "terminal", "in_json"),
+    [("auto", True, False), ("auto", False, True), ("text", False, False), ("json", True, True)],
+)
+def test_people_in_a_terminal_get_text(form: str, terminal: bool, in_json: bool) -> None:
+    """In a process of its own, since logging is the process's."""
+    code = (
+        f"import sys, logging; sys.stderr.isatty = lambda: {terminal};"
+        f"from gateway.telemetry.log import configure; configure('info', form={form!r});"
+        "logging.getLogger('gateway').info('hello')"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stderr.startswith("{") is in_json
+    assert "hello" in told.stderr

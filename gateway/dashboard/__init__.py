@@ -1,0 +1,1 @@
+"""A page that shows where requests go, what they cost and why."""

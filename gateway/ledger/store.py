@@ -1,0 +1,141 @@
+"""The ledger's file: SQLite in WAL mode, so that it can be read while it is written, by several."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from gateway.ledger.record import Billed, Record
+
+VERSION = 1
+"""Of the tables, in SQLite's `user_version`."""
+
+BUSY_S = 10.0
+"""How long a writer waits for another."""
+
+_TYPES = {"str": "TEXT", "float": "REAL", "int": "INTEGER", "bool": "INTEGER", "bytes": "BLOB"}
+RECORD = tuple(f.name for f in fields(Record) if f.name != "attempts")
+BILLED = tuple(f.name for f in fields(Billed))
+
+
+class LedgerError(Exception):
+    """The file is not a ledger, or one of another version."""
+
+
+def _columns(of: type[Record] | type[Billed]) -> str:
+    columns = []
+    for field in fields(of):
+        if field.name == "attempts":
+            continue
+        kind, _, nullable = str(field.type).partition(" | ")
+        columns.append(f"{field.name} {_TYPES[kind]}{'' if nullable else ' NOT NULL'}")
+    return ", ".join(columns)
+
+
+SCHEMA = f"""
+CREATE TABLE exchanges (id INTEGER PRIMARY KEY, {_columns(Record)});
+CREATE TABLE attempts (
+    exchange INTEGER NOT NULL REFERENCES exchanges(id), number INTEGER NOT NULL, {_columns(Billed)},
+    PRIMARY KEY (exchange, number)
+) WITHOUT ROWID;
+CREATE INDEX exchanges_at ON exchanges(at);
+PRAGMA user_version = {VERSION};
+"""
+
+
+@contextmanager
+def opened(file: Path, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+    """Raises LedgerError. Without `write`, the file must be there and stays as it is."""
+    mode = "rwc" if write else "ro"
+    try:
+        connection = sqlite3.connect(
+            f"{file.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_S,
+            isolation_level=None,
+        )
+    except sqlite3.OperationalError as error:
+        raise LedgerError(f"{file}: {error}") from None
+    with closing(connection):
+        try:
+            if write:
+                _prepare(connection)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"{file}: {error}") from None
+        if version != VERSION:
+            raise LedgerError(f"{file}: not a ledger of version {VERSION}, but of {version}")
+        yield connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    # After a power cut the last batches may be missing, the file is never broken.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("BEGIN IMMEDIATE")  # one of several that start at once makes the tables
+    try:
+        fresh = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if fresh:
+            for statement in filter(str.strip, SCHEMA.split(";")):
+                connection.execute(statement)
+    finally:
+        connection.execute("COMMIT")
+
+
+def append(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+    """All of them or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for record in records:
+            row = connection.execute(_INSERT_RECORD, [getattr(record, name) for name in RECORD])
+            connection.executemany(
+                _INSERT_BILLED,
+                [
+                    (row.lastrowid, number, *(getattr(billed, name) for name in BILLED))
+                    for number, billed in enumerate(record.attempts)
+                ],
+            )
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def read(
+    connection: sqlite3.Connection, since: float = 0.0, until: float | None = None
+) -> Iterator[Record]:
+    """In the order of their coming."""
+    cursor = connection.execute(
+        f"SELECT id, {', '.join(RECORD)} FROM exchanges WHERE at >= ? AND at < ? ORDER BY at, id",
+        (since, _end(until)),
+    )
+    for number, *values in cursor:
+        attempts = connection.execute(
+            f"SELECT {', '.join(BILLED)} FROM attempts WHERE exchange = ? ORDER BY number",
+            (number,),
+        )
+        given = dict(zip(RECORD, values, strict=True))
+        given["stream"], given["estimated"] = bool(given["stream"]), bool(given["estimated"])
+        yield Record(**given, attempts=tuple(map(_billed, attempts)))
+
+
+def _billed(row: Sequence[Any]) -> Billed:
+    given = dict(zip(BILLED, row, strict=True))
+    given["resumed"], given["hedge"] = bool(given["resumed"]), bool(given["hedge"])
+    return Billed(**given)
+
+
+def _end(until: float | None) -> float:
+    return until if until is not None else float("inf")
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+_INSERT_RECORD = _insert("exchanges", RECORD)
+_INSERT_BILLED = _insert("attempts", ("exchange", "number", *BILLED))

@@ -1,0 +1,147 @@
+"""Whatever watches exchanges, chosen by the config: log, spans, metrics, ledger, dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.routing import Route
+
+from gateway.config import Config
+from gateway.config.load import policy_files
+from gateway.config.tree import Tracing as TracingConfig
+from gateway.dashboard.page import Dashboard
+from gateway.dashboard.recent import Recent
+from gateway.dispatch import Observer
+from gateway.fleet.fleet import Fleet
+from gateway.front.door import Door
+from gateway.front.metrics import MetricsPage
+from gateway.ledger.ledger import Ledger
+from gateway.pacer import Pacers
+from gateway.reload import Live
+from gateway.rules import Rules
+from gateway.telemetry.log import ExchangeLog
+from gateway.telemetry.metrics import CONTENT_TYPE, FOLDER, Gauges, Metrics
+from gateway.telemetry.trace_context import Sampling, sampling_of, wanted
+from gateway.version import installed_version
+
+if TYPE_CHECKING:
+    from gateway.telemetry.tracing import Tracing
+
+REFRESH_S = 1.0
+
+
+@dataclass
+class Seeing:
+    """`rules` is asked for, since a reload of the config changes them."""
+
+    config: Config
+    fleet: Fleet
+    pacers: Pacers
+    live: Live
+    rules: Callable[[], Rules]
+    clock: Callable[[], float]
+    tracing: Tracing | None = field(init=False)
+    ledger: Ledger | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tracing = tracing(self.config.tracing, self.clock)
+        file = self.config.ledger.file
+        self.ledger = None if file is None else Ledger(file, self.clock)
+        self.metrics = Metrics(self._gauges)
+        self.recent = Recent(self.clock, time.time)
+
+    @property
+    def observers(self) -> list[Observer]:
+        maybe: list[Observer | None] = [self.tracing, self.ledger]
+        watching = [self.recent] if self.config.dashboard else []
+        return [ExchangeLog(), self.metrics, *watching, *filter(None, maybe)]
+
+    def routes(self, door: Door) -> list[Route]:
+        page = MetricsPage(door, self.metrics.exposition, CONTENT_TYPE)
+        routes = [Route("/metrics", page.show)]
+        if self.config.dashboard:
+            dashboard = Dashboard(
+                door,
+                self.fleet,
+                self.pacers,
+                self.live,
+                self.recent,
+                self.rules,
+                self._policy_files,
+                installed_version(),
+                time.time(),
+            )
+            routes += dashboard.routes()
+        return routes
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """What is still to be written when this ends is written."""
+        if self.ledger is not None:
+            self.ledger.start()
+        if self.tracing is not None:
+            self.tracing.queue.start()
+        refreshing = asyncio.create_task(self._refresh()) if os.environ.get(FOLDER) else None
+        try:
+            yield
+        finally:
+            if refreshing is not None:
+                refreshing.cancel()
+            await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        if self.ledger is not None:
+            self.ledger.close()
+        if self.tracing is not None:
+            self.tracing.queue.close()
+
+    async def _refresh(self) -> None:
+        while True:
+            self.metrics.refresh()
+            await asyncio.sleep(REFRESH_S)
+
+    def _gauges(self) -> Gauges:
+        endpoints, now = self.fleet.endpoints.items(), self.clock()
+        return {
+            "endpoint_up": {name: float(e.healthy) for name, e in endpoints},
+            "endpoint_ejected": {name: float(e.breaker.ejected(now)) for name, e in endpoints},
+            "endpoint_drained": {name: float(e.drained) for name, e in endpoints},
+            "endpoint_in_flight": {name: float(e.in_flight) for name, e in endpoints},
+            "endpoint_queued_tokens": {name: float(e.queued_tokens) for name, e in endpoints},
+            "budget_multiplier": self.pacers.multipliers(),
+            "config_generation": {"": self.live.generation},
+            "config_reload_ok": {"": float(self.live.last_reload == "ok")},
+            "spans_dropped": {"": self.tracing.queue.dropped if self.tracing else 0},
+            "ledger_dropped": {"": self.ledger.dropped if self.ledger else 0},
+        }
+
+    def _policy_files(self) -> Mapping[str, Path]:
+        return policy_files(*([self.config.policies] if self.config.policies else []))
+
+
+def tracing(config: TracingConfig, clock: Callable[[], float]) -> Tracing | None:
+    """None unless somebody said where spans go; OpenTelemetry is loaded only then."""
+    if not wanted(config.endpoint):
+        return None
+    from gateway.telemetry import otlp
+    from gateway.telemetry.tracing import Tracing
+
+    asked = sampling_of(os.environ)
+    return Tracing(
+        Sampling(
+            asked.share if config.sample is None else config.sample,
+            asked.parent_decides,
+            config.trust_callers,
+        ),
+        otlp.factory("gateway", content=config.content),
+        otlp.SpanQueue(otlp.exporter(config.endpoint)),
+        config.slow,
+        clock,
+    )

@@ -1,0 +1,50 @@
+"""What is read off an outcome in more than one place: spans, metrics, the ledger, the dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from gateway.domain import Considered, Operation, Outcome
+
+OPERATIONS = {Operation.CHAT: "chat", Operation.COMPLETION: "text_completion"}
+"""OpenTelemetry's words for them."""
+
+
+class Reason(StrEnum):
+    """Why an endpoint was chosen."""
+
+    NOBODY = "no_candidate"  # every endpoint was dropped
+    ONLY = "only_candidate"
+    CACHED = "cached_prefix"  # the lowest cost, and more of the prompt cached than anywhere else
+    COST = "lowest_cost"
+    PICKER = "picker"  # not the lowest cost: the policy's picker had its own way
+
+
+def reason(considered: Sequence[Considered]) -> Reason:
+    ranked = [c for c in considered if c.dropped_by is None]
+    if not ranked:
+        return Reason.NOBODY
+    if len(ranked) == 1:
+        return Reason.ONLY
+    winner, others = ranked[0], ranked[1:]
+    if winner.cost > min(other.cost for other in others):
+        return Reason.PICKER
+    if winner.cached_tokens > max(other.cached_tokens for other in others):
+        return Reason.CACHED
+    return Reason.COST
+
+
+def forecast(outcome: Outcome) -> Mapping[str, tuple[float, float | None]]:
+    """Of the attempt that answered: what the policy expected, and what came; None is not known."""
+    attempt, usage = outcome.answering, outcome.usage
+    if attempt is None or attempt.first_event is None:
+        return {}
+    return {
+        "ttft_s": (attempt.expected_ttft_s, attempt.first_event - attempt.started),
+        "cached_tokens": (attempt.expected_cached_tokens, usage.cached_tokens if usage else None),
+        "cost_usd": (
+            attempt.expected_cost_usd,
+            None if attempt.billed_by is None else attempt.billed_usd,
+        ),
+    }

@@ -1,0 +1,159 @@
+"""
+What exchanges add up to, for Prometheus.
+
+With PROMETHEUS_MULTIPROC_DIR in the environment before the start, workers write to files in that
+folder, and whichever of them is scraped answers for all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from gateway.domain import Attempt, Ended, Outcome
+from gateway.telemetry import instruments as of
+from gateway.telemetry.facts import OPERATIONS, forecast, reason
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+Gauges = Mapping[str, Mapping[str, float]]
+"""By a gauge's name, then by its label's value; `""` where it has no label."""
+
+
+class Metrics:
+    """An observer. A model's name is a label only when somebody serves it."""
+
+    def __init__(self, read_gauges: Callable[[], Gauges]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each
+        registry = self._registry = CollectorRegistry()
+        self._read_gauges = read_gauges
+        self._histograms = {
+            h.name: Histogram(h.name, h.text, h.labels, buckets=h.buckets, registry=registry)
+            for h in of.HISTOGRAMS
+        }
+        self._counters = {
+            name: Counter(f"gateway_{name}", c.text, c.labels, registry=registry)
+            for name, c in of.COUNTERS.items()
+        }
+        self._gauges = {
+            name: Gauge(
+                f"gateway_{name}",
+                g.text,
+                (g.label,) if g.label else (),
+                multiprocess_mode=g.several,  # type: ignore[arg-type]
+                registry=registry,
+            )
+            for name, g in of.GAUGES.items()
+        }
+        # Looking a series up by its labels takes as long as counting in it: once is enough.
+        self._series: dict[tuple[str, ...], Counter | Histogram] = {}
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus's text format."""
+        self.refresh()
+        registry = self._registry
+        if os.environ.get(FOLDER):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    def refresh(self) -> None:
+        """For a scrape; with several workers also now and then, since another may be scraped."""
+        for name, values in self._read_gauges().items():
+            for label, value in values.items():
+                gauge = self._gauges[name]
+                (gauge.labels(label) if label else gauge).set(value)
+
+    def settled(self, outcome: Outcome) -> None:
+        model = outcome.request.model if outcome.attempts and outcome.request else "-"
+        operation = OPERATIONS[outcome.operation] if outcome.operation else "-"
+        self._exchange(outcome, operation, model)
+        begun = sorted(outcome.attempts, key=lambda attempt: attempt.number)
+        for before, attempt in zip([None, *begun], begun, strict=False):
+            self._why(outcome, before, attempt)
+            self._attempt(outcome, attempt, operation, model)
+        if outcome.decided is not None and outcome.policy is not None:
+            self._count("decisions", outcome.policy, reason(outcome.considered))
+            for considered in outcome.considered:
+                if considered.dropped_by is not None:
+                    self._count("rejections", considered.endpoint, considered.dropped_by)
+        if outcome.ended is Ended.FAILED and not outcome.attempts:
+            self._count("shed", outcome.error or "server_error")
+
+    def _why(self, outcome: Outcome, before: Attempt | None, attempt: Attempt) -> None:
+        """There was another attempt before this one: for one of three reasons."""
+        name, error = attempt.endpoint, attempt.error or ""
+        if attempt.resumed:
+            self._count("resumes", name, error)
+        elif attempt.hedge:
+            won = attempt is outcome.answering and attempt.first_event is not None
+            self._count("hedges", name, "yes" if won else "no")
+        elif before is not None:
+            self._count("fallbacks", name, before.error or "")
+
+    def _exchange(self, outcome: Outcome, operation: str, model: str) -> None:
+        self._count("exchanges", model, str(outcome.ended), outcome.fault or "")
+        self._observe(of.REQUEST_DURATION, outcome.total_s, operation, model, outcome.error or "")
+        first, usage = outcome.first_event_s, outcome.usage
+        if first is None:
+            return
+        self._observe(of.FIRST_TOKEN, first, operation, model)
+        streamed = outcome.request is not None and outcome.request.stream
+        if streamed and usage is not None and usage.completion_tokens > 1:
+            pace = (outcome.total_s - first) / (usage.completion_tokens - 1)
+            self._observe(of.PER_TOKEN, pace, operation, model)
+
+    def _attempt(self, outcome: Outcome, attempt: Attempt, operation: str, model: str) -> None:
+        name, error = attempt.endpoint, attempt.error or ""
+        self._count("attempts", name, error)
+        took = (attempt.last_event or attempt.started) - attempt.started
+        self._observe(of.OPERATION_DURATION, took, operation, name, model, error)
+        if attempt.billed_by is not None:
+            self._count("cost_dollars", name, model, attempt.billed_by, by=attempt.billed_usd)
+            self._count("expected_cost_dollars", name, model, by=attempt.expected_cost_usd)
+        if attempt.first_event is not None and attempt is outcome.answering:
+            self._answered(outcome, attempt, operation, model)
+
+    def _answered(self, outcome: Outcome, attempt: Attempt, operation: str, model: str) -> None:
+        name, usage = attempt.endpoint, outcome.usage
+        expected, waited = forecast(outcome)["ttft_s"]
+        assert waited is not None, "an attempt that answered has a first event"
+        if outcome.request is not None and outcome.request.stream:
+            self._observe(of.FIRST_CHUNK, waited, operation, name, model)
+        if expected > 0:
+            self._observe(of.ACTUAL_TO_EXPECTED, waited / expected, name)
+        if usage is None:
+            return
+        place = (operation, name, model)
+        self._observe(of.TOKEN_USAGE, usage.prompt_tokens, *place, "input")
+        self._observe(of.TOKEN_USAGE, usage.completion_tokens, *place, "output")
+        if usage.cached_tokens is not None:
+            self._observe(of.TOKEN_USAGE, usage.cached_tokens, *place, "cached_input")
+            self._count("cached_tokens", name, model, by=usage.cached_tokens)
+            self._count("expected_cached_tokens", name, model, by=attempt.expected_cached_tokens)
+
+    def _count(self, name: str, *labels: str, by: float = 1) -> None:
+        series = self._series.get((name, *labels))
+        if series is None:
+            series = self._series[(name, *labels)] = self._counters[name].labels(*labels)
+        assert isinstance(series, Counter)
+        series.inc(by)
+
+    def _observe(self, histogram: of.HistogramOf, value: float, *labels: str) -> None:
+        key = (histogram.name, *labels)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self._histograms[histogram.name].labels(*labels)
+        assert isinstance(series, Histogram)
+        series.observe(value)

@@ -1,0 +1,103 @@
+"""The page and what it reads, without a browser."""
+
+import httpx
+import pytest
+
+from gateway.config.tree import Key, Secret
+from gateway.dashboard.page import STATIC
+from tests.support.gateways import gateway
+from tests.support.upstream import Upstream
+
+pytestmark = pytest.mark.anyio
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+KEYS = (
+    Key("web", Secret("12345678-web")),
+    Key("boss", Secret("12345678-boss"), tenant="staff", admin=True),
+)
+BOSS = {"authorization": "Bearer 12345678-boss"}
+
+
+async def test_the_page_holds_no_data_and_may_talk_to_nobody_else():
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        page = await client.get("/dashboard")
+        assert page.status_code == 200
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        for file in STATIC.iterdir():
+            if file.name != "index.html":
+                assert (await client.get(f"/dashboard/{file.name}")).status_code == 200
+        for name in ("../page.py", "%2e%2e%2fpage.py", "none.js", "index.html"):
+            assert (await client.get(f"/dashboard/{name}")).status_code == 404
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline():
+    for file in STATIC.iterdir():
+        text = file.read_text()
+        if file.name.startswith("uplot"):
+            continue
+        assert "//" not in text.replace("http://www.w3.org/2000/svg", "").replace("// ", ""), file
+        assert "innerHTML" not in text
+        assert "<style" not in text
+        assert " style=" not in text
+        assert " onclick" not in text
+
+
+async def test_only_an_admins_key_sees_what_others_did():
+    paths = ("/dashboard/api/state", "/dashboard/api/policies", "/metrics")
+    async with (
+        gateway(Upstream(), keys=KEYS, api_key="12345678-web") as g,
+        httpx.AsyncClient(base_url=g.url) as client,
+    ):
+        for path in paths:
+            assert (await client.get(path)).status_code == 401
+            web = {"authorization": "Bearer 12345678-web"}
+            assert (await client.get(path, headers=web)).status_code == 403
+            assert (await client.get(path, headers=BOSS)).status_code == 200
+        assert (await client.get("/dashboard")).status_code == 200  # it asks for the key
+
+
+async def test_the_state_tells_of_endpoints_and_decisions():
+    async with (
+        gateway(Upstream(status=500), Upstream(), endpoint={"dedicated": True}) as g,
+        httpx.AsyncClient(base_url=g.url) as client,
+    ):
+        await g.sdk.chat.completions.create(**ASK)
+        state = (await client.get("/dashboard/api/state")).json()
+    assert state["models"] == {"m": ["u0", "u1"]}
+    assert state["endpoints"]["u0"]["failed"] == 1
+    second = state["endpoints"]["u1"]
+    assert (second["answered"], second["healthy"], second["in_flight"]) == (1, True, 0)
+    assert second["hit_rate"] == pytest.approx(3 / 11)
+    assert second["first_p50_s"] > 0
+    (decision,) = state["decisions"]
+    assert decision["tried"] == [
+        {"endpoint": "u0", "error": "upstream_refused"},
+        {"endpoint": "u1", "error": None},
+    ]
+    assert [c["endpoint"] for c in decision["candidates"]] == ["u0", "u1"]
+    expected, actual = decision["forecast"]["cached_tokens"]
+    assert (expected, actual) == (0, 3)
+    series = state["series"]
+    assert len(series["at"]) == len(series["endpoints"]["u1"]["first_p95_s"])
+    assert sum(series["endpoints"]["u1"]["tokens_per_s"]) == pytest.approx(3 / 5)
+
+
+async def test_a_policy_is_shown_with_the_file_that_it_is_from():
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        (policy,) = (await client.get("/dashboard/api/policies")).json()
+    assert policy["name"] == "cache_aware"
+    assert policy["file"] == "cache_aware.yaml"
+    assert "minimize" in policy["text"]
+    assert len(policy["version"]) == 12
+
+
+async def test_it_can_be_switched_off():
+    async with (
+        gateway(Upstream(), dashboard=False) as g,
+        httpx.AsyncClient(base_url=g.url) as client,
+    ):
+        assert (await client.get("/dashboard")).status_code == 404
+        assert (await client.get("/metrics")).status_code == 200

@@ -1,0 +1,186 @@
+"""The ledger behind real traffic: everything is in it, and it agrees with the endpoints."""
+
+import json
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.__main__ import main
+from gateway.config.tree import Ledger, ModelPrice
+from gateway.domain import Ended, Outcome, Principal
+from gateway.ledger.ledger import Ledger as LedgerWriter
+from gateway.ledger.ledger import prepare
+from gateway.ledger.record import Record
+from gateway.ledger.store import LedgerError, append, opened, read
+from tests.support.gateways import gateway
+from tests.support.processes import serve
+from tests.support.upstream import Upstream
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+PRICES = {"prices": {"m": ModelPrice(input=10, cached=1, output=100)}}
+ONE = (8 * 10 + 3 * 1 + 3 * 100) / 1e6  # dollars of an answer of the upstream's
+
+
+def records(file: Path) -> list[Record]:
+    with opened(file) as connection:
+        return list(read(connection))
+
+
+@pytest.mark.anyio
+async def test_an_exchange_is_written_with_its_tokens_dollars_and_attempts(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    broken, good = Upstream(status=500), Upstream()
+    async with gateway(broken, good, endpoint=PRICES, ledger=Ledger(file)) as g:
+        await g.sdk.chat.completions.create(**ASK)
+    (record,) = records(file)
+    assert (record.tenant, record.model, record.endpoint) == ("default", "m", "u1")
+    assert (record.prompt_tokens, record.cached_tokens, record.completion_tokens) == (11, 3, 3)
+    assert record.charged_usd == record.cost_usd == pytest.approx(ONE)
+    assert [(a.endpoint, a.error, a.billed_by) for a in record.attempts] == [
+        ("u0", "upstream_refused", None),
+        ("u1", None, "tariff"),
+    ]
+    assert record.policy == "cache_aware"
+    assert 0 < record.first_event_s <= record.total_s
+
+
+@pytest.mark.anyio
+async def test_who_hangs_up_is_charged_for_the_prompt_and_what_had_come(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    async with gateway(Upstream(hold_at=2), endpoint=PRICES, ledger=Ledger(file)) as g:
+        answer = await g.sdk.chat.completions.create(**ASK, stream=True)
+        events = aiter(answer)
+        await anext(events)
+        await anext(events)
+        await answer.close()
+        await g.settled.wait_for(1)
+    (record,) = records(file)
+    assert record.ended == "hung_up"
+    assert (record.completion_tokens, record.estimated) == (2, True)
+    expected = (record.prompt_tokens * 10 + 2 * 100) / 1e6
+    assert record.charged_usd == pytest.approx(expected)
+    assert record.attempts[0].billed_by == "estimate"
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_the_end_of_the_process_cuts_off_is_in_it_as_our_fault(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    upstream = Upstream(hold_at=1)
+    async with httpx.AsyncClient() as client:
+        async with gateway(upstream, endpoint=PRICES, ledger=Ledger(file), drain_s=0.1) as g:
+            body = {**ASK, "stream": True}
+            request = client.build_request("POST", f"{g.url}/v1/chat/completions", json=body)
+            answer = await client.send(request, stream=True)
+            lines = answer.aiter_lines()
+            assert "Hel" in await anext(lines)
+        rest = [line async for line in lines]
+    assert "unavailable" in "".join(rest)
+    (record,) = records(file)
+    assert (record.ended, record.error, record.fault) == ("failed", "unavailable", "ours")
+    assert record.charged_usd == 0 < record.cost_usd
+
+
+def outcome() -> Outcome:
+    return Outcome("r", Principal("t", "k"), 1.0, ended=Ended.FINISHED, finished=2.0)
+
+
+def test_what_does_not_fit_is_counted_and_what_was_taken_is_written(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    prepare(file)
+    ledger = LedgerWriter(file, clock=lambda: 2.0, wall=lambda: 100.0, capacity=10, period_s=60)
+    for _ in range(25):  # nobody writes yet
+        ledger.settled(outcome())
+    ledger.start()
+    ledger.close()
+    assert (ledger.written, ledger.dropped) == (10, 15)
+    assert [record.at for record in records(file)] == [99.0] * 10
+
+
+def test_several_may_write_one_file_at_once(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    writers = [LedgerWriter(file, clock=lambda: 2.0, period_s=0.001) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for _ in range(50):
+        for writer in writers:
+            writer.settled(outcome())
+    for writer in writers:
+        writer.close()
+    assert [writer.dropped for writer in writers] == [0] * 4
+    assert len(records(file)) == 200
+
+
+def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("these are my notes, and no database at all " * 100)
+    before = file.read_bytes()
+    with pytest.raises(LedgerError, match=r"notes\.txt"):
+        prepare(file)
+    assert file.read_bytes() == before
+
+
+def test_nothing_is_lost_when_the_gateway_is_told_to_stop(tmp_path):
+    """A process, with an answer under way."""
+    config, file = tmp_path / "config.yaml", tmp_path / "ledger.sqlite"
+    config.write_text(
+        "endpoints: {gone: {base_url: 'http://127.0.0.1:9/v1', models: [m]}}\n"
+        "ledger: {file: ./ledger.sqlite}\n"
+    )
+    with serve(config, "--port", "0") as serving:
+        url = serving.wait_for(r"listening on (http://\S+:\d+)", 30)[1]
+        for _ in range(20):
+            assert httpx.post(f"{url}/v1/chat/completions", json=ASK, timeout=30).status_code == 502
+        serving.stop(signal.SIGTERM)
+    assert len(records(file)) == 20
+    assert {record.fault for record in records(file)} == {"provider"}
+
+
+@pytest.fixture
+def file(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    prepare(file)
+    with opened(file, write=True) as connection:
+        for tenant, day in (("acme", 0), ("acme", 1), ("zebra", 1)):
+            made = Record.of(outcome(), at=1_700_000_000.0 + day * 86_400)
+            made = type(made)(**{n: getattr(made, n) for n in made.__slots__} | {"tenant": tenant})
+            append(connection, [made])
+    return file
+
+
+def test_the_command_sums_by_what_one_asks_for(file, capsys):
+    assert main(["ledger", str(file), "--by", "tenant", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["tenant"], row["exchanges"]) for row in rows] == [("acme", 2), ("zebra", 1)]
+    assert main(["ledger", str(file), "--by", "day,tenant"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["day", "tenant", "exchanges"]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["2023-11-14", "acme", "1"],
+        ["2023-11-15", "acme", "1"],
+        ["2023-11-15", "zebra", "1"],
+    ]
+
+
+def test_the_command_can_be_asked_for_a_time(file, capsys):
+    assert main(["ledger", str(file), "--by", "tenant", "--since", "2023-11-15", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_the_command_exports(file, capsys):
+    assert main(["ledger", str(file), "--export", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["ledger", str(file), "--export", "jsonl"]) == 0
+    assert [json.loads(x)["tenant"] for x in capsys.readouterr().out.splitlines()] == [
+        "acme",
+        "acme",
+        "zebra",
+    ]
+
+
+def test_the_command_says_what_is_wrong(tmp_path, file, capsys):
+    assert main(["ledger", str(tmp_path / "none.sqlite")]) == 2
+    assert "none.sqlite" in capsys.readouterr().err
+    assert main(["ledger", str(file), "--by", "colour"]) == 2
+    assert "not 'colour'" in capsys.readouterr().err

@@ -1,0 +1,46 @@
+"""Why there was a second attempt: for one of three reasons, each with a count of its own."""
+
+import pytest
+
+from gateway.domain import Attempt, Ended, Operation, Outcome, Principal
+from gateway.telemetry.metrics import Metrics
+from tests.support.requests import chat
+
+FIRST = Attempt("a", 0.0, error="upstream_broken", failed=True)
+COUNTS = {
+    "fallback": (
+        Attempt("b", 1.0, first_event=2.0),
+        'gateway_fallbacks_total{after="upstream_broken",endpoint="b"} 1.0',
+    ),
+    "resume": (
+        Attempt("b", 1.0, first_event=2.0, resumed=True),
+        'gateway_resumes_total{endpoint="b",error_type=""} 1.0',
+    ),
+    "hedge that won": (
+        Attempt("b", 1.0, first_event=2.0, hedge=True),
+        'gateway_hedges_total{endpoint="b",won="yes"} 1.0',
+    ),
+    "hedge that lost": (
+        Attempt("b", 1.0, first_event=3.0, hedge=True, ended=Ended.OVERTAKEN),
+        'gateway_hedges_total{endpoint="b",won="no"} 1.0',
+    ),
+}
+
+
+@pytest.mark.parametrize("why", COUNTS)
+def test_a_second_attempt_is_counted_by_why_it_was_made(why: str) -> None:
+    attempt, line = COUNTS[why]
+    metrics = Metrics(dict)
+    outcome = Outcome("r", Principal("t", "k"), 0.0, Operation.CHAT, request=chat())
+    outcome.ended, outcome.finished = Ended.FINISHED, 3.0
+    attempt.number = 1
+    # Whoever answered stands last.
+    lost = attempt.ended is Ended.OVERTAKEN
+    outcome.attempts = [attempt, FIRST] if lost else [FIRST, attempt]
+    metrics.settled(outcome)
+    counts = [
+        told
+        for told in metrics.exposition().decode().splitlines()
+        if told.startswith(("gateway_fallbacks_total", "gateway_resumes", "gateway_hedges"))
+    ]
+    assert counts == [line]
