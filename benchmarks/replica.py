@@ -104,10 +104,11 @@ def measure(contest: Contest) -> None:
     show("decode 16, busy core", figures)
     verdict("ours", figures["ours"].middle * 1e3, "≤", BUSY_GATE_S * 1e3)
     for workers in 1, 2:
-        alone = contest.ours("decode_in_engine", workers)
+        for size in 4, 8, 16:
+            alone = contest.ours("decode_in_engine", workers, size)
+            print(f"{size} answers, workers: {workers}".ljust(24) + alone.milliseconds())
         beside = contest.ours("decode_beside_prompt", workers)
-        print(f"step of 4, workers: {workers}".ljust(24) + alone.milliseconds())
-        print("  beside a prompt".ljust(24) + beside.milliseconds())
+        print("4 beside a prompt".ljust(24) + beside.milliseconds())
     cold, cached = contest.ours("first_token", 0), contest.ours("first_token", 1)
     print("first of 2000, cold".ljust(24) + cold.milliseconds())
     print("first of 2000, cached".ljust(24) + cached.milliseconds())

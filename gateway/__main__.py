@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from gateway.cli import check, emulate, explain, model, replay, replica, serve
+from gateway.cli import check, emulate, explain, keys, model, replay, replica, serve
 
-COMMANDS = (serve, check, explain, replica, model, replay, emulate)
+COMMANDS = (serve, check, explain, keys, replica, model, replay, emulate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

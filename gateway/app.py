@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import blake2b
@@ -19,19 +21,25 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from gateway.admission.key_store import KeyFile, KeyStore, MadeKeys, watch_keys
 from gateway.admission.keys import Key, KeyRing
+from gateway.admission.limits import Limiter
+from gateway.admission.meters import Kind
+from gateway.admission.queue import Queue, QueueLimits
+from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
-from gateway.domain import Operation
+from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
+from gateway.front.admin import Admin
 from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
 from gateway.front.door import Door
@@ -41,7 +49,7 @@ from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
 from gateway.front.rescue import no_such_route, rescue
-from gateway.local_replicas import LocalReplicas
+from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
 from gateway.pacer import Pacers
 from gateway.providers.dialects.replica import Replica
@@ -51,7 +59,12 @@ from gateway.providers.reading import Timeouts
 from gateway.providers.transport import AiohttpTransport
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
-from gateway.supervisor import Supervisor
+from gateway.state.connect import connect
+from gateway.state.gossip import Gossip, SharedIndex, shared_secret
+from gateway.state.keys import RedisKeys
+from gateway.state.memory import MemoryMeters, steady_wall
+from gateway.state.shared import SharedMeters
+from gateway.supervisor import Supervisor, Watcher
 from gateway.tariffs import Machine, Tariff, Tariffs
 from gateway.telemetry.log import ExchangeLog
 from gateway.tokenizers import counter
@@ -59,7 +72,11 @@ from routing_policies.base import DATA_POLICIES, Price
 
 logger = logging.getLogger("gateway")
 
+SECRET_S = 2.0
+
 Clock = Callable[[], float]
+ReplicasElsewhere = Callable[[Watcher], AbstractAsyncContextManager[None]]
+"""Tells the watcher of replicas that another process keeps."""
 
 
 @dataclass
@@ -73,6 +90,8 @@ class Gateway:
     clock: Clock = time.monotonic
     random: random.Random = field(default_factory=random.Random)
     source: Source | None = None  # where the config is read again when it changes
+    state_url: str | None = None  # of a server for this gateway's workers; the config's goes first
+    replicas_elsewhere: ReplicasElsewhere | None = None  # None: we start and keep them
 
     def __post_init__(self) -> None:
         for name, endpoint in self.config.endpoints.items():
@@ -81,24 +100,40 @@ class Gateway:
         _warn_of_prices(self.config)
         self.live = Live()
         self.drain = Drain()
+        self._made_keys: Sequence[Key] = ()  # those of the store
         self.door = _door(self.config)
-        self.fleet = Fleet(self._endpoints(), PlacementIndex(), self.clock)
+        self.shared = self._shared()
+        shared_by_all = self._usable().keys() | (
+            self.config.replica_names() if self.replicas_elsewhere else ()
+        )
+        index = SharedIndex(shared_by_all, self.clock) if self.shared else PlacementIndex()
+        self.fleet = Fleet(self._endpoints(), index, self.clock)
+        self.gossip = self._gossip(index, shared_by_all)
         pacers = Pacers(self.clock)
         pacers.use(self.rules.policies)
+        limiter = Limiter(self.shared or MemoryMeters(steady_wall()))
+        queue = Queue(self.fleet.endpoints, _queue_limits(self.config), self.clock)
+        for known in self.fleet.endpoints.values():
+            known.freed = queue.freed
+        if self.gossip is not None:
+            self.gossip.heard = queue.freed
         self.dispatcher = Dispatcher(
             self.fleet,
             self.rules,
             pacers,
+            limiter,
+            queue,
+            ResponseCache(_cache_limits(self.config), self.clock),
             [self.fleet, pacers, ExchangeLog(), *self.observers],
             self.clock,
             self.random,
             self.config.server.longest_exchange,
             tokenizers=tokenizers(self.config),
         )
+        self._set_limits()
+        self.key_store = self._key_store()
         self._drain_by_hand(self.config)
         self._said_ready = False
-        # Salts and prefix keys need only outlive what they name: this process's knowledge.
-        self._secret = secrets.token_bytes(32)
 
     def put_in_force(self, config: Config, rules: Rules) -> None:
         """What a changed config says, at once: nothing here waits. Endpoints, replicas and the
@@ -109,7 +144,17 @@ class Gateway:
             logger.warning("%s has changed, which takes effect after a restart", path)
         _warn_of_prices(config)
         door = _door(config)
-        self.door.ring, self.door.limits = door.ring, door.limits
+        self.door.limits = door.limits
+        self.config = dataclasses.replace(
+            self.config,
+            keys=config.keys,
+            tenants=config.tenants,
+            queue=config.queue,
+            cache=config.cache,
+        )
+        self.dispatcher.cache.limits = _cache_limits(config)
+        self._set_limits()
+        self._set_keys()
         self.dispatcher.rules = rules
         self.dispatcher.longest_s = config.server.longest_exchange
         self._drain_by_hand(config)
@@ -122,13 +167,12 @@ class Gateway:
             endpoint.drained = name in config.drained
 
     def asgi(self) -> Starlette:
+        admin = Admin(self.door, MadeKeys(self.key_store) if self.key_store else None)
         models = Models(self.door, self.fleet, created=int(time.time()))
         health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(
-                operation, self.door, self.drain, self.dispatcher, self._secret, self.clock
-            )
+            endpoint = Completions(operation, self.door, self.drain, self.dispatcher, self.clock)
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
         app = Starlette(
@@ -137,6 +181,10 @@ class Gateway:
                 completions(Operation.COMPLETION),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
+                Route("/admin/keys", admin.every, methods=["GET"]),
+                Route("/admin/keys", admin.create, methods=["POST"]),
+                Route("/admin/keys/{id}", admin.revoke, methods=["DELETE"]),
+                Route("/admin/keys/{id}/rotate", admin.rotate, methods=["POST"]),
                 Route("/health", health.alive),
                 Route("/ready", health.ready),
             ],
@@ -153,6 +201,15 @@ class Gateway:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if self.shared is not None:
+                stack.push_async_callback(self.shared.redis.aclose)
+                await stack.enter_async_context(self.shared.running())
+                self.door.secret = await shared_secret(self.shared.redis, self.door.secret)
+                sharing = asyncio.create_task(self._share_secret(), name="the tenants' secret is")
+                sharing.add_done_callback(_log_death)
+                stack.callback(sharing.cancel)
+            if self.gossip is not None:
+                await stack.enter_async_context(self.gossip.running())
             transport = AiohttpTransport()
             stack.push_async_callback(transport.aclose)
             for name, endpoint in self._usable().items():
@@ -167,14 +224,23 @@ class Gateway:
             )
             watching.add_done_callback(_log_death)
             stack.callback(watching.cancel)
+            if self.key_store is not None:
+                keys = watch_keys(self.key_store, self._use_made_keys)
+                refreshing = asyncio.create_task(keys, name="the key store is")
+                refreshing.add_done_callback(_log_death)
+                stack.callback(refreshing.cancel)
             if self.source is not None:
                 reloading = asyncio.create_task(
                     watch_config(self.source, self.live, self.put_in_force), name="the config is"
                 )
                 reloading.add_done_callback(_log_death)
                 stack.callback(reloading.cancel)
-            local = LocalReplicas(self.config, self.fleet, transport, self._say_ready)
-            await stack.enter_async_context(Supervisor(local.commands(), local))
+            local = LocalReplicas(self.fleet, transport, self._say_ready)
+            if self.replicas_elsewhere is None:
+                supervisor = Supervisor(replica_commands(self.config), local)
+                await stack.enter_async_context(supervisor)
+            else:
+                await stack.enter_async_context(self.replicas_elsewhere(local))
             yield
 
     def _say_ready(self) -> None:
@@ -184,12 +250,68 @@ class Gateway:
             ready = (e for e in self.fleet.endpoints.values() if e.ready)
             self.on_ready(min(next(ready).models))
 
+    def _shared(self) -> SharedMeters | None:
+        state = self.config.state
+        url = state.redis.value if state.redis else self.state_url
+        if url is None:
+            return None
+        closed = {
+            kind
+            for kind, what in (
+                (Kind.RATE, state.when_lost.limits),
+                (Kind.HELD, state.when_lost.limits),
+                (Kind.SPEND, state.when_lost.budgets),
+            )
+            if what == "closed"
+        }
+        return SharedMeters(connect(url), uuid.uuid4().hex, state.deadline, frozenset(closed))
+
+    def _key_store(self) -> KeyStore | None:
+        """Made keys add to the config's: a gateway that was open to everyone has none."""
+        if not self.config.keys:
+            return None
+        if self.shared is not None and self.config.state.redis is not None:
+            return RedisKeys(self.shared.redis)
+        file = self.config.state.keys_file
+        return None if file is None else KeyFile(file)
+
+    def _use_made_keys(self, keys: Sequence[Key]) -> None:
+        self._made_keys = keys
+        self._set_keys()
+
+    def _set_keys(self) -> None:
+        self.door.ring = KeyRing([*self._made_keys, *_keys(self.config)])
+
+    async def _share_secret(self) -> None:
+        """Again and again: the server may have been away, or may have lost it."""
+        while self.shared is not None:
+            await asyncio.sleep(SECRET_S)
+            self.door.secret = await shared_secret(self.shared.redis, self.door.secret)
+
+    def _gossip(self, index: PlacementIndex, names: Collection[str]) -> Gossip | None:
+        if self.shared is None or not isinstance(index, SharedIndex):
+            return None
+        endpoints = {n: e for n, e in self.fleet.endpoints.items() if n in names}
+        return Gossip(self.shared.redis, self.shared.gateway, endpoints, index, self.clock)
+
+    def _set_limits(self) -> None:
+        tenants, limiter, queue = (
+            self.config.tenants,
+            self.dispatcher.limiter,
+            self.dispatcher.queue,
+        )
+        limiter.tenants = {name: tenant.limits for name, tenant in tenants.items()}
+        limiter.keys = {key.name: key.limits for key in self.config.keys}
+        queue.weights = {name: tenant.weight for name, tenant in tenants.items()}
+        queue.limits = _queue_limits(self.config)
+
     def _endpoints(self) -> list[Endpoint]:
         local = [
             Endpoint(
                 name,
                 frozenset({replicas.serves or name.rpartition("-")[0]}),
                 dedicated=True,
+                max_in_flight=replicas.max_in_flight,
                 capabilities=Replica.traits.capabilities,
                 data_policy=DATA_POLICIES[-1],
                 draw=self.random.random,
@@ -204,6 +326,7 @@ class Gateway:
                 dedicated=endpoint.dedicated or _is_ours(endpoint),
                 tariffs=_tariffs(endpoint),
                 machine=_machine(endpoint),
+                max_in_flight=endpoint.max_in_flight,
                 capabilities=_capabilities(endpoint),
                 data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
                 region=endpoint.region,
@@ -232,7 +355,7 @@ class Gateway:
             endpoint.secret.value if endpoint.secret else "",
             {header: secret.value for header, secret in endpoint.headers.items()},
             # Its own, so that no other endpoint knows a session by the same name.
-            blake2b(name.encode(), key=self._secret, person=b"endpoint").digest(),
+            blake2b(name.encode(), key=self.door.secret, person=b"endpoint").digest(),
         )
 
     def _usable(self) -> Mapping[str, EndpointConfig]:
@@ -255,20 +378,38 @@ def _log_death(task: asyncio.Task[None]) -> None:
         logger.error("%s no longer watched", task.get_name(), exc_info=task.exception())
 
 
-def _door(config: Config) -> Door:
-    ring = KeyRing(
+def _keys(config: Config) -> list[Key]:
+    return [
         Key(
             key.name,
             key.tenant,
-            key.key.value,
+            key.secret,
             _all_or(key.models),
             key.explain,
             key.data_policy,
             key.request_class,
+            _all_or(key.policies),
+            _all_or(key.endpoints),
+            key.admin,
+            key.expires_s,
         )
         for key in config.keys
-    )
-    return Door(ring, BodyLimits(config.server.max_body, config.server.body_timeout))
+    ]
+
+
+def _door(config: Config) -> Door:
+    # The secret need only outlive what it names: what this process knows of caches.
+    limits = BodyLimits(config.server.max_body, config.server.body_timeout)
+    return Door(KeyRing(_keys(config)), limits, secrets.token_bytes(32))
+
+
+def _cache_limits(config: Config) -> CacheLimits:
+    return CacheLimits(config.cache.size, config.cache.ttl, config.cache.models)
+
+
+def _queue_limits(config: Config) -> QueueLimits:
+    patience = config.queue.patience
+    return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
 
 
 def _tariffs(endpoint: EndpointConfig) -> Tariffs:

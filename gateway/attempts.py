@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,27 +46,41 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A lease, from the moment of the choice on; to let go of it twice does no harm."""
+
+    lease: Lease
+    held: ExitStack
+
+
+@dataclass(frozen=True, slots=True)
 class Attempts:
     fleet: Fleet
     clock: Callable[[], float]
 
+    def place(self, choice: Choice) -> Place:
+        """Taken at once: a try may begin in a task of its own, and nobody may come between."""
+        estimate, held = choice.ranked.estimate, ExitStack()
+        lease = self.fleet.endpoints[choice.endpoint].lease(
+            estimate.uncached_tokens, self.clock(), estimate.cached_tokens
+        )
+        return Place(held.enter_context(lease), held)
+
     @asynccontextmanager
     async def on(
         self,
-        choice: Choice,
+        place: Place,
         attempt: Attempt,
         request: InferenceRequest,
         outcome: Outcome,
         gate: AbstractAsyncContextManager[Any],
     ) -> AsyncIterator[tuple[Attempt, AsyncIterator[Event]]]:
         """The endpoint's events, the first of which is there; until then `gate` is held."""
-        endpoint, estimate = self.fleet.endpoints[choice.endpoint], choice.ranked.estimate
+        endpoint, lease = self.fleet.endpoints[attempt.endpoint], place.lease
         outcome.attempts.append(attempt)
         self.fleet.sent(request, endpoint.name)
         try:
-            with endpoint.lease(
-                estimate.uncached_tokens, self.clock(), estimate.cached_tokens
-            ) as lease:
+            with place.held:
                 attempt.probe = lease.probe
                 async with AsyncExitStack() as held:
                     async with gate:

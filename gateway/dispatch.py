@@ -1,6 +1,6 @@
 """
-The middle of the line, to be read top to bottom: decide, open, hand on; when an endpoint fails, the
-same again for what is missing; settle.
+The middle of the line, to be read top to bottom: admit, decide, open, hand on; when an endpoint
+fails, the same again for what is missing; settle.
 
 Before the first byte that is the whole answer, and any other endpoint may give it. After it, only
 one that can take up what the client has. docs/failures.md says what is promised.
@@ -17,13 +17,18 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.admission.classes import asked_class
+from gateway.admission.limits import Hold, Limiter
+from gateway.admission.queue import Queue
+from gateway.admission.response_cache import ResponseCache, replayed
 from gateway.attempts import Attempts, Choice, chained
 from gateway.counting import Counter, Counting
 from gateway.deadline import deadline
-from gateway.decider import Decider
+from gateway.decider import Decider, Full
 from gateway.delivery import Delivery
 from gateway.domain import Attempt, Event, InferenceRequest, Outcome, Principal
 from gateway.errors import (
+    BudgetExhausted,
     ContextLengthExceeded,
     DeadlineExceeded,
     GatewayError,
@@ -68,6 +73,9 @@ class Dispatcher:
     fleet: Fleet
     rules: Rules  # a reload of the config puts others here
     pacers: Pacers
+    limiter: Limiter
+    queue: Queue
+    cache: ResponseCache
     observers: Sequence[Observer]
     clock: Callable[[], float]
     random: random.Random
@@ -89,30 +97,61 @@ class Dispatcher:
         """The answer's events, the first of which is there: of the client's model, or else of a
         model that the policy falls back on.
 
-        Raises ModelNotFound, NoCandidate, DeadlineExceeded, the most telling UpstreamError, or what
-        an endpoint found wrong with the request itself. The iterator raises the error that broke
+        Raises ModelNotFound, NoCandidate, DeadlineExceeded, what the caller's limits or the queue
+        refuse with, the most telling UpstreamError, or what an endpoint found wrong with the
+        request itself. The iterator raises the error that broke
         the answer off, when nobody could take it up.
         """
-        outcome.request = request = _of(request, outcome.principal)
-        policy = self.rules.policy_for(request, headers)
+        outcome.request = request = _of(request, outcome.principal, headers)
+        policy = self.rules.policy_for(request, headers, outcome.principal.policies)
         outcome.policy = policy.name
         self._check_model(request.model, outcome.principal)
         limit = deadline(headers, self.longest_s)
         self.retries.requested(self.clock())
         began = asyncio.get_running_loop().time()
-        try:
-            async with (
-                asyncio.timeout_at(began + limit.first_event_s) as timer,
-                aclosing(self._of_some_model(request, policy, outcome)) as events,
-            ):
-                first = await anext(events)
-                timer.reschedule(began + limit.whole_s)
-                yield chained(first, events)
-        except TimeoutError:
-            raise DeadlineExceeded("the answer did not come within the request's time") from None
+        async with self._admitted(request, policy, outcome) as hold:
+            place = self.cache.place(request, headers)
+            known = place and self.cache.find(place)
+            if known:
+                outcome.cache = "hit"
+                yield replayed(known)
+                return
+            try:
+                async with (
+                    asyncio.timeout_at(began + limit.first_event_s) as timer,
+                    aclosing(self._of_some_model(request, policy, outcome, hold)) as events,
+                ):
+                    first = await anext(events)
+                    timer.reschedule(began + limit.whole_s)
+                    answer = chained(first, events)
+                    # Not what another model said instead.
+                    if place is not None and outcome.request.model == request.model:
+                        outcome.cache = "miss"
+                        answer = self.cache.keeping(place, request.stream, answer)
+                    yield answer
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    "the answer did not come within the request's time"
+                ) from None
+
+    @asynccontextmanager
+    async def _admitted(
+        self, request: InferenceRequest, policy: Policy, outcome: Outcome
+    ) -> AsyncIterator[Hold]:
+        """What the request may use, held while it runs; what it did use stands in the end."""
+        asked = self.fleet.expected(request)
+        dollars = self.fleet.dearest(request, (request.model, *policy.fallback.models))
+        tokens = asked.prompt_tokens + asked.output_tokens
+        async with self.limiter.held(outcome, tokens, dollars) as hold:
+            try:
+                yield hold
+            finally:
+                self.fleet.bill(outcome)
+                hold.needs("tokens", _used_tokens(outcome, asked.prompt_tokens))
+                hold.needs("dollars", sum(a.billed_usd for a in outcome.attempts))
 
     async def _of_some_model(
-        self, request: InferenceRequest, policy: Policy, outcome: Outcome
+        self, request: InferenceRequest, policy: Policy, outcome: Outcome, hold: Hold
     ) -> AsyncGenerator[Event]:
         failure: GatewayError | None = None
         took_work = False
@@ -122,11 +161,11 @@ class Dispatcher:
             asked = await self._counting.where_in_doubt(asked)
             delivery = Delivery(asked)
             try:
-                async with aclosing(self._whole(asked, policy, outcome, delivery)) as events:
+                async with aclosing(self._whole(asked, policy, outcome, hold, delivery)) as events:
                     async for event in events:
                         yield event
                 return
-            except (UpstreamError, NoCandidate, ContextLengthExceeded) as exc:
+            except (UpstreamError, NoCandidate, ContextLengthExceeded, BudgetExhausted) as exc:
                 if delivery.begun:
                     raise
                 failure = failure or exc  # what the client hears is of its own model
@@ -135,10 +174,18 @@ class Dispatcher:
         raise failure
 
     async def _whole(
-        self, request: InferenceRequest, policy: Policy, outcome: Outcome, delivery: Delivery
+        self,
+        request: InferenceRequest,
+        policy: Policy,
+        outcome: Outcome,
+        hold: Hold,
+        delivery: Delivery,
     ) -> AsyncGenerator[Event]:
         """One answer, from as many endpoints as it takes."""
-        tries = Tries(request, policy.fallback, [*outcome.attempts])
+        asked = self.fleet.expected(request)
+        tokens = asked.prompt_tokens + asked.output_tokens
+        turn = self.queue.turn(request.tenant, request.request_class, tokens)
+        tries = Tries(request, policy.fallback, [*outcome.attempts], hold, turn)
         while True:
             choice = await self._next(tries, policy, outcome, delivery)
             before = delivery.tokens
@@ -147,6 +194,8 @@ class Dispatcher:
                 async with opening as (attempt, events):
                     # Whoever answers stands last, for all who ask later.
                     outcome.attempts.sort(key=lambda other: other is attempt)
+                    begun = [a for a in outcome.attempts if a.first_event is not None]
+                    hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
                     async for event in events:
                         if event.usage is not None:
                             attempt.billed = delivery.billed(event.usage)
@@ -174,7 +223,8 @@ class Dispatcher:
         attempt = choice.attempt(self.clock())
         attempt.resumed = delivery.begun
         gate = self._resuming[endpoint.name] if delivery.begun else nullcontext()
-        opening = self._attempts.on(choice, attempt, request, outcome, gate)
+        place = self._attempts.place(choice)
+        opening = self._attempts.on(place, attempt, request, outcome, gate)
         hedge = policy.fallback.hedge
         if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:
             return opening
@@ -183,16 +233,18 @@ class Dispatcher:
 
         def second() -> Racer | None:
             other = self._decider.choose(tries, policy, outcome, delivery, without=choice.endpoint)
-            if other is None or not other.ranked.candidate.dedicated:
+            if not isinstance(other, Choice) or not other.ranked.candidate.dedicated:
                 return None
             if not hedges.take(self.clock()):
                 return None
             attempt = other.attempt(self.clock())
             attempt.hedge = True
-            return Racer(attempt, self._attempts.on(other, attempt, request, outcome, gate))
+            place = self._attempts.place(other)
+            opening = self._attempts.on(place, attempt, request, outcome, gate)
+            return Racer(attempt, opening, place.held.close)
 
         after_s = hedge_after_s(hedge, choice.ranked)
-        return race(Racer(attempt, opening), after_s, second, tries.note)
+        return race(Racer(attempt, opening, place.held.close), after_s, second, tries.note)
 
     def _note(
         self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery
@@ -228,12 +280,16 @@ class Dispatcher:
         self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
     ) -> Choice:
         """Another endpoint than those that failed; one of them again only where there is no other.
-        Raises when there is nobody."""
+        While all of them are full, the request waits for its turn. Raises when there is nobody."""
         if delivery.begun:
             await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
         while True:
             choice = self._decider.choose(tries, policy, outcome, delivery)
+            if isinstance(choice, Full):
+                await self.queue.wait(tries.turn, choice.endpoints)
+                continue
             if choice is not None:
+                self.queue.started(tries.turn)
                 return choice
             waits = delivery.begun and self.clock() < tries.broke_at + RESUME_PATIENCE_S
             again = (waits or not delivery.begun) and tries.forgive()
@@ -245,7 +301,6 @@ class Dispatcher:
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
-        self.fleet.bill(outcome)
         for observer in self.observers:
             try:
                 observer.settled(outcome)
@@ -258,11 +313,27 @@ class Dispatcher:
             raise ModelNotFound.among(usable, model)
 
 
-def _of(request: InferenceRequest, principal: Principal) -> InferenceRequest:
+def _of(
+    request: InferenceRequest, principal: Principal, headers: Mapping[str, str]
+) -> InferenceRequest:
     """With what a policy has to know of the caller."""
     return dataclasses.replace(
-        request, data_policy=principal.data_policy, request_class=principal.request_class
+        request,
+        data_policy=principal.data_policy,
+        request_class=asked_class(principal, headers),
     )
+
+
+def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
+    """As the client's answer counts them, however many attempts it took; of an answer that was not
+    counted, one for each event."""
+    if outcome.cache == "hit":
+        return 0.0
+    if outcome.usage is not None:
+        return outcome.usage.prompt_tokens + outcome.usage.completion_tokens
+    if not outcome.attempts or outcome.attempts[-1].failed:
+        return outcome.events
+    return prompt_tokens + outcome.events  # a client that left has had its prompt computed
 
 
 def _in_turn(

@@ -9,6 +9,8 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
+CLASSES = ("interactive", "standard", "batch")
+"""Of requests, the most urgent first: who waits for whom, and what numbers a policy has."""
 
 CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio")
 """What a request may need of an endpoint. `json_schema`: answers in JSON by request, with a schema
@@ -31,10 +33,26 @@ class Principal:
     models: frozenset[str] | None = None  # None: every model
     may_explain: bool = False  # it may ask why an endpoint was chosen
     data_policy: str | None = None  # what every endpoint that it uses must keep to at least
-    request_class: str = "standard"  # a policy may have other numbers for others
+    request_class: str = "standard"  # one of CLASSES
+    policies: frozenset[str] | None = None  # None: whichever the rules name
+    endpoints: frozenset[str] | None = None  # None: every endpoint
+    admin: bool = False  # it may make and revoke keys
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
+
+    def may_reach(self, endpoint: str) -> bool:
+        return self.endpoints is None or endpoint in self.endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What is left of a limit: for OpenAI's `x-ratelimit-*` headers."""
+
+    what: str  # requests, tokens
+    limit: float
+    left: float
+    reset_s: float  # until it is as new
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +97,8 @@ class InferenceRequest:
     images: int = 0  # their tokens are no matter of bytes
     hints: tuple[str, ...] = ()  # of requests that belong together; the closest first, keyed
     needs: frozenset[str] = frozenset()  # capabilities, by the names that configs use
-    data_policy: str | None = None  # its principal's, and the next
-    request_class: str = "standard"
+    data_policy: str | None = None  # its principal's
+    request_class: str = "standard"  # likewise, or a less urgent one that the caller asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,3 +246,5 @@ class Outcome:
     ended: Ended | None = None
     finished: float | None = None
     request: InferenceRequest | None = None
+    quotas: tuple[Quota, ...] = ()
+    cache: str | None = None  # hit, miss; None: not one whose answer is kept

@@ -6,6 +6,7 @@ GatewayError                    500 server_error
 ├── InvalidRequest              400 invalid_request_error
 │   └── ContextLengthExceeded   400 context_length_exceeded
 ├── InvalidKey                  401 invalid_api_key
+├── BudgetExhausted             402 budget_exhausted
 ├── Forbidden                   403 permission_denied
 ├── NotFound                    404 not_found
 │   └── ModelNotFound           404 model_not_found
@@ -15,6 +16,7 @@ GatewayError                    500 server_error
 ├── NoCandidate                 503 no_endpoint_available
 ├── DeadlineExceeded            504 deadline_exceeded        the client's, or the server's
 ├── Unavailable                 503 unavailable              (draining, loading)
+├── Overloaded                  503 overloaded               no place in the queue, or none in time
 └── UpstreamError               502 upstream_error
     ├── UpstreamUnreachable     502 upstream_unreachable     nothing was sent
     ├── UpstreamTimeout         504 upstream_timeout
@@ -75,6 +77,10 @@ class InvalidKey(GatewayError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
 
 
+class BudgetExhausted(GatewayError):
+    status, type, code = 402, "budget_error", "budget_exhausted"
+
+
 class Forbidden(GatewayError):
     status, type, code = 403, "invalid_request_error", "permission_denied"
 
@@ -117,6 +123,10 @@ class DeadlineExceeded(GatewayError):
 
 class Unavailable(GatewayError):
     status, code = 503, "unavailable"
+
+
+class Overloaded(GatewayError):
+    status, code = 503, "overloaded"
 
 
 class UpstreamError(GatewayError):

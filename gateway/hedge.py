@@ -39,6 +39,7 @@ def hedge_after_s(hedge: Hedge, ranked: Ranked) -> float:
 class Racer:
     attempt: Attempt
     opening: AbstractAsyncContextManager[Opened]
+    let_go: Callable[[], None]  # of the room that was taken for it, however little came of it
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def __post_init__(self) -> None:
@@ -50,6 +51,7 @@ class Racer:
         with anyio.CancelScope(shield=True):  # a hang-up must not leave a lease to its own devices
             await asyncio.wait([self.task])
             await self.held.aclose()
+        self.let_go()  # the task may have ended before it began
         if self.attempt.error is None:
             self.attempt.ended = how
 

@@ -21,28 +21,14 @@ class LocalReplicas:
 
     def __init__(
         self,
-        config: Config,
         fleet: Fleet,
         transport: httpx.AsyncBaseTransport,
         on_ready: Callable[[], None],
     ) -> None:
-        self._replicas = config.replica_names()
         self._fleet = fleet
         self._transport = transport
         self._on_ready = on_ready
         self._steps: dict[str, str] = {}
-
-    def commands(self) -> dict[str, Sequence[str]]:
-        threads = threads_per_replica(os.cpu_count() or 1, len(self._replicas))
-        return {
-            name: replica_command(
-                replicas.model,
-                *("--name", self._model(name)),
-                *("--kv-tokens", str(replicas.kv_tokens)),
-                *("--threads", str(replicas.threads or threads)),
-            )
-            for name, replicas in self._replicas.items()
-        }
 
     def replica_progress(self, name: str, step: str, done: float) -> None:
         if self._steps.get(name) != step:
@@ -68,3 +54,17 @@ class LocalReplicas:
     def _model(self, name: str) -> str:
         (model,) = self._fleet.endpoints[name].models
         return model
+
+
+def replica_commands(config: Config) -> dict[str, Sequence[str]]:
+    replicas = config.replica_names()
+    threads = threads_per_replica(os.cpu_count() or 1, len(replicas))
+    return {
+        name: replica_command(
+            replica.model,
+            *("--name", replica.serves or name.rpartition("-")[0]),
+            *("--kv-tokens", str(replica.kv_tokens)),
+            *("--threads", str(replica.threads or threads)),
+        )
+        for name, replica in replicas.items()
+    }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.domain import InferenceRequest
+from gateway.errors import Forbidden
 from routing_policies.policy import Policy
 
 
@@ -68,8 +69,19 @@ class Rules:
     def policies(self) -> Mapping[str, Policy]:
         return {rule.policy.name: rule.policy for rule in self.rules}
 
-    def policy_for(self, request: InferenceRequest, headers: Mapping[str, str]) -> Policy:
-        return next(rule.policy for rule in self.rules if rule.match.fits(request, headers))
+    def policy_for(
+        self,
+        request: InferenceRequest,
+        headers: Mapping[str, str],
+        allowed: Container[str] | None = None,
+    ) -> Policy:
+        """The first that fits and is allowed to this caller. Raises Forbidden."""
+        for rule in self.rules:
+            if allowed is not None and rule.policy.name not in allowed:
+                continue
+            if rule.match.fits(request, headers):
+                return rule.policy
+        raise Forbidden("this key may use none of the policies that decide this request")
 
 
 def always(policy: Policy) -> Rules:

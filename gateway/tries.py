@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gateway.admission.limits import Hold
+from gateway.admission.queue import Turn
 from gateway.domain import Attempt, InferenceRequest
 from gateway.errors import (
     ContextLengthExceeded,
@@ -22,6 +24,8 @@ class Tries:
     request: InferenceRequest
     fallback: Fallback
     noted: list[Attempt]  # what has failed and been heard of, for models before this one too
+    hold: Hold  # what its caller may still use
+    turn: Turn  # among those who wait while every endpoint is full
     left: int = field(init=False)
     said: dict[str, GatewayError] = field(default_factory=dict)  # by each endpoint, last
     failed: set[str] = field(default_factory=set)  # others are asked, while there are any

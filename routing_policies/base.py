@@ -24,7 +24,7 @@ class RouteRequest:
     needs: frozenset[str] = frozenset()  # capabilities
     data_policy: str = DATA_POLICIES[0]  # what its caller demands at least
     prompt_exact: bool = False  # the tokens were counted, and not estimated
-    budget_usd: float | None = None  # what is left for it to cost; None: no budget
+    budget_usd: float | None = None  # what its policy's budget has left; None: no budget
 
 
 LATENESS_SIGMAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
@@ -117,6 +117,7 @@ class Context:
     now: float  # seconds, monotonic
     draw: float  # uniform in [0, 1), the only randomness a decision has
     budget_multiplier: float = 0.0  # λ: how much dearer a dollar is while a budget runs short
+    tenant_usd: float | None = None  # what its tenant's and key's budgets pay for; None: anything
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ from routing_policies.base import (
 )
 from routing_policies.estimate import estimates
 
+WITHIN_TENANT_BUDGET = "within_tenant_budget"
+"""No file's filter: what its tenant's or key's budget does not pay for, no policy can choose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -83,7 +86,11 @@ class Policy:
         ranked, limited = [], False
         weighed = [(weight, objective.cost) for weight, objective in self.objectives.values()]
         expectations = estimates(request, kept, self.limits, context)
+        left = context.tenant_usd
         for candidate, expected in zip(kept, expectations, strict=True):
+            if left is not None and expected.cost_usd > left:
+                dropped[candidate.endpoint] = WITHIN_TENANT_BUDGET
+                continue
             if limit := _exceeded(expected, self.hard):
                 dropped[candidate.endpoint] = limit
                 continue

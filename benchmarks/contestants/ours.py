@@ -65,10 +65,10 @@ class Ours:
         times = [each for each in answers[0].times if started < each < ended]
         return median(np.diff(times).tolist())
 
-    def decode_in_engine(self, workers: int) -> float:
-        """A step of 4 answers, with nothing else to compute."""
+    def decode_in_engine(self, workers: int, size: int) -> float:
+        """From token to token of `size` answers, with nothing else to compute."""
         engine = self._started(workers)
-        answers = [Listener() for _ in range(4)]
+        answers = [Listener() for _ in range(size)]
         for listener in answers:
             self._submit(engine, self._prompt(128), 60, listener)
         engine.wait_idle(60)

@@ -1,9 +1,13 @@
 """API keys: who asks. Only digests are kept; a key is compared by its digest, in constant time
-with respect to the key, since a guess changes all of the digest's bits."""
+with respect to the key, since a guess changes all of the digest's bits. A digest without a salt is
+enough for keys that are drawn at random; one that a person thought up should be long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -14,15 +18,27 @@ OPEN = Principal(tenant="default", key_name="none", may_explain=True)
 """Everyone, where no keys are configured; such a gateway listens on loopback only."""
 
 
+HASHED = re.compile(r"sha256:([0-9a-f]{64})")
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     name: str
     tenant: str
-    key: str = field(repr=False)
+    key: str = field(repr=False)  # the key itself, or `sha256:` and its digest in hex
     models: frozenset[str] | None = None
     explain: bool = False
     data_policy: str | None = None
     request_class: str = "standard"
+    policies: frozenset[str] | None = None
+    endpoints: frozenset[str] | None = None
+    admin: bool = False
+    expires: float = math.inf  # Unix seconds
+
+    @property
+    def digest(self) -> bytes:
+        hashed = HASHED.fullmatch(self.key)
+        return bytes.fromhex(hashed[1]) if hashed else _digest(self.key)
 
     def principal(self) -> Principal:
         return Principal(
@@ -32,25 +48,33 @@ class Key:
             self.explain,
             self.data_policy,
             self.request_class,
+            self.policies,
+            self.endpoints,
+            self.admin,
         )
 
 
 class KeyRing:
-    def __init__(self, keys: Iterable[Key]) -> None:
-        self._principals: Mapping[bytes, Principal] = {
-            _digest(key.key): key.principal() for key in keys
+    """With no keys at all, everyone is let in; with some that have all expired, nobody."""
+
+    def __init__(self, keys: Iterable[Key], wall: Callable[[], float] = time.time) -> None:
+        self._keys: Mapping[bytes, tuple[Principal, float]] = {
+            key.digest: (key.principal(), key.expires) for key in keys
         }
+        self._wall = wall
 
     def identify(self, authorization: str | None) -> Principal:
         """Whose request this is, from its `authorization` header. Raises InvalidKey."""
-        if not self._principals:
+        if not self._keys:
             return OPEN
         if not authorization:
             raise InvalidKey("you must provide an API key: 'authorization: Bearer …'")
         scheme, _, key = authorization.partition(" ")
-        principal = self._principals.get(_digest(key.strip()))
-        if scheme.lower() != "bearer" or principal is None:
+        principal, expires = self._keys.get(_digest(key.strip()), (OPEN, -math.inf))
+        if scheme.lower() != "bearer" or expires == -math.inf:
             raise InvalidKey("the API key is not known here")
+        if expires <= self._wall():
+            raise InvalidKey("the API key has expired")
         return principal
 
 

@@ -80,9 +80,9 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads",
         type=_positive,
-        default=1,
-        help="2 compute prompts beside answers, on two cores; more are not used "
-        "(default: %(default)s)",
+        default=min(2, _cores()),
+        help="2 compute prompts beside answers, each on a core; more are not used "
+        "(default: 2 where there are two cores, else 1)",
     )
     group.add_argument(
         "--kv-tokens",
@@ -153,6 +153,13 @@ def run(args: argparse.Namespace) -> int:
             secret=os.environ.get(SECRET_VARIABLE) or None,
         )
     )
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:

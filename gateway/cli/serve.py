@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import socket
 import sys
 from pathlib import Path
@@ -15,12 +17,15 @@ from typing import TYPE_CHECKING
 from gateway.cli import Subparsers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import uvicorn
     from starlette.types import ASGIApp
 
     from gateway.config import Config
     from gateway.config.tree import Server
     from gateway.front.drain import Drain
+    from gateway.reload import Source
     from gateway.rules import Rules
 
 logger = logging.getLogger("gateway")
@@ -49,6 +54,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML file")
     parser.add_argument("--host", help="instead of the config's server.host")
     parser.add_argument("--port", type=int, help="instead of the config's server.port")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # the parent's socket
     parser.add_argument("--log-level", default="info", choices=LOG_LEVELS, metavar="LEVEL")
     parser.set_defaults(func=run)
 
@@ -67,6 +74,11 @@ def run(args: argparse.Namespace) -> int:
         return 2
 
     configure(args.log_level)
+    if args.worker is not None:
+        return _work(args.worker, source, config, rules)
+    if args.workers < 1:
+        print("gateway serve: --workers must be at least 1", file=sys.stderr)
+        return 2
     try:
         listener = _listener(config.server)
     except OSError as error:
@@ -81,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         key = "one of the config's keys" if config.keys else "none needed"
         print(EXAMPLE.format(url=url, key=key, model=model), flush=True)
 
+    if args.workers > 1:
+        return _lead(args, config, listener, say_ready)
     try:
         whole = Gateway(config, rules, say_ready, source=source)
     except ConfigError as error:
@@ -91,6 +105,51 @@ def run(args: argparse.Namespace) -> int:
     logger.info("listening on %s", url)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end
         web.run(sockets=[listener])
+    return 0 if web.started else 1
+
+
+def _lead(
+    args: argparse.Namespace,
+    config: Config,
+    listener: socket.socket,
+    say_ready: Callable[[str], None],
+) -> int:
+    """The parent of several workers."""
+    from gateway.state.embedded import NoServer
+    from gateway.workers import Parent, run_parent
+
+    command = [sys.executable, "-m", "gateway", "serve", "--config", str(args.config)]
+    command += ["--log-level", args.log_level, "--host", config.server.host]
+    patience_s = (config.server.drain_notice or 0.0) + config.server.drain
+    parent = Parent(command, args.workers, listener, patience_s, say_ready)
+    logger.info("listening on %s, with %d workers", _url(listener), args.workers)
+    try:
+        asyncio.run(run_parent(config, parent))
+    except NoServer as error:
+        print(f"gateway serve: {error}; set state.redis", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _work(fileno: int, source: Source, config: Config, rules: Rules) -> int:
+    """One of several workers, on its parent's socket."""
+    from gateway.app import Gateway
+    from gateway.workers import STATE_URL, replicas_of_parent
+
+    def say_ready(model: str) -> None:
+        print("ready", model, flush=True)
+
+    gateway = Gateway(
+        config,
+        rules,
+        say_ready,
+        source=source,
+        state_url=os.environ.get(STATE_URL),
+        replicas_elsewhere=replicas_of_parent,
+    )
+    web = _server(gateway.asgi(), config.server, gateway.drain)
+    with contextlib.suppress(KeyboardInterrupt):
+        web.run(sockets=[socket.socket(fileno=fileno)])
     return 0 if web.started else 1
 
 
@@ -131,6 +190,7 @@ def _server(app: ASGIApp, settings: Server, drain: Drain) -> uvicorn.Server:
         head_s=settings.head_timeout,
         stalled_reader_s=settings.stalled_reader_timeout,
         keep_alive_s=settings.keep_alive,
+        connections=settings.max_connections,
     )
     return server(
         app,

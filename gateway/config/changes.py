@@ -31,7 +31,7 @@ def _changes(old: object, new: object, path: KeyPath) -> Iterator[str]:
 def _live(path: KeyPath) -> bool:
     """A reload puts it in force."""
     match path:
-        case ("policy" | "policies" | "keys" | "drained",):
+        case ("policy" | "policies" | "keys" | "tenants" | "queue" | "cache" | "drained",):
             return True
         case ("server", "max_body" | "body_timeout" | "longest_exchange") | (
             "endpoints",

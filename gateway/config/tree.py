@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from gateway.admission.keys import HASHED
+from gateway.admission.limits import UNLIMITED, Limits
 from gateway.config.bind import Bytes, Date, Seconds, Secret
 from gateway.domain import CAPABILITIES as REQUESTED
+from gateway.domain import CLASSES
 from gateway.providers.catalog import find_dialect
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.rules import EVERYTHING, Match
@@ -42,6 +47,7 @@ class Server:
     host: str = "127.0.0.1"
     port: int = 8000
     max_body: Bytes = Bytes(32 * 1024 * 1024)
+    max_connections: int = 8192  # of each worker
     head_timeout: Seconds = Seconds(10)
     body_timeout: Seconds = Seconds(60)
     stalled_reader_timeout: Seconds = Seconds(60)
@@ -53,6 +59,8 @@ class Server:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port {self.port} is not between 0 and 65535")
+        if self.max_connections < 1:
+            raise ValueError("max_connections must be at least 1")
 
     @property
     def loopback(self) -> bool:
@@ -75,6 +83,11 @@ class ModelMap(dict[str, str]):
         raise ValueError("must list models, or map each model to the endpoint's name of it")
 
 
+def _check_in_flight(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError("max_in_flight must be at least 1")
+
+
 @dataclass(frozen=True, slots=True)
 class Replicas:
     """Replicas of our own that the gateway starts and keeps running."""
@@ -84,8 +97,10 @@ class Replicas:
     count: int = 1
     kv_tokens: int = 16_384
     threads: int | None = None
+    max_in_flight: int | None = None  # of each one; further requests wait in the gateway
 
     def __post_init__(self) -> None:
+        _check_in_flight(self.max_in_flight)
         if self.count < 1:
             raise ValueError("count must be at least 1")
         if self.kv_tokens < 256:
@@ -149,6 +164,7 @@ class Endpoint:
     wake: bool = False  # have it start when the gateway does
     context_length: int | None = None
     dedicated: bool = False  # it computes for us alone, as a replica does
+    max_in_flight: int | None = None  # requests at a time; further ones wait in the gateway
     prices: dict[str, ModelPrice] = field(default_factory=dict)
     machine: Machine | None = None
     capabilities: tuple[str, ...] | None = None  # None: as its dialect has them
@@ -159,6 +175,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError("needs 'models'")
+        _check_in_flight(self.max_in_flight)
         provider = self.provider
         if self.base_url is None and provider.URL is None:
             raise ValueError(f"needs 'base_url': {self.dialect} has no place of its own")
@@ -229,21 +246,116 @@ FRAMING = {"host", "content-length", "transfer-encoding", "connection", "te", "u
 @dataclass(frozen=True, slots=True)
 class Key:
     name: str
-    key: Secret
+    key: Secret = Secret()
+    hash: str | None = None  # instead of the key: `gateway keys create` tells it
     tenant: str = "default"
     models: tuple[str, ...] | None = None  # None: all
+    policies: tuple[str, ...] | None = None  # None: whichever the rules name
+    endpoints: tuple[str, ...] | None = None  # None: all
     explain: bool = False  # it may ask why an endpoint was chosen
     data_policy: str | None = None  # that its endpoints must keep to at least
-    request_class: str = "standard"  # as policies name it under `classes`
+    request_class: str = "standard"  # who waits for whom; policies name it under `classes`
+    admin: bool = False  # it may make and revoke keys
+    expires: Date | None = None  # from the beginning of this day on (UTC) it is refused
+    limits: Limits = UNLIMITED
 
     def __post_init__(self) -> None:
         _check_data_policy(self.data_policy)
+        if self.request_class not in CLASSES:
+            raise ValueError(f"request_class must be one of: {', '.join(CLASSES)}")
+        if self.hash is not None:
+            if self.key != Secret():
+                raise ValueError("a key has a key or a hash, not both")
+            if not HASHED.fullmatch(self.hash):
+                raise ValueError("hash must be sha256: and 64 hexadecimal digits")
+            return
+        if self.key == Secret():
+            raise ValueError("needs 'key' or 'hash'")
         if self.key.missing:
             raise ValueError(f"the environment has no {self.key.missing}")
         if len(self.key.value) < 8:
             raise ValueError("a key has at least 8 characters")
         if not is_token(self.key.value):
             raise ValueError("a key is ASCII without white space, as a header can carry it")
+
+    @property
+    def secret(self) -> str:
+        return self.hash or self.key.value
+
+    @property
+    def expires_s(self) -> float:
+        if self.expires is None:
+            return math.inf
+        day = self.expires
+        return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    limits: Limits = UNLIMITED
+    weight: float = 1.0  # its share when endpoints are full, beside the others'
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError("weight must be more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a request waits while every endpoint is full."""
+
+    interactive: Seconds = Seconds(10)
+    standard: Seconds = Seconds(30)
+    batch: Seconds = Seconds(300)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    size: int = 1000
+    patience: Patience = Patience()
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError("size must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Answers given again to the same request of the same tenant."""
+
+    size: Bytes = Bytes(64 * 1024 * 1024)
+    ttl: Seconds = Seconds(300)  # of what a request asks to keep
+    models: dict[str, Seconds] = field(default_factory=dict)  # kept unasked, and how long
+
+
+@dataclass(frozen=True, slots=True)
+class WhenLost:
+    """What a gateway does while it cannot reach the shared state."""
+
+    limits: str = "open"  # open: it enforces its share; closed: it refuses
+    budgets: str = "open"
+
+    def __post_init__(self) -> None:
+        for name, value in (("limits", self.limits), ("budgets", self.budgets)):
+            if value not in ("open", "closed"):
+                raise ValueError(f"{name} must be open or closed")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What several gateways share."""
+
+    redis: Secret | None = None  # redis://, rediss:// or unix://; without it, this process alone
+    deadline: Seconds = Seconds(0.002)  # no request waits longer for it
+    when_lost: WhenLost = WhenLost()
+    keys_file: Path | None = None  # keys made by `gateway keys` and /admin/keys, without redis
+
+    def __post_init__(self) -> None:
+        if self.redis is not None and self.redis.missing:
+            raise ValueError(f"the environment has no {self.redis.missing}")
+        schemes = ("redis://", "rediss://", "unix://")
+        if self.redis is not None and not self.redis.value.startswith(schemes):
+            raise ValueError(f"redis must start with one of: {', '.join(schemes)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +374,10 @@ class Config:
     tokenizers: dict[str, str] = field(default_factory=dict)  # model -> encoding, or model's file
     drained: tuple[str, ...] = ()  # names of endpoints and replicas that get nothing new
     keys: tuple[Key, ...] = ()
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    queue: Queue = Queue()
+    cache: Cache = Cache()
+    state: State = State()
 
     def __post_init__(self) -> None:
         if not self.replicas and not self.endpoints:
@@ -279,7 +395,7 @@ class Config:
                 raise ValueError(f"drained names {name!r}, which is no endpoint and no replica")
         for what, values in (
             ("name", [key.name for key in self.keys]),
-            ("key", [key.key.value for key in self.keys]),
+            ("key", [key.secret for key in self.keys]),
         ):
             if len(set(values)) < len(values):
                 raise ValueError(f"two of the keys have the same {what}")

@@ -11,7 +11,7 @@ from gateway.domain import EndpointStats
 from gateway.errors import UpstreamBusy, UpstreamError, UpstreamOverloaded
 from gateway.fleet.breaker import Breaker
 from gateway.fleet.learning import Learning
-from gateway.fleet.load import Load, OthersLoad
+from gateway.fleet.load import IDLE, Load, OthersLoad
 from gateway.providers.base import Continuation, Provider
 from gateway.tariffs import Machine, Tariff, Tariffs
 from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, Price
@@ -81,12 +81,16 @@ class Endpoint:
     region: str | None = None
     tariffs: Tariffs = field(default_factory=dict)
     machine: Machine | None = None  # None: what runs is not ours to pay by the hour
+    max_in_flight: int | None = None  # None: as many as come
+    freed: Callable[[], None] = lambda: None  # called when a lease is given back
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
     waiting: int | None = None  # as it last told, where it does
     kv_usage: float | None = None  # likewise
     in_flight: int = field(default=0, init=False)
     queued_tokens: int = field(default=0, init=False)
+    promised: int = field(default=0, init=False)  # room that the queue has given away
+    elsewhere: Load = field(default=IDLE, init=False)  # other gateways', when last heard
     active_tokens: int = field(default=0, init=False)
     _others: OthersLoad = field(default_factory=OthersLoad, init=False)
     _used: float | None = field(default=None, init=False)  # when its last answer ended
@@ -105,6 +109,12 @@ class Endpoint:
     def healthy(self) -> bool:
         """There is somebody to ask, as far as asking for nothing can tell."""
         return self.provider is not None and self.down_because is None and not self.drained
+
+    @property
+    def full(self) -> bool:
+        """Of requests of ours, other gateways' included."""
+        limit, elsewhere = self.max_in_flight, self.elsewhere.in_flight
+        return limit is not None and self.in_flight + elsewhere + self.promised >= limit
 
     @property
     def ready(self) -> bool:
@@ -145,6 +155,10 @@ class Endpoint:
         if self.machine is None or self.machine.stops_after_s is None or self.in_flight:
             return False
         return self._used is None or now - self._used >= self.machine.stops_after_s
+
+    def start_usd(self, now: float) -> float:
+        """What it costs to start its machine, if that stands still."""
+        return self.machine.start_usd() if self.machine and self.stopped(now) else 0.0
 
     def starts_in(self, now: float) -> float:
         """Seconds until its machine can begin with what it is sent now."""
@@ -213,10 +227,11 @@ class Endpoint:
             yield lease
         finally:
             lease.end()
+            self.freed()
 
     def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
         machine, others, provider = self.machine, self._others, self.provider
-        theirs = others.at(now)
+        theirs, elsewhere = others.at(now), self.elsewhere
         unavailable = self.unavailable(model, now)
         facts = (
             self.name,
@@ -224,15 +239,15 @@ class Endpoint:
             unavailable is None,
             unavailable,
             self.context_length,
-            self.in_flight + theirs.in_flight,
-            self.queued_tokens + theirs.queued_tokens,
+            self.in_flight + max(theirs.in_flight, elsewhere.in_flight),
+            self.queued_tokens + max(theirs.queued_tokens, elsewhere.queued_tokens),
             cached_tokens,
             self.dedicated,
             provider is not None and provider.rests_s() > 0,  # by its own word it would refuse
             self.chosen_at.get(model),
             self.learning.coefficients,
             price,
-            machine.start_usd() if machine and self.stopped(now) else 0.0,
+            self.start_usd(now),
             self.starts_in(now) if machine else 0.0,
             self.capabilities,
             self.data_policy,

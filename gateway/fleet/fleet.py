@@ -54,7 +54,7 @@ class Fleet:
     ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
         """What a policy decides on, and the placements behind each candidate's cached tokens."""
         now, wall = self._clock(), self._wall()
-        asked = self._route_request(request)
+        asked = self.expected(request)
         matches = self._index.match(request.prefix, now)
         if request.hints:
             matches = self._with_hint(request, matches, now)
@@ -103,7 +103,8 @@ class Fleet:
                 said[name] = type(rest.error)(rest.error.message, retry_after_s=left)
         return said
 
-    def _route_request(self, request: InferenceRequest) -> RouteRequest:
+    def expected(self, request: InferenceRequest) -> RouteRequest:
+        """What a policy is told of this request."""
         length = self._lengths.get((request.tenant, request.model))
         expected = length.mean if length else OUTPUT_GUESS
         count = self._tokens.count(request)
@@ -117,6 +118,21 @@ class Fleet:
             request_class=request.request_class,
             needs=request.needs,
             data_policy=request.data_policy or DATA_POLICIES[0],
+        )
+
+    def dearest(self, request: InferenceRequest, models: Iterable[str]) -> float:
+        """Dollars that this request is expected to cost at most, wherever it goes."""
+        asked, now, wall = self.expected(request), self._clock(), self._wall()
+        return max(
+            (
+                endpoint.tariff(model)
+                .at(wall, asked.prompt_tokens, request.service_tier)
+                .dollars(asked.prompt_tokens, 0, asked.output_tokens)
+                + endpoint.start_usd(now)
+                for endpoint in self.endpoints.values()
+                for model in endpoint.models.intersection(models)
+            ),
+            default=0.0,
         )
 
     def _cached_tokens(self, request: InferenceRequest, match: Match) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -23,7 +23,6 @@ class Completions:
     door: Door
     drain: Drain
     dispatcher: Dispatcher
-    secret: bytes = field(repr=False)
     clock: Callable[[], float]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +35,7 @@ class Completions:
             send,
             self.operation,
             outcome,
-            TenantKeys.derive(self.secret, principal.tenant),
+            TenantKeys.derive(self.door.secret, principal.tenant),
             self.dispatcher,
             self.door.limits,
             self.clock,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.admission.keys import KeyRing
 from gateway.front.body import BodyLimits
@@ -12,3 +12,4 @@ from gateway.front.body import BodyLimits
 class Door:
     ring: KeyRing
     limits: BodyLimits
+    secret: bytes = field(default=b"", repr=False)  # keys the tenants' salts and prefixes

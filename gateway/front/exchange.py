@@ -23,6 +23,7 @@ from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
 from gateway.errors import GatewayError, Unavailable
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
+from gateway.front.quota import quota_headers
 from gateway.front.rescue import error_event, error_response
 from gateway.wire.openai import Presenter, TenantKeys, parse_request
 from gateway.wire.sse import DONE, encode_event
@@ -125,6 +126,7 @@ class Exchange:
         else:
             response = error_response(error)
             response.headers.update(decision_headers(self.outcome, Headers(scope=self.scope)))
+            response.headers.update(quota_headers(self.outcome.quotas))
             await self._respond(response)
 
     async def _respond(self, response: Response) -> None:
@@ -143,10 +145,13 @@ class Exchange:
 
     def _headers(self) -> dict[str, str]:
         assert self.outcome.request is not None, "only an answer has these headers"
+        attempts, cache = self.outcome.attempts, self.outcome.cache
         return {
-            "x-gateway-endpoint": self.outcome.attempts[-1].endpoint,
+            "x-gateway-endpoint": attempts[-1].endpoint if attempts else "cache",
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
+            **quota_headers(self.outcome.quotas),
+            **({} if cache is None else {"x-gateway-cache": cache}),
             **decision_headers(self.outcome, Headers(scope=self.scope)),
         }
 

@@ -13,6 +13,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from socket import socket
 from types import FrameType
 
@@ -20,13 +21,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.errors import InvalidRequest
+from gateway.errors import GatewayError, InvalidRequest, Unavailable
 from gateway.front.drain import Drain
 from gateway.wire.openai import encode_json
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
+    connections: int = 8192
     head_bytes: int = 64 * 1024
     head_s: float = 10.0
     stalled_reader_s: float = 60.0
@@ -44,6 +46,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._too_large = False
         self._deaf = False  # nothing more is taken; the connection closes after its answer
         self._await_head()
+        if len(self.connections) > self.limits.connections:
+            self._refuse(503, Unavailable("too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._reading.disarm()
@@ -95,11 +99,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         status, reason = (431, "the headers are too large") if self._too_large else (400, msg)
-        body = encode_json(InvalidRequest(reason).body())
+        self._refuse(status, InvalidRequest(reason))
+
+    def _refuse(self, status: int, error: GatewayError) -> None:
+        body = encode_json(error.body())
         self.transport.write(
-            b"HTTP/1.1 %d Bad Request\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (status, len(body), body)
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status, HTTPStatus(status).phrase.encode(), len(body), body)
         )
+        self._deaf = True
         self.transport.close()
 
     # A body that comes in after its request was answered: a refusal need not read it.

@@ -9,7 +9,7 @@ from typing import cast
 from gateway.domain import Operation
 from gateway.replica.fields import Fields, admit, refuse, valid_text
 from gateway.replica.prompt import Prompt, parse_chat, parse_prompt
-from gateway.replica.sampling import Sampling
+from gateway.replica.sampling import LEAST_REPETITION_PENALTY, Sampling
 
 COMPLETION_MAX_TOKENS = 16
 """What OpenAI's completions generate when the client does not say."""
@@ -87,7 +87,9 @@ def _sampling(fields: Fields, operation: Operation) -> Sampling:
         top_p=fields.number("top_p", default=1.0, low=0.0, high=1.0),
         top_k=max(0, top_k or 0),  # -1 is vLLM's older word for all tokens
         min_p=fields.number("min_p", default=0.0, low=0.0, high=1.0),
-        repetition_penalty=fields.number("repetition_penalty", default=1.0, low=0.0, high=10.0),
+        repetition_penalty=fields.number(
+            "repetition_penalty", default=1.0, low=LEAST_REPETITION_PENALTY, high=10.0
+        ),
         presence_penalty=fields.number("presence_penalty", default=0.0, low=-2.0, high=2.0),
         frequency_penalty=fields.number("frequency_penalty", default=0.0, low=-2.0, high=2.0),
         logit_bias=_logit_bias(fields.get("logit_bias")),

@@ -84,6 +84,9 @@ class BlockPool:
             found.append(block)
         return found
 
+    def holds(self, name: bytes) -> bool:
+        return name in self._by_name
+
     def can_take(self, count: int, *, beside: Sequence[int] = ()) -> bool:
         """Whether `count` blocks can be taken after `beside` has been acquired."""
         wanted = count + sum(1 for block in beside if not self._references[block])

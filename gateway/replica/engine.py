@@ -34,7 +34,7 @@ from gateway.replica.blocks import BlockPool, Chain
 from gateway.replica.intake import Intake
 from gateway.replica.metrics import EngineMetrics
 from gateway.replica.plan import Plan
-from gateway.replica.request import Finish, Output, Request, Submission
+from gateway.replica.request import Finish, Logprobs, Output, Request, Submission
 from gateway.replica.sampler import logprobs_of, sample
 from gateway.replica.scheduler import Scheduler
 from gateway.replica.stats import EngineStats
@@ -86,9 +86,12 @@ class Engine:
         self._epoch = secrets.token_hex(8)
         self.metrics = EngineMetrics()
         self._stats = self._snapshot()
-        self._workers = Workers(len(self._backends), self._work, self._abort_all)
+        self._on_end: Callable[[], None] = lambda: None
+        self._workers = Workers(len(self._backends), self._work, self._over)
 
-    def start(self) -> None:
+    def start(self, on_end: Callable[[], None] = lambda: None) -> None:
+        """`on_end` is called on the last worker's thread when it has ended, whatever ended it."""
+        self._on_end = on_end
         self._workers.start()
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -113,6 +116,11 @@ class Engine:
     def drain(self) -> None:
         """From here on nothing new is taken; what was accepted goes on."""
         self._intake.close()
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it takes requests: neither draining nor stopped, nor has a worker died."""
+        return self._intake.accepting
 
     def idle(self) -> bool:
         """Whether every accepted request has been told its end."""
@@ -163,8 +171,12 @@ class Engine:
             logits = backend.forward(plan.batch())
             turns = [request.turn for request in plan.sampled]
             tokens = sample(logits, turns, self._generator)
+            logprobs = [
+                _told(request, row, token)
+                for request, row, token in zip(plan.sampled, logits, tokens, strict=True)
+            ]
             with self._lock:
-                self._commit(plan, logits, tokens, started)
+                self._commit(plan, tokens, logprobs, started)
         except Exception as error:  # the rim: no failed step may end the engine
             with self._lock:
                 self._fail_step(plan, error)
@@ -200,23 +212,25 @@ class Engine:
         return Request(submission, chain, next(self._numbers), self._clock(), limit)
 
     def _commit(
-        self, plan: Plan, logits: Float32, tokens: Sequence[int | None], started: float
+        self,
+        plan: Plan,
+        tokens: Sequence[int | None],
+        logprobs: Sequence[Logprobs | None],
+        started: float,
     ) -> None:
         finishes = self._scheduler.commit(plan, tokens)
         self._prefill_tokens += plan.prefill_tokens
         self._decode_tokens += len(tokens)
         now = self._clock()
-        sampled = zip(plan.sampled, logits, tokens, finishes, strict=True)
-        for request, row, token, finish in sampled:
+        sampled = zip(plan.sampled, tokens, logprobs, finishes, strict=True)
+        for request, token, told, finish in sampled:
             if request.aborted:
                 continue
             if token is None:
                 self._fail(request, GatewayError("the model gave no finite logits"))
                 continue
-            wanted = request.submission.sampling.logprobs
-            logprobs = None if wanted is None else logprobs_of(row, token, wanted)
             self.metrics.sampled(request, now)
-            self._report(request, Output(token, finish, logprobs))
+            self._report(request, Output(token, finish, told))
         for request in plan.requests:
             if request.aborted:
                 self._finish(request, Finish.ABORTED)
@@ -261,13 +275,16 @@ class Engine:
                 self._fail(request, failure)
         self._publish()
 
-    def _abort_all(self) -> None:
-        """After the last worker's last step."""
-        with self._lock:
-            self._receive()
-            for request in list(self._scheduler):
-                self._finish(request, Finish.ABORTED)
-            self._publish()
+    def _over(self) -> None:
+        """After the last worker's last step: whoever is left is told so."""
+        try:
+            with self._lock:
+                self._receive()
+                for request in list(self._scheduler):
+                    self._finish(request, Finish.ABORTED)
+                self._publish()
+        finally:
+            self._on_end()
 
     def _check(self, submission: Submission) -> None:
         size = len(submission.tokens)
@@ -293,3 +310,8 @@ class Engine:
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
         )
+
+
+def _told(request: Request, row: Float32, token: int | None) -> Logprobs | None:
+    wanted = request.submission.sampling.logprobs
+    return None if wanted is None or token is None else logprobs_of(row, token, wanted)

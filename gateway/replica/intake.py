@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field
 
 from gateway.errors import RateLimited, Unavailable
 from gateway.replica.pace import Pace
 from gateway.replica.request import Submission
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """Requests that the scheduler has not seen. Equal prompts of one tenant count once."""
+
+    requests: int = 0
+    tokens: int = 0
+    prompts: set[tuple[bytes, tuple[int, ...]]] = field(default_factory=set, repr=False)
+
+    def add(self, submission: Submission) -> None:
+        self.requests += 1
+        prompt = submission.salt, submission.tokens
+        if prompt not in self.prompts:
+            self.prompts.add(prompt)
+            self.tokens += len(submission.tokens)
+
+    def copy(self) -> Arrivals:
+        return Arrivals(self.requests, self.tokens, set(self.prompts))
 
 
 class Intake:
@@ -25,11 +45,12 @@ class Intake:
         self._changed = threading.Condition()
         self._inbox: list[Submission | str] = []  # a string is the id of an abort
         self._live: set[str] = set()  # ids from `put` to `ended`
+        self._arriving = Arrivals()  # what is in the inbox
         self._taken = self._reported = (0, 0)  # requests and tokens
         self._closed = self.stopping = False
 
     def put(self, *submissions: Submission) -> None:
-        """All of them or none; they share their prompt, so its tokens count once.
+        """All of them or none. Of equal prompts, here and in the inbox, the tokens count once.
 
         Raises RateLimited (with `retry_after_s`), Unavailable, ValueError for an id in use.
         """
@@ -38,7 +59,11 @@ class Intake:
                 raise Unavailable("this replica is shutting down and takes no new requests")
             if any(submission.id in self._live for submission in submissions):
                 raise ValueError("a request with this id is in progress")
-            self._check_room(len(submissions), max(len(s.tokens) for s in submissions))
+            arriving = self._arriving.copy()
+            for submission in submissions:
+                arriving.add(submission)
+            self._check_room(arriving)
+            self._arriving = arriving
             self._live.update(submission.id for submission in submissions)
             self._inbox.extend(submissions)
             self._stir()
@@ -55,6 +80,10 @@ class Intake:
             self._closed = True
             self.stopping |= stopping
             self._stir()
+
+    @property
+    def accepting(self) -> bool:
+        return not self._closed
 
     def idle(self) -> bool:
         with self._changed:
@@ -78,8 +107,8 @@ class Intake:
         """Empties the inbox, in the order of arrival."""
         with self._changed:
             inbox, self._inbox = self._inbox, []
-            sizes = _prompt_sizes(inbox)
-            self._taken = (self._taken[0] + len(sizes), self._taken[1] + sum(sizes))
+            arrived, self._arriving = self._arriving, Arrivals()
+            self._taken = (self._taken[0] + arrived.requests, self._taken[1] + arrived.tokens)
             return inbox
 
     def report(self, requests: int, tokens: int) -> None:
@@ -96,21 +125,26 @@ class Intake:
         self.changes += 1
         self._changed.notify_all()
 
-    def _check_room(self, count: int, size: int) -> None:
-        sizes = _prompt_sizes(self._inbox)
-        requests = len(sizes) + self._taken[0] + self._reported[0]
-        tokens = sum(sizes) + self._taken[1] + self._reported[1]
-        if requests and requests + count > self._max_requests:
-            excess = tokens / requests
-        elif requests and tokens + size > self._max_tokens:
-            excess = tokens + size - self._max_tokens
+    def _check_room(self, arriving: Arrivals) -> None:
+        """Raises RateLimited if these, in place of those in the inbox, would be too many."""
+        before = self._waiting(self._arriving)
+        if not before[0]:
+            return
+        after = self._waiting(arriving)
+        if after[0] > self._max_requests:
+            excess = before[1] / before[0]
+        elif after[1] > self._max_tokens and after[1] > before[1]:
+            excess = after[1] - self._max_tokens
         else:
             return
         raise RateLimited(
-            f"this replica's queue is full ({requests} requests, {tokens} tokens)",
+            f"this replica's queue is full ({before[0]} requests, {before[1]} tokens)",
             retry_after_s=self.pace.wait_s(excess),
         )
 
-
-def _prompt_sizes(inbox: list[Submission | str]) -> list[int]:
-    return [len(message.tokens) for message in inbox if isinstance(message, Submission)]
+    def _waiting(self, arriving: Arrivals) -> tuple[int, int]:
+        """Requests and tokens."""
+        return (
+            arriving.requests + self._taken[0] + self._reported[0],
+            arriving.tokens + self._taken[1] + self._reported[1],
+        )

@@ -98,7 +98,11 @@ def run(settings: ReplicaSettings) -> int:
         logger.error("the replica cannot start: %s", error)
         status.failed(str(error))
         return 1
-    engine.start()
+    except Exception as error:  # the rim: whoever waits for a word gets one
+        logger.exception("the replica cannot start")
+        status.failed(f"unexpected {type(error).__name__}: {error}")
+        return 1
+    replica = replace(replica, local_only=_is_loopback(listener))
     config = uvicorn.Config(
         create_app(replica),
         http="httptools",
@@ -109,8 +113,8 @@ def run(settings: ReplicaSettings) -> int:
         timeout_graceful_shutdown=LEAVE_S,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(config, listener, engine, replica, settings.drain_s, status))
-    return 0
+        died = runner.run(_serve(config, listener, engine, replica, settings.drain_s, status))
+    return 1 if died else 0
 
 
 def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
@@ -148,16 +152,21 @@ def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
 def load_backend(weights: Weights, settings: ReplicaSettings, status: Status) -> Backend:
     blocks = max(1, settings.kv_tokens // BLOCK_SIZE)
     # Imported here: each brings its own compilers, and only one is used.
-    if settings.backend == "reference":
-        from gateway.replica.backends.reference import ReferenceBackend
-
-        return ReferenceBackend.load(weights, blocks, CHUNK_TOKENS, status.loading)
-    if settings.backend in ("auto", "cpu"):
-        from gateway.replica.backends.cpu import CpuBackend
+    if settings.backend not in ("auto", "cpu", "reference"):
+        raise ValueError(f"backend {settings.backend!r} is unknown; known: auto, cpu, reference")
+    if settings.backend != "reference":
+        from gateway.replica.backends.cpu import CpuBackend, UnsupportedProcessor
 
         cache = models.cache_folder().parent / "cpu"
-        return CpuBackend.load(weights, blocks, CHUNK_TOKENS, status.loading, cache=cache)
-    raise ValueError(f"backend {settings.backend!r} is unknown; known: auto, cpu, reference")
+        try:
+            return CpuBackend.load(weights, blocks, CHUNK_TOKENS, status.loading, cache=cache)
+        except UnsupportedProcessor as error:
+            if settings.backend == "cpu":
+                raise
+            logger.warning("%s, which is slow", error)
+    from gateway.replica.backends.reference import ReferenceBackend
+
+    return ReferenceBackend.load(weights, blocks, CHUNK_TOKENS, status.loading)
 
 
 async def _serve(
@@ -167,7 +176,8 @@ async def _serve(
     replica: Replica,
     drain_s: float,
     status: Status,
-) -> None:
+) -> bool:
+    """Serves until told to end, or until the engine has died: returns whether it has."""
     loop = asyncio.get_running_loop()
     host, port = listener.getsockname()[:2]
 
@@ -175,13 +185,18 @@ async def _serve(
         logger.info("serving %s on %s port %d", ", ".join(replica.models), host, port)
         status.ready(host, port, engine.stats().epoch)
 
-    def on_signal() -> None:
-        loop.call_soon_threadsafe(replica.draining.set)
+    def end() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
+            loop.call_soon_threadsafe(replica.draining.set)
 
-    server = _Server(config, on_ready, on_signal)
+    server = _Server(config, on_ready, end)
+    engine.start(on_end=end)
 
-    async def drain() -> None:
+    async def drain() -> bool:
         await replica.draining.wait()
+        died = not engine.accepting
+        if died:
+            logger.error("the engine has died; this replica ends with it")
         engine.drain()
         logger.info("draining for at most %g s", drain_s)
         await asyncio.to_thread(engine.wait_idle, drain_s)
@@ -191,10 +206,12 @@ async def _serve(
         except TimeoutError:
             logger.warning("the engine did not stop in time")
         server.should_exit = True
+        return died
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(drain())
+        drained = tasks.create_task(drain())
         await server.serve(sockets=[listener])
+    return drained.result()
 
 
 class _Server(uvicorn.Server):
@@ -227,9 +244,13 @@ def _end_with_parent() -> None:
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
-    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+    if not _is_loopback(listener):
         logger.warning("everybody who can reach %s may use this replica: it checks no keys", host)
     return listener
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def _shortened(weights: Weights, context: int | None) -> Weights:

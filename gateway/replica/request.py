@@ -113,7 +113,6 @@ class Request:
     hashes: list[bytes] = field(default_factory=list, repr=False)  # of every full block of tokens
     blocks: array[int] = field(default_factory=lambda: array("i"))
     computed: int = 0  # tokens whose KV is in the blocks
-    matched: int = 0  # tokens that the cache held when last looked up, for the queue's length
     cached_tokens: int | None = None  # None: not admitted yet
     seen: Seen | None = field(init=False, repr=False)  # None: its sampling needs none
     # when it was first planned and when it got its first and its latest token

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 from gateway.errors import InvalidRequest
 
+LEAST_REPETITION_PENALTY = 0.01
+"""Logits are divided by it: with much less they would overflow float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -33,7 +36,11 @@ class Sampling:
         _check("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
         _check("top_k", self.top_k >= 0, "must be 0 or more")
         _check("min_p", 0 <= self.min_p <= 1, "must be from 0 to 1")
-        _check("repetition_penalty", self.repetition_penalty > 0, "must be above 0")
+        _check(
+            "repetition_penalty",
+            self.repetition_penalty >= LEAST_REPETITION_PENALTY,
+            f"must be at least {LEAST_REPETITION_PENALTY}",
+        )
         for name in ("temperature", "repetition_penalty", "presence_penalty", "frequency_penalty"):
             _check(name, math.isfinite(getattr(self, name)), "must be finite")
         _check("max_tokens", self.max_tokens is None or self.max_tokens >= 1, "must be at least 1")

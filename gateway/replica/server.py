@@ -25,6 +25,7 @@ from gateway.replica.api import parse
 from gateway.replica.client import listening, read_body
 from gateway.replica.exchange import Exchange, Submits
 from gateway.replica.inbox import Inbox
+from gateway.replica.local import LoopbackOnly
 from gateway.replica.metrics import CONTENT_TYPE, EngineMetrics, exposition
 from gateway.replica.prompt import Chat, Prompt
 from gateway.replica.rescue import Rescue, json_response, unrouted
@@ -46,6 +47,11 @@ class Engine(Submits, Protocol):
 
     metrics: EngineMetrics
 
+    @property
+    def accepting(self) -> bool:
+        """Whether it takes requests."""
+        ...
+
     def stats(self) -> EngineStats: ...
 
 
@@ -59,6 +65,7 @@ class Replica:
     models: tuple[str, ...]  # the names it serves
     created: int  # seconds since the epoch
     secret: str | None = field(default=None, repr=False)  # None: nobody is trusted
+    local_only: bool = False  # only this machine's own programs may ask, and no web page
     most_body: int = 4 << 20  # bytes
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     # One at a time, so that long prompts leave the other cores to the engine.
@@ -102,6 +109,8 @@ def create_app(replica: Replica) -> ASGIApp:
     async def health(request: Request) -> Response:
         if replica.draining.is_set():
             raise Unavailable("the replica is draining")
+        if not replica.engine.accepting:
+            raise Unavailable("the replica's engine has stopped")
         return json_response({"status": "ok"})
 
     async def stats(request: Request) -> Response:
@@ -136,7 +145,10 @@ def create_app(replica: Replica) -> ASGIApp:
             Route("/tokenize", tokenize, methods=["POST"]),
             Route("/detokenize", detokenize, methods=["POST"]),
         ],
-        middleware=[Middleware(Rescue)],
+        middleware=[
+            Middleware(Rescue),
+            *([Middleware(LoopbackOnly)] if replica.local_only else []),
+        ],
         exception_handlers={HTTPException: unrouted},
     )
     app.router.redirect_slashes = False

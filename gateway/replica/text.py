@@ -199,8 +199,13 @@ def _byte_alphabet() -> dict[str, int]:
 def _token(
     metadata: Mapping[str, object], name: str, tokens: Sequence[str]
 ) -> tuple[int, str] | None:
-    token = metadata.get(f"tokenizer.ggml.{name}_token_id")
-    return (int(token), tokens[token]) if isinstance(token, int) else None
+    key = f"tokenizer.ggml.{name}_token_id"
+    token = metadata.get(key)
+    if not isinstance(token, int):
+        return None
+    if not 0 <= token < len(tokens):
+        raise ValueError(f"the model file's {key} is {token}, but its tokens are {len(tokens)}")
+    return int(token), tokens[token]
 
 
 def _strings(metadata: Mapping[str, object], key: str) -> list[str]:

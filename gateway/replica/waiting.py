@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from gateway.replica.request import Request, State
@@ -19,11 +19,14 @@ def urgency(request: Request, now: float) -> tuple[int, int]:
 
 
 class WaitingQueue:
-    """Requests that hold no blocks. A tenant (a salt) that was served comes after the others."""
+    """Requests that hold no blocks, and whose turn it is to have a prompt computed.
+
+    A tenant (a salt) that was served, with a chunk of a prompt, comes after the others.
+    """
 
     def __init__(self) -> None:
         self._requests: dict[str, Request] = {}
-        self._turns: dict[bytes, int] = {}  # of the salts that have somebody here
+        self._turns: dict[bytes, int] = {}  # of the salts with a prompt to compute
         self._next_turn = count()
 
     def __len__(self) -> int:
@@ -37,28 +40,34 @@ class WaitingQueue:
 
     def add(self, request: Request) -> None:
         self._requests[request.submission.id] = request
-        if request.submission.salt not in self._turns:
-            self._turns[request.submission.salt] = next(self._next_turn)
+        self._turns.setdefault(request.submission.salt, next(self._next_turn))
 
     def serve(self, request: Request) -> None:
-        """Removes a request because it runs now: its tenant has had a turn."""
-        self.remove(request)
-        if request.submission.salt in self._turns:
-            self._turns[request.submission.salt] = next(self._next_turn)
+        """A chunk of this request's prompt is computed, and it waits no longer if it did: its
+        tenant has had a turn."""
+        self._requests.pop(request.submission.id, None)
+        self._turns[request.submission.salt] = next(self._next_turn)
 
     def remove(self, request: Request) -> None:
         del self._requests[request.submission.id]
         salt = request.submission.salt
         if all(other.submission.salt != salt for other in self):
-            del self._turns[salt]
+            self._turns.pop(salt, None)
 
-    def in_order(self, now: float) -> list[Request]:
+    def in_order(self, now: float, running: Sequence[Request] = ()) -> list[Request]:
         """The preempted first, by arrival; then class by class, in each one of every tenant's
-        requests before anyone's second. A tenant's own come in the order of their arrival.
+        requests before anyone's second. Of a tenant's own, prompts that are `running` come before
+        those that wait, and both in the order of their arrival.
         """
+        here = [*sorted(running, key=lambda r: r.number), *self]
+        # in the order of arrival, so that who is new comes after those that wait for their turn
+        self._turns = {
+            salt: self._turns[salt] if salt in self._turns else next(self._next_turn)
+            for salt in dict.fromkeys(request.submission.salt for request in here)
+        }
         ahead: Counter[tuple[int, bytes]] = Counter()
         places: list[tuple[int, int, int, Request]] = []
-        for request in self:
+        for request in here:
             if request.state is State.PREEMPTED:
                 places.append((-1, request.number, 0, request))
                 continue

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+
+logger = logging.getLogger(__name__)
 
 
 class Workers:
@@ -42,10 +45,8 @@ class Workers:
             raise TimeoutError(f"the engine's steps did not end within {timeout} s")
 
     def _run(self, index: int) -> None:
-        if hasattr(os, "sched_setaffinity"):
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, cores_of(index, len(self._threads), cores))  # 0: this thread
         try:
+            _settle(index, len(self._threads))
             self._work(index)
         finally:
             with self._lock:
@@ -53,6 +54,17 @@ class Workers:
                 is_last = not self._left
             if is_last:
                 self._over()
+
+
+def _settle(index: int, count: int) -> None:
+    """Keeps this thread to its cores, where the system lets it."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    try:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores_of(index, count, cores))  # 0: this thread
+    except OSError as error:  # a sandbox may forbid it; it only costs speed
+        logger.info("worker %d is not kept to its cores: %s", index, error)
 
 
 def cores_of(index: int, count: int, cores: Sequence[int]) -> Sequence[int]:

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,16 @@ from gateway.supervisor.states import Failed, Loading, Ready, read_lines, read_s
 logger = logging.getLogger(__name__)
 
 REFUSALS_TO_FAIL = 3
+
+_PASSED_ON = frozenset(
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ"),
+        *("TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "VIRTUAL_ENV"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "XDG_CACHE_HOME", "GATEWAY_CACHE_DIR"),
+    )
+)
+_PASSED_ON_BY_PREFIX = ("LC_", "PYTHON", "NUMBA_", "OMP_", "CUDA_", "NVIDIA_", "TRITON_")
+"""Where things lie, and how interpreters, kernels and devices behave."""
 
 
 class Watcher(Protocol):
@@ -121,7 +131,7 @@ class ReplicaProcess:
             stdin=PIPE,  # never written to: its end tells the replica that we are gone
             stdout=PIPE,
             stderr=PIPE,
-            env={**os.environ, "GATEWAY_REPLICA_SECRET": self._secret},
+            env={**inherited(os.environ), "GATEWAY_REPLICA_SECRET": self._secret},
             start_new_session=True,  # a terminal's Ctrl-C reaches the gateway alone, which drains
         )
 
@@ -157,6 +167,15 @@ class ReplicaProcess:
     async def _pass_on(self, stderr: asyncio.StreamReader) -> None:
         async for line in read_lines(stderr):
             logger.info("[%s] %s", self.name, line)
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a replica needs of our environment; providers' keys stay here."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _PASSED_ON or name.startswith(_PASSED_ON_BY_PREFIX)
+    }
 
 
 async def end(process: Process, grace: float) -> None:

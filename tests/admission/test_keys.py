@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from gateway.admission.keys import OPEN, Key, KeyRing
 from gateway.domain import Principal
 from gateway.errors import InvalidKey
+from tests.support.clock import ManualClock
 
 RING = KeyRing(
     [
@@ -70,3 +73,21 @@ def test_without_keys_everyone_is_the_same(header: str | None) -> None:
 def test_keys_are_not_printed_nor_kept() -> None:
     assert "sk-web" not in repr(Key("web", "acme", "sk-web-12345"))
     assert "sk-web" not in repr(vars(RING))
+
+
+def test_a_hash_stands_for_its_key_and_is_no_key_itself() -> None:
+    digest = sha256(b"sk-hashed-1234").hexdigest()
+    ring = KeyRing([Key("h", "acme", f"sha256:{digest}")])
+    assert ring.identify("Bearer sk-hashed-1234").key_name == "h"
+    for other in (digest, f"sha256:{digest}"):
+        with pytest.raises(InvalidKey):
+            ring.identify(f"Bearer {other}")
+
+
+def test_a_key_is_refused_from_its_expiry_on() -> None:
+    clock = ManualClock(100.0)
+    ring = KeyRing([Key("h", "acme", "sk-short-lived", expires=200.0)], clock)
+    assert ring.identify("Bearer sk-short-lived").key_name == "h"
+    clock.advance(100)
+    with pytest.raises(InvalidKey, match="expired"):
+        ring.identify("Bearer sk-short-lived")

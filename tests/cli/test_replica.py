@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
 import pytest
 
 from gateway.__main__ import main
+from gateway.cli import replica
 
 WITHOUT_THE_EXTRA = """
 import sys
 sys.modules["tokenizers"] = None
 from gateway.__main__ import main
+
 sys.exit(main(["replica", "--model", "x"]))
 """
 
@@ -42,3 +45,13 @@ def test_the_help_groups_its_options_and_has_an_example(
     for group in ("what it serves", "where it listens", "how it computes", "as a process"):
         assert f"\n{group}:\n" in told
     assert "gateway replica --model smollm2 --name assistant --port 8100" in told
+
+
+@pytest.mark.parametrize(("cores", "threads"), [({0}, 1), ({0, 1}, 2), ({0, 1, 2, 3}, 2)])
+def test_two_threads_where_there_are_two_cores(
+    cores: set[int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: cores, raising=False)
+    parser = argparse.ArgumentParser()
+    replica.add_parser(parser.add_subparsers())
+    assert parser.parse_args(["replica", "--model", "x"]).threads == threads

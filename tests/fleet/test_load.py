@@ -51,6 +51,24 @@ def test_old_news_counts_less_and_then_nothing(endpoint: Endpoint) -> None:
     assert seen(endpoint, now=100.0 + TRUSTED_S) == (0, 0, TRUSTED_S)
 
 
+def test_what_gateways_tell_each_other_an_endpoint_has_told_as_well(endpoint: Endpoint) -> None:
+    endpoint.told(stats(running=5, queued=100), endpoint.load, now=0.0)
+    endpoint.elsewhere = Load(3, 700)
+    with endpoint.lease(50, 0.0):
+        assert seen(endpoint) == (1 + 5, 50 + 700, 0.0)
+
+
+def test_an_endpoint_is_full_of_what_gateways_sent_and_what_they_promised() -> None:
+    endpoint = Endpoint("a", frozenset("m"), provider=Silent(), max_in_flight=3)
+    endpoint.elsewhere = Load(1, 0)
+    with endpoint.lease(50, 0.0):
+        assert not endpoint.full
+        endpoint.promised = 1
+        assert endpoint.full
+    endpoint.told(stats(running=50, queued=0), endpoint.load, now=0.0)  # somebody else's
+    assert not endpoint.full
+
+
 def test_an_engine_that_counts_requests_has_them_as_long_as_ours(endpoint: Endpoint) -> None:
     endpoint.told(EndpointStats(running=3, waiting=2, kv_usage=0.7), endpoint.load, now=0.0)
     assert seen(endpoint) == (5, 2 * 1000, 0.0)  # the first guess

@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 
 from gateway import models
 from gateway.replica.backends.base import Float32
-from gateway.replica.backends.cpu import CpuBackend
+from gateway.replica.backends.cpu import CpuBackend, UnsupportedProcessor
 from gateway.replica.backends.cpu.backend import best_kernels
 from gateway.replica.backends.reference import ReferenceBackend
 from gateway.replica.weights import Weights
@@ -193,12 +193,14 @@ def test_a_batch_that_reaches_outside_is_refused(
 
 def test_kernels_are_chosen_by_the_processors_features() -> None:
     old = {"f16c": False, "fma": False, "avx512vnni": False}
-    haswell = {"f16c": True, "fma": True, "avx512vnni": False}
+    haswell = {"f16c": True, "fma": True, "avx2": True, "avx512vnni": False}
     ice_lake = haswell | {"avx512vnni": True, "avx512bw": True}
     assert best_kernels(ice_lake) == "vnni"
-    assert best_kernels(haswell) == "portable"
+    assert best_kernels(haswell) == "avx2"
     assert best_kernels({"neon": True, "dotprod": True}) == "portable"
-    with pytest.raises(RuntimeError, match="no F16C and FMA; use the reference backend"):
+    with pytest.raises(
+        UnsupportedProcessor, match="no F16C and FMA; what is left is the reference"
+    ):
         best_kernels(old)
 
 

@@ -12,23 +12,20 @@ from gguf import GGMLQuantizationType
 from gateway.replica.backends.base import Float32
 from gateway.replica.backends.cpu.affine import Affine, affine, packed, quantised
 from gateway.replica.backends.cpu.backend import best_kernels
+from gateway.replica.backends.cpu.dot import AVX2, PORTABLE, VNNI
 from gateway.replica.backends.cpu.elementwise import exponential, gate, look_up, normalise
-from gateway.replica.backends.cpu.matmul import (
-    PANEL,
-    SLOT,
-    Multiply,
-    dot_portable,
-    dot_vnni,
-    multiplier,
-)
+from gateway.replica.backends.cpu.matmul import PANEL, SLOT, Multiply, multiplier
 from gateway.replica.backends.cpu.quantise import quantise
 from gateway.replica.weights import GROUP, UInt8, Weights
 from tests.support.tiny_model import TinyModel
 
 KINDS = [GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")]
-MULTIPLIERS = {"portable": multiplier(dot_portable)}
-if best_kernels(llvm.get_host_cpu_features()) == "vnni":
-    MULTIPLIERS["vnni"] = multiplier(dot_vnni)
+FEATURES = llvm.get_host_cpu_features()
+MULTIPLIERS = {"portable": multiplier(PORTABLE)}
+if FEATURES.get("avx2"):
+    MULTIPLIERS["avx2"] = multiplier(AVX2)
+if best_kernels(FEATURES) == "vnni":
+    MULTIPLIERS["vnni"] = multiplier(VNNI)
 
 
 @pytest.fixture(params=sorted(MULTIPLIERS))

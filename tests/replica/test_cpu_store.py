@@ -163,3 +163,21 @@ def test_what_others_could_have_written_is_not_believed(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     file.chmod(0o666)
     assert store.read("code") is None
+
+
+def test_nor_is_what_lies_in_a_folder_that_others_can_write_to(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache", "1")
+    store.write("code", DATA)
+    store.folder.chmod(0o777)
+    assert store.read("code") is None
+    store.write("code", DATA)
+    assert store.folder.stat().st_mode & 0o777 == 0o700
+    assert np.array_equal(found(store.read("code")), DATA)
+
+
+def test_a_link_to_a_file_is_not_followed(tmp_path: Path) -> None:
+    elsewhere, store = Store(tmp_path / "elsewhere", "1"), Store(tmp_path / "cache", "1")
+    elsewhere.write("code", DATA)
+    store.write("other", DATA)
+    (store.folder / "code.1").symlink_to(elsewhere.folder / "code.1")
+    assert store.read("code") is None

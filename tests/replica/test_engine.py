@@ -348,8 +348,8 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     engine = Engine(SlowBackend(clock), clock=clock, max_queued=2, max_running=1)
     Caller(prompt(100)).submit(engine)
     engine.step()  # 100 tokens in 10 s
-    for _ in range(2):
-        Caller(prompt(200)).submit(engine)
+    for start in (1, 2):
+        Caller(prompt(200, start=start)).submit(engine)
     with pytest.raises(RateLimited, match="2 requests, 400 tokens") as refused:
         Caller(prompt(3)).submit(engine)
     assert refused.value.retry_after_s == pytest.approx(20)
@@ -513,3 +513,58 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=120, stateful_step_count=25, deadline=None)
+
+
+def test_choices_of_one_prompt_do_not_fill_the_queue_for_the_next_caller() -> None:
+    engine = Engine(FakeBackend(), max_queued_tokens=100)
+    many = [Caller(prompt(70)).submission() for _ in range(8)]
+    engine.submit(*many)
+    Caller(prompt(20, start=5)).submit(engine)
+    engine.step()
+    assert engine.stats().queued_tokens <= 70 + 8 * 6 + 20
+    with pytest.raises(RateLimited):
+        Caller(prompt(90, start=3)).submit(engine)
+
+
+def test_equal_prompts_of_two_callers_count_once_before_they_are_planned_too() -> None:
+    engine = Engine(FakeBackend(), max_queued_tokens=100)
+    for _ in range(5):
+        Caller(prompt(60)).submit(engine)
+    with pytest.raises(RateLimited):
+        Caller(prompt(60), salt=b"another tenant's").submit(engine)
+
+
+def test_logprobs_are_computed_while_the_engine_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(FakeBackend())
+    free: list[bool] = []
+
+    def watched(*arguments: Any) -> Any:
+        free.append(not engine._lock.locked())
+        return logprobs_of(*arguments)
+
+    monkeypatch.setattr("gateway.replica.engine.logprobs_of", watched)
+    caller = Caller(prompt(5), Sampling(temperature=0, max_tokens=3, logprobs=2))
+    run(engine, caller)
+    assert free == [True] * 3
+    assert all(output.logprobs is not None for output in caller.outputs)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_worker_ends_the_engine_and_says_so() -> None:
+    ended = threading.Event()
+
+    def fall(output: object) -> bool:
+        raise SystemExit  # no error of a step: the thread ends
+
+    engine = Engine(FakeBackend())
+    engine.start(on_end=ended.set)
+    assert engine.accepting
+    sampling = Sampling(max_tokens=2)
+    engine.submit(
+        Submission("a", (1,), sampling, fall, lambda finish, counts: None, lambda error: None)
+    )
+    assert ended.wait(10)
+    engine.stop()
+    assert not engine.accepting
+    with pytest.raises(Unavailable):
+        Caller(prompt(3)).submit(engine)

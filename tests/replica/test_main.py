@@ -18,7 +18,10 @@ import httpx
 import openai
 import pytest
 
-from gateway.replica.main import ReplicaSettings, Status, load, run
+from gateway.replica.backends.cpu.backend import best_kernels
+from gateway.replica.backends.reference import ReferenceBackend
+from gateway.replica.main import ReplicaSettings, Status, load, load_backend, run
+from gateway.replica.weights import Weights
 from tests.support.tiny_model import TinyModel
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
@@ -205,3 +208,30 @@ def test_at_most_two_threads_compute(
 
 def test_secrets_are_not_shown() -> None:
     assert "s3cret" not in repr(ReplicaSettings("m", secret="s3cret"))
+
+
+def test_whatever_keeps_it_from_starting_is_told_to_its_parent(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("nobody expected this")
+
+    monkeypatch.setattr("gateway.replica.main.load", fail)
+    monkeypatch.setattr("gateway.replica.main._end_with_parent", lambda: None)
+    assert run(ReplicaSettings(str(model), supervised=True)) == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == {"state": "failed", "error": "unexpected RuntimeError: nobody expected this"}
+
+
+def test_on_a_processor_without_kernels_auto_takes_the_reference_and_cpu_says_why(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_an_old_processor(here: object) -> str:
+        return best_kernels({"f16c": False, "fma": False})
+
+    monkeypatch.setattr("gateway.replica.backends.cpu.backend.best_kernels", on_an_old_processor)
+    weights = Weights.open(model)
+    backend = load_backend(weights, ReplicaSettings(str(model)), Status(None))
+    assert isinstance(backend, ReferenceBackend)
+    with pytest.raises(ValueError, match="no F16C and FMA"):
+        load_backend(weights, ReplicaSettings(str(model), backend="cpu"), Status(None))

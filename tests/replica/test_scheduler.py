@@ -269,3 +269,58 @@ def test_a_stream_of_urgent_requests_starves_nobody() -> None:
         for request in urgent:
             world.scheduler.remove(request)
     pytest.fail("never ran")
+
+
+def test_prompts_that_begin_alike_count_once_in_the_queue() -> None:
+    world = World(chunk_tokens=32)
+    for index in range(8):
+        world.add(f"choice {index}", range(70))  # 4 blocks and 6 tokens
+    assert world.scheduler.queued_tokens == 64 + 8 * 6
+    world.add("longer", [*range(70), *range(100, 126)])  # 6 blocks
+    assert world.scheduler.queued_tokens == 64 + 8 * 6 + 32
+    world.add("another tenant's", range(70), salt=b"b")
+    assert world.scheduler.queued_tokens == 64 + 8 * 6 + 32 + 70
+    before = world.scheduler.queued_tokens
+    assert world.step() == {"choice 0": 32}
+    assert world.scheduler.queued_tokens == before - 32
+
+
+def test_full_hits_count_the_one_token_that_is_computed_in_any_case() -> None:
+    world = World(chunk_tokens=64)
+    first = world.add("first", range(32))
+    world.step()
+    world.scheduler.remove(first)
+    for name in "abc":
+        world.add(name, range(32))
+    assert world.scheduler.queued_tokens == 3
+
+
+def test_tenants_take_turns_chunk_by_chunk() -> None:
+    world = World(chunk_tokens=32)
+    world.add("a1", range(200), salt=b"a")
+    world.add("a2", range(200, 400), salt=b"a")
+    assert world.step() == {"a1": 32}
+    world.add("b1", range(400, 500), salt=b"b")
+    world.add("c1", range(500, 510), salt=b"c")
+    assert [world.step() for _ in range(4)] == [
+        {"a1": 32},
+        {"b1": 32},
+        {"c1": 10, "a1": 22},
+        {"c1": 1, "b1": 31},
+    ]
+
+
+def test_an_urgent_newcomer_comes_before_a_running_prompt_of_a_lower_class() -> None:
+    world = World(chunk_tokens=32)
+    world.add("long", range(200), priority=2)
+    world.step()
+    world.add("urgent", range(300, 350), priority=0)
+    assert [world.step() for _ in range(2)] == [{"urgent": 32}, {"urgent": 18, "long": 14}]
+
+
+def test_a_prompt_goes_on_while_a_newcomer_waits_for_room() -> None:
+    world = World(blocks=6, chunk_tokens=16)
+    world.add("a", range(4 * BLOCK_SIZE), salt=b"a")
+    world.step()
+    world.add("b", range(100, 100 + 3 * BLOCK_SIZE), salt=b"b")
+    assert world.step() == world.step() == {"a": 16}

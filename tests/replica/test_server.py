@@ -39,6 +39,7 @@ class FakeEngine:
     submitted: asyncio.Queue[Submission] = field(default_factory=asyncio.Queue)
     aborted: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     metrics: EngineMetrics = field(default_factory=EngineMetrics)
+    accepting: bool = True
 
     def submit(self, *submissions: Submission) -> None:
         if self.refusal is not None:
@@ -524,3 +525,23 @@ async def test_models_health_and_stats_tell_the_state() -> None:
         "models": ["tiny", "tiny-2"],
     }
     assert (healthy.status_code, draining.status_code) == (200, 503)
+
+
+async def test_health_is_503_when_the_engine_has_died() -> None:
+    async with line() as it:
+        assert (await it.http.get("/health")).status_code == 200
+        it.engine.accepting = False
+        answer = await it.http.get("/health")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "server_error")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "https://evil.example"}, {"host": "rebound.example"}, {"origin": "null"}],
+)
+async def test_on_loopback_no_web_page_is_answered(headers: dict[str, str]) -> None:
+    async with line(local_only=True) as it:
+        refused = await it.http.post("/v1/chat/completions", json=CHAT, headers=headers)
+        own = await it.http.get("/v1/models", headers={"origin": "http://localhost:3000"})
+    assert (refused.status_code, own.status_code) == (403, 200)
+    assert it.engine.submitted.empty()

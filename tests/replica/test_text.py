@@ -189,3 +189,10 @@ def test_the_real_model_reads_and_writes_text() -> None:
     assert not tokenizer.stop_tokens & set(tokens)
     stream = TextStream(tokenizer)
     assert "".join(map(stream.push, tokens)) == text
+
+
+@pytest.mark.parametrize("token", [-1, 100_000])
+def test_an_end_token_beyond_the_vocabulary_is_refused_by_name(token: int) -> None:
+    metadata = {**tiny_metadata(), "tokenizer.ggml.eos_token_id": token}
+    with pytest.raises(ValueError, match=f"eos_token_id is {token}"):
+        Tokenizer(metadata)

@@ -512,3 +512,18 @@ def test_after_a_soak_nothing_is_left_over() -> None:
 @pytest.mark.prove
 def test_after_a_long_soak_nothing_is_left_over() -> None:
     soak(60)
+
+
+def test_a_worker_that_may_not_choose_its_cores_works_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError("a sandbox forbids it")
+
+    monkeypatch.setattr("os.sched_setaffinity", refuse, raising=False)
+    engine = Engine(FakeBackend())
+    engine.start()
+    caller = Caller(prompt(20)).submit(engine)
+    assert caller.over.wait(10)
+    engine.stop()
+    assert caller.tokens == expected(caller)

@@ -248,6 +248,28 @@ def test_beyond_a_hard_limit_nobody_is_asked(hard: dict[str, Any], dropped: dict
     assert {r.candidate.endpoint for r in decision.ranked} == set(facts) - set(dropped)
 
 
+@pytest.mark.parametrize(
+    ("tenant_usd", "dropped"),
+    [
+        (None, {}),
+        (0.5, {}),  # exactly
+        (0.4, {"dear": "within_tenant_budget"}),
+        (0.0, {"dear": "within_tenant_budget"}),  # what costs nothing is left
+    ],
+)
+def test_what_a_tenant_cannot_pay_for_no_policy_chooses(
+    tenant_usd: float | None, dropped: dict[str, str]
+) -> None:
+    facts = {"dear": seconds_and_dollars(1, 0.5), "slow": seconds_and_dollars(20, 0)}
+    decision = mixed().decide(
+        RouteRequest("m", 1000, output_tokens=0),
+        fleet(**facts),
+        Context(now=0, draw=0, tenant_usd=tenant_usd),
+    )
+    assert decision.dropped == dropped
+    assert {r.candidate.endpoint for r in decision.ranked} == set(facts) - set(dropped)
+
+
 def test_a_class_has_its_own_numbers_and_the_rest_of_the_policy() -> None:
     policy = mixed(
         limits={"ttft": "3s", "tpot": "60ms"},

@@ -19,6 +19,7 @@ from gateway.supervisor import (
     replica_command,
     threads_per_replica,
 )
+from gateway.supervisor.process import inherited
 
 pytestmark = pytest.mark.anyio
 HERE = Path(__file__).parent
@@ -325,3 +326,16 @@ def test_the_command_line_is_one_that_this_interpreter_runs() -> None:
 )
 def test_threads_per_replica(cores: int, replicas: int, threads: int) -> None:
     assert threads_per_replica(cores, replicas) == threads
+
+
+def test_a_replica_gets_no_provider_key() -> None:
+    environ = {
+        "PATH": "/bin",
+        "LC_ALL": "C.UTF-8",
+        "NUMBA_CPU_NAME": "generic",
+        "GATEWAY_CACHE_DIR": "/cache",
+        "OPENAI_API_KEY": "sk-1",
+        "TOGETHER_API_KEY": "t-1",
+        "HF_TOKEN": "hf",
+    }
+    assert inherited(environ).keys() == {"PATH", "LC_ALL", "NUMBA_CPU_NAME", "GATEWAY_CACHE_DIR"}

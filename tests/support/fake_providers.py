@@ -9,8 +9,11 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.admission.limits import Limiter
+from gateway.admission.queue import Queue, QueueLimits
+from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.dispatch import Dispatcher
-from gateway.domain import Event, InferenceRequest, Outcome, Principal, Usage
+from gateway.domain import CLASSES, Event, InferenceRequest, Outcome, Principal, Usage
 from gateway.errors import GatewayError, UpstreamBroken
 from gateway.fleet.endpoint import Endpoint, Lease
 from gateway.fleet.fleet import Fleet
@@ -18,6 +21,7 @@ from gateway.fleet.placement import PlacementIndex
 from gateway.pacer import Pacers
 from gateway.providers.base import Continuation
 from gateway.rules import always
+from gateway.state.memory import MemoryMeters
 from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog
 from tests.support.providers import Silent
@@ -140,7 +144,20 @@ class World:
         }
         rules = always(build_policy("p", {**spec, **policy}, Catalog.load()))
         pacers = Pacers(clock)
-        self.dispatcher = Dispatcher(self.fleet, rules, pacers, [self.fleet, self], clock, draws)
+        queue = Queue(self.fleet.endpoints, QueueLimits(100, dict.fromkeys(CLASSES, 30.0)), clock)
+        for endpoint in endpoints:
+            endpoint.freed = queue.freed
+        self.dispatcher = Dispatcher(
+            self.fleet,
+            rules,
+            pacers,
+            Limiter(MemoryMeters(clock)),
+            queue,
+            ResponseCache(CacheLimits(0, 0.0), clock),
+            [self.fleet, self],
+            clock,
+            draws,
+        )
         self.clients: dict[str, Client] = {}
 
     def others(self, name: str) -> bool:

@@ -84,7 +84,7 @@ async def gateway(
 ) -> AsyncIterator[Running]:
     """Endpoints are called u0, u1, … in the order of `upstreams`, apps or base URLs."""
     async with AsyncExitStack() as stack:
-        endpoints = {}
+        endpoints: dict[str, Endpoint] = dict(config.pop("endpoints", {}))
         for index, upstream in enumerate(upstreams):
             if not isinstance(upstream, str):
                 upstream = f"{await stack.enter_async_context(serving(upstream))}/v1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gateway.domain import EndpointStats, InferenceRequest, Json
+from gateway.domain import CLASSES, EndpointStats, InferenceRequest, Json
 from gateway.errors import UpstreamRefused
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.openai_compatible import OpenAICompatible
@@ -25,7 +25,10 @@ class Replica(OpenAICompatible):
     )
 
     def fields(self, request: InferenceRequest) -> Json:
-        fields: dict[str, object] = {"cache_salt": request.cache_salt}
+        fields: dict[str, object] = {
+            "cache_salt": request.cache_salt,
+            "priority": CLASSES.index(request.request_class),
+        }
         if request.session_id:
             fields["session_id"] = request.session_id
         if request.stream and request.forwarded.get("n") in (None, 1):

@@ -1,7 +1,8 @@
 """
-The two inner products of attention, over one block of 16 positions, for one to four queries.
+The two inner products of attention, over one block of 16 positions, for a few queries at once.
 
-Each query has its own registers, so its bits do not depend on how many run side by side.
+Each query has its own registers, so its bits do not depend on how many run side by side. How many
+do is a matter of room: sums that do not fit the registers are moved to the stack and back.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from llvmlite import ir
 from numba import types
 
 from gateway.replica.backends.base import BLOCK_SIZE
-from gateway.replica.backends.cpu.emit import FLOATS, I64, Emitter, floats, native
+from gateway.replica.backends.cpu.emit import FLOATS, I64, LANES, ROOM, Emitter, floats, native
 from gateway.replica.backends.cpu.jit import jit, one_of
 
 _ROW = BLOCK_SIZE * 2  # bytes of 16 float16
+
+_QUERIES, _WIDTH = (4, 4) if ROOM >= 32 else (3, 2)
+"""Of a tile: queries, and registers of 16 dimensions of their values. Scores take 2 a query."""
 
 
 def _score_tile(queries: int) -> Callable[..., None]:
@@ -102,8 +106,12 @@ greatest = native(_write_greatest, gives=types.float32)
 """The greatest of `count` x 16 floats at an address. LLVM does not vectorise such a loop."""
 
 _score, _wide, _narrow = (
-    one_of([tile(queries) for queries in (1, 2, 3, 4)])
-    for tile in (_score_tile, partial(_value_tile, registers=4), partial(_value_tile, registers=1))
+    one_of([tile(queries) for queries in range(1, _QUERIES + 1)])
+    for tile in (
+        _score_tile,
+        partial(_value_tile, registers=_WIDTH),
+        partial(_value_tile, registers=1),
+    )
 )
 
 
@@ -115,7 +123,7 @@ def score(
 
     Addresses and `stride`, from query to query of `out`, in bytes. `ahead` is what is read next.
     """
-    for done in range(0, queries, 4):
+    for done in range(0, queries, _QUERIES):
         q, to = query + done * dims * 4, out + done * stride
         _score(queries - done - 1, q, keys, ahead, to, stride, dims)
 
@@ -128,12 +136,12 @@ def add_values(
 
     As `score`, but `stride` is from query to query of `weights`.
     """
-    for done in range(0, queries, 4):
+    for done in range(0, queries, _QUERIES):
         more, w, to = queries - done - 1, weights + done * stride, out + done * dims * 4
         d = 0
-        while dims - d >= 64:
+        while dims - d >= LANES * _WIDTH:
             _wide(more, w, stride, values + d * 2, ahead + d * 2, to + d * 4, dims, n)
-            d += 64
+            d += LANES * _WIDTH
         while d < dims:
             _narrow(more, w, stride, values + d * 2, ahead + d * 2, to + d * 4, dims, n)
-            d += 16
+            d += LANES

@@ -13,7 +13,12 @@ import numpy as np
 from gateway.replica.backends.base import BLOCK_SIZE, Batch, Float32, Int32
 from gateway.replica.backends.checks import check, check_window
 from gateway.replica.backends.cpu.attention import SPAN
-from gateway.replica.backends.cpu.forward import Step, forward_portable, forward_vnni
+from gateway.replica.backends.cpu.forward import (
+    Step,
+    forward_avx2,
+    forward_portable,
+    forward_vnni,
+)
 from gateway.replica.backends.cpu.jit import revision
 from gateway.replica.backends.cpu.kernel_cache import keep
 from gateway.replica.backends.cpu.layout import Model, Pool, Scratch, Shape, Tokens
@@ -25,8 +30,13 @@ from gateway.replica.weights import GROUP, Weights
 
 KERNELS: Mapping[str, Step] = {
     "vnni": forward_vnni,
+    "avx2": forward_avx2,
     "portable": forward_portable,
 }
+
+
+class UnsupportedProcessor(ValueError):
+    """These kernels do not run here."""
 
 
 class CpuBackend:
@@ -66,12 +76,12 @@ class CpuBackend:
 
         `progress` is told the step and the share of it done, 0 to 1. `kernels` is one of KERNELS;
         by default the best for this processor. The results are kept in the folder `cache`, for
-        later loads and for other processes; without one, nowhere.
+        later loads and for other processes; without one, nowhere. Raises UnsupportedProcessor.
         """
         check_window(weights.spec)
+        here = best_kernels(llvm.get_host_cpu_features())
         store = Store(cache, revision()) if cache else None
         model = pack(weights, lambda done: progress("packing weights", done), store)
-        here = best_kernels(llvm.get_host_cpu_features())
         backend = cls(weights.spec, model, blocks, max_tokens, kernels or here)
         progress("compiling kernels", 0.0)
         if store is not None:
@@ -106,12 +116,16 @@ class CpuBackend:
 def best_kernels(features: Mapping[str, bool]) -> str:
     """The fastest of KERNELS for a processor with these features, by LLVM's names.
 
-    Raises RuntimeError for x86 processors older than 2013, on which float16 and fused
+    Raises UnsupportedProcessor for x86 processors older than 2013, on which float16 and fused
     multiply-add would be calls into libraries that are not there.
     """
     if not features.get("f16c", True) or not features.get("fma", True):
-        raise RuntimeError("this processor has no F16C and FMA; use the reference backend")
-    return "vnni" if features.get("avx512vnni") and features.get("avx512bw") else "portable"
+        raise UnsupportedProcessor(
+            "this processor has no F16C and FMA; what is left is the reference backend"
+        )
+    if features.get("avx512vnni") and features.get("avx512bw"):
+        return "vnni"
+    return "avx2" if features.get("avx2") else "portable"
 
 
 def _plain(numbers: Int32) -> Int32:

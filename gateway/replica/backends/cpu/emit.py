@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16
+
+ROOM = 32 if llvm.get_host_cpu_features().get("avx512f") else 8
+"""How many of them fit this processor's registers at once: with AVX2 and NEON 8."""
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -54,13 +58,14 @@ class Emitter:
 
     def broadcast(self, address: ir.Value, vector: ir.VectorType) -> ir.Value:
         """The number at the address, in all lanes."""
-        return self.everywhere(self.load(address, vector.element))
+        return self.everywhere(self.load(address, vector.element), vector)
 
-    def everywhere(self, number: ir.Value) -> ir.Value:
+    def everywhere(self, number: ir.Value, vector: ir.VectorType) -> ir.Value:
         """The number in all lanes."""
-        undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+        undefined = ir.Constant(vector, ir.Undefined)
         one = self.builder.insert_element(undefined, number, I32(0))
-        return self.builder.shuffle_vector(one, undefined, ints(0))
+        first = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+        return self.builder.shuffle_vector(one, undefined, first)
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a·b + c, rounded once."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from gateway.replica.backends.base import Float32
 from gateway.replica.backends.cpu.attention import attend, rotate_and_store
+from gateway.replica.backends.cpu.dot import AVX2, PORTABLE, VNNI
 from gateway.replica.backends.cpu.elementwise import (
     add,
     add_to_all,
@@ -34,7 +35,7 @@ from gateway.replica.backends.cpu.layout import (
     Shape,
     Tokens,
 )
-from gateway.replica.backends.cpu.matmul import Multiply, dot_portable, dot_vnni, multiplier
+from gateway.replica.backends.cpu.matmul import Multiply, multiplier
 from gateway.replica.backends.cpu.quantise import quantise
 
 Step = Callable[[Shape, Model, Pool, Scratch, Tokens], None]
@@ -109,8 +110,11 @@ def _step(multiply: Multiply) -> Step:
     return step
 
 
-forward_vnni = _step(multiplier(dot_vnni))
+forward_vnni = _step(multiplier(VNNI))
 """For processors with AVX-512 VNNI. Writes KV, leaves logits in `scratch.logits`."""
 
-forward_portable = _step(multiplier(dot_portable))
+forward_avx2 = _step(multiplier(AVX2))
+"""For the other x86 processors since 2013; else as `forward_vnni`."""
+
+forward_portable = _step(multiplier(PORTABLE))
 """For every processor that LLVM knows; else as `forward_vnni`."""

@@ -48,8 +48,12 @@ def address(array: NDArray[Any]) -> int:
 
 
 def one_of(functions: Sequence[Callable[..., None]]) -> Callable[..., None]:
-    """A compiled function of (n, ...) that calls the n-th of four, or the last for any larger n."""
-    first, second, third, last = functions
+    """A compiled function of (n, ...) that calls the n-th, or the last for any larger n.
+
+    There may be three or four.
+    """
+    first, second, *more = functions
+    third, last = more[0], more[-1]
 
     @jit
     def call(n: int, *arguments: int) -> None:
@@ -57,12 +61,17 @@ def one_of(functions: Sequence[Callable[..., None]]) -> Callable[..., None]:
             first(*arguments)
         elif n == 1:
             second(*arguments)
-        elif n == 2:
-            third(*arguments)
         else:
             last(*arguments)
 
-    return call
+    @jit
+    def call_of_four(n: int, *arguments: int) -> None:
+        if n == 2:
+            third(*arguments)
+        else:
+            call(n, *arguments)
+
+    return call if third is last else call_of_four
 
 
 def revision() -> str:

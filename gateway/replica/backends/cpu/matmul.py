@@ -1,5 +1,5 @@
 """
-Matrix products over packed weights (see affine.py): 16 output rows x 1, 4, 8 or 16 tokens a tile.
+Matrix products over packed weights (see affine.py): 16 output rows x 1 to 16 tokens a tile.
 
     out[t, r] = Σ over groups of  scale[r]·step[t]·dot(codes[r], ints[t]) + minimum[r]·sum[t]
 
@@ -19,23 +19,10 @@ from llvmlite import ir
 
 from gateway.replica.backends.base import Float32
 from gateway.replica.backends.cpu.affine import ROWS, group_bytes
-from gateway.replica.backends.cpu.emit import (
-    BYTES,
-    FLOATS,
-    I16,
-    I32,
-    INTS,
-    LANES,
-    Emitter,
-    floats,
-    ints,
-    native,
-)
+from gateway.replica.backends.cpu.dot import Dot
+from gateway.replica.backends.cpu.emit import FLOATS, Emitter, floats, native
 from gateway.replica.backends.cpu.jit import address, jit, one_of
 from gateway.replica.weights import GROUP, UInt8
-
-WIDTHS = (1, 4, 8, 16)
-"""Tokens of a tile. 2 and 3 take as long as 4: weights cost more to fetch than to multiply."""
 
 PANEL = 16  # tokens
 SLOT = GROUP + 8  # bytes of one token's group: its integers, step and sum
@@ -47,38 +34,13 @@ _AHEAD = 8192
 Matrix = tuple[int, int, int, int]
 """Where a packed matrix lies: byte offset, bits, rows (a multiple of 16), columns."""
 
-Dot = Callable[[Emitter, ir.Value, ir.Value, ir.Value], ir.Value]
-"""(emit, sums, codes, integers) -> sums: each of 16 lanes plus its four products."""
-
 Multiply = Callable[[UInt8, Matrix, UInt8, int, Float32], None]
-
-
-def dot_vnni(emit: Emitter, sums: ir.Value, codes: ir.Value, integers: ir.Value) -> ir.Value:
-    return emit.call("llvm.x86.avx512.vpdpbusd.512", INTS, [sums, codes, integers])
-
-
-def dot_portable(emit: Emitter, sums: ir.Value, codes: ir.Value, integers: ir.Value) -> ir.Value:
-    """Even and odd bytes apart, as 16-bit numbers whose neighbours share a lane of the result.
-
-    LLVM makes `pmaddwd` of it where there is one.
-    """
-    shorts, wide = ir.VectorType(I16, 2 * LANES), ir.VectorType(I32, 2 * LANES)
-    eight = ir.Constant(shorts, [8] * 2 * LANES)
-    neighbours = [ir.Constant(INTS, list(range(first, 2 * LANES, 2))) for first in (0, 1)]
-    build = emit.builder
-    codes, integers = build.bitcast(codes, shorts), build.bitcast(integers, shorts)
-    low = build.lshr(build.shl(codes, eight), eight), build.ashr(build.shl(integers, eight), eight)
-    high = build.lshr(codes, eight), build.ashr(integers, eight)
-    for unsigned, signed in (low, high):
-        products = build.mul(build.sext(unsigned, wide), build.sext(signed, wide))
-        left, right = (build.shuffle_vector(products, products, lanes) for lanes in neighbours)
-        sums = build.add(sums, build.add(left, right))
-    return sums
 
 
 def multiplier(dot: Dot) -> Multiply:
     """The matrix product; `dot` is the only part of it that depends on the processor."""
-    tile4, tile8 = (one_of([_tile(dot, bits, width) for width in WIDTHS]) for bits in (4, 8))
+    widths, above = dot.widths, dot.above
+    tile4, tile8 = (one_of([_tile(dot, bits, width) for width in widths]) for bits in (4, 8))
 
     @jit
     def multiply(blob: UInt8, matrix: Matrix, panels: UInt8, tokens: int, out: Float32) -> None:
@@ -91,15 +53,16 @@ def multiplier(dot: Dot) -> Multiply:
             token = 0
             while token < tokens:
                 left = tokens - token
-                # Filling up to the next width is cheaper than another pass, but from 8 to 12.
-                index = 3 if left > 12 else 2 if left > 4 else 1 if left > 1 else 0
+                index = 0
+                for most in above:
+                    index += left > most
                 slots = token // PANEL * groups * PANEL + token % PANEL
                 panel, to = address(panels) + slots * SLOT, address(out) + token * stride
                 if bits == 4:
                     tile4(index, weights, panel, groups, to + block * 4, stride)
                 else:
                     tile8(index, weights, panel, groups, to + block * 4, stride)
-                token += WIDTHS[index]
+                token += widths[index]
             weights += groups * group_bytes(bits)
 
     return multiply
@@ -140,32 +103,15 @@ def _accumulate(
     build, size = emit.builder, group_bytes(bits)
     for line in range(0, size, 64):
         emit.prefetch(emit.offset(weights, _AHEAD + line))
-    operands = _operands(emit, bits, weights)
     scales = emit.load_halves(emit.offset(weights, size - 64))
     minima = emit.load_halves(emit.offset(weights, size - 32))
+    places = [emit.offset(slots, token * SLOT) for token in range(len(sums))]
     result = []
-    for token, total in enumerate(sums):
-        slot = emit.offset(slots, token * SLOT)
-        products = ints(0)
-        for i, codes in enumerate(operands):
-            four = emit.broadcast(emit.offset(slot, 4 * i), INTS)
-            products = dot(emit, products, codes, build.bitcast(four, BYTES))
+    for slot, total, products in zip(
+        places, sums, dot.products(emit, bits, weights, places), strict=True
+    ):
         step = emit.broadcast(emit.offset(slot, GROUP), FLOATS)
         summed = emit.broadcast(emit.offset(slot, GROUP + 4), FLOATS)
         total = emit.fma(build.sitofp(products, FLOATS), build.fmul(scales, step), total)
         result.append(emit.fma(minima, summed, total))
-    return result
-
-
-def _operands(emit: Emitter, bits: int, weights: ir.Value) -> list[ir.Value]:
-    """A group's codes as eight registers of bytes."""
-    if bits == 8:
-        return [emit.load(emit.offset(weights, 64 * i), BYTES) for i in range(8)]
-    build, result = emit.builder, []
-    for i in range(4):
-        both = emit.load(emit.offset(weights, 64 * i), INTS)
-        low, high = (
-            build.and_(nibbles, ints(0x0F0F0F0F)) for nibbles in (both, build.lshr(both, ints(4)))
-        )
-        result += [build.bitcast(low, BYTES), build.bitcast(high, BYTES)]
     return result

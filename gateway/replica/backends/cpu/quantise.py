@@ -24,9 +24,9 @@ def _write_group(emit: Emitter, numbers: ir.Value, slot: ir.Value) -> None:
     halves = [emit.load(emit.offset(numbers, 64 * half), FLOATS) for half in (0, 1)]
     largest = emit.greatest(emit.greater(emit.absolute(halves[0]), emit.absolute(halves[1])))
     step = emit.greater(build.fdiv(largest, F32(127)), F32(_SMALLEST))
-    inverse = emit.everywhere(build.fdiv(F32(1), step))
+    inverse = emit.everywhere(build.fdiv(F32(1), step), FLOATS)
     rounded = [emit.nearest(build.fmul(half, inverse)) for half in halves]
-    minus_step = emit.everywhere(build.fneg(step))
+    minus_step = emit.everywhere(build.fneg(step), FLOATS)
     for i, (half, integers) in enumerate(zip(halves, rounded, strict=True)):
         emit.store(build.trunc(integers, CODES), emit.offset(slot, 16 * i))
         remainder = emit.fma(build.sitofp(integers, FLOATS), minus_step, half)

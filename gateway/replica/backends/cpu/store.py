@@ -13,8 +13,11 @@ import stat
 import struct
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -29,6 +32,10 @@ long, so that what follows begins with a line when the file is mapped."""
 _MAGIC = b"replica\1"
 
 
+class NotOurs(Exception):
+    """Others than this user and root could have written it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """Files by name, for one revision of whatever makes them. `folder` need not be there."""
@@ -39,10 +46,11 @@ class Store:
     def read(self, name: str) -> UInt8 | None:
         """The bytes that were written, mapped read-only: processes that read them share memory."""
         try:
-            if not self._is_ours(name):
-                logger.warning("%s may be written by others and is not read", self._path(name))
-                return None
-            image = np.asarray(np.memmap(self._path(name), np.uint8, mode="r"))
+            with self._opened(name) as file:
+                image = np.asarray(np.memmap(file, np.uint8, mode="r"))
+        except NotOurs:
+            logger.warning("%s may be written by others and is not read", self._path(name))
+            return None
         except (OSError, ValueError):  # absent or not readable; empty
             return None
         if len(image) < _HEADER.size:
@@ -54,16 +62,28 @@ class Store:
             return None
         return data
 
-    def _is_ours(self, name: str) -> bool:
-        """Machine code and weights are believed as they stand: nobody else may have made them."""
-        status = self._path(name).stat()
-        others = stat.S_IWGRP | stat.S_IWOTH
-        return status.st_uid in (0, os.geteuid()) and not status.st_mode & others
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
+        """Machine code and weights are believed as they stand: nobody else may have made them.
+
+        Folder and file are looked at as they are open, so that nobody can put others in their
+        place in between. Raises NotOurs, OSError.
+        """
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _check_ours(folder)
+            file = os.open(self._path(name).name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+        finally:
+            os.close(folder)
+        with os.fdopen(file, "rb") as opened:
+            _check_ours(file)
+            yield opened
 
     def write(self, name: str, data: UInt8) -> None:
         """The file appears whole or not at all; those of other revisions go."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.chmod(0o700)  # whatever the umask says; fails where it is another user's
             # In the same folder and so on the same file system, as an atomic replace needs.
             with tempfile.TemporaryDirectory(prefix=".new-", dir=self.folder) as scratch:
                 new = Path(scratch) / name
@@ -80,3 +100,10 @@ class Store:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.{self.revision}"
+
+
+def _check_ours(descriptor: int) -> None:
+    status = os.fstat(descriptor)
+    others = stat.S_IWGRP | stat.S_IWOTH
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & others:
+        raise NotOurs

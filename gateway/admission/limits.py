@@ -1,0 +1,210 @@
+"""
+What a tenant and a key may use, and the hold on it that a request has while it runs.
+
+Everything is taken in one trip, before a place is chosen: requests and concurrent requests as they
+are; tokens as expected; dollars as they would be where this request is dearest, as far as there are
+any left. What is held of them is what the request may cost, which the policy sees; once a place is
+chosen the rest is given back, and in the end, whatever ended it, what it did cost stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+
+from gateway.admission.meters import Charge, Kind, Meter, Meters, Verdict, reset_s
+from gateway.domain import Outcome, Principal, Quota
+from gateway.errors import GatewayError, RateLimited, Unavailable
+
+WINDOWS_S: Mapping[str, float] = {"second": 1, "minute": 60, "day": 86_400}
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """So much in each; a bucket that refills evenly."""
+
+    second: float | None = None
+    minute: float | None = None
+    day: float | None = None
+
+    def __post_init__(self) -> None:
+        for window in fields(self):
+            limit = getattr(self, window.name)
+            if limit is not None and not 0 < limit < math.inf:
+                raise ValueError(f"the limit for a {window.name} must be more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Dollars:
+    """So much in each calendar day and month (UTC)."""
+
+    day: float | None = None
+    month: float | None = None
+
+    def __post_init__(self) -> None:
+        for window in fields(self):
+            limit = getattr(self, window.name)
+            if limit is not None and not 0 <= limit < math.inf:
+                raise ValueError(f"the dollars for a {window.name} must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is left out is without limit."""
+
+    requests: Windows = Windows()
+    tokens: Windows = Windows()  # of prompts and answers
+    concurrent: int | None = None
+    dollars: Dollars = Dollars()
+
+    def __post_init__(self) -> None:
+        if self.concurrent is not None and self.concurrent < 1:
+            raise ValueError("concurrent must be at least 1")
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A meter, and what is measured with it of whom."""
+
+    meter: Meter
+    what: str  # requests, tokens, concurrent, dollars
+    window: str
+    whose: str  # tenant, key
+
+    def __str__(self) -> str:
+        limit = f"{self.meter.limit:g}"
+        each = f" per {self.window}" if self.window else ""
+        return f"the limit of {limit} {self.what}{each} of this {self.whose} is reached"
+
+
+@dataclass(eq=False)
+class Hold:
+    """What one request has taken. `dollars` is what it may cost; None: as much as it likes."""
+
+    dollars: float | None = None
+    guessed: bool = False  # by this gateway's share: shared state was not asked
+    _charges: list[Charge] = field(default_factory=list)
+    _what: list[str] = field(default_factory=list)
+    _give: Callable[[Sequence[Charge]], None] = lambda charges: None
+
+    def needs(self, what: str, amount: float) -> None:
+        """Hold so much of it, and no more or less."""
+        corrections = []
+        for index, charge in enumerate(self._charges):
+            if self._what[index] == what and charge.amount != amount:
+                corrections.append(Charge(charge.meter, amount - charge.amount))
+                self._charges[index] = Charge(charge.meter, amount)
+        if corrections:
+            self._give(corrections)
+
+
+@dataclass
+class Limiter:
+    """A reload of the config puts other limits here."""
+
+    meters: Meters
+    tenants: Mapping[str, Limits] = field(default_factory=dict)
+    keys: Mapping[str, Limits] = field(default_factory=dict)  # by name
+
+    @asynccontextmanager
+    async def held(self, outcome: Outcome, tokens: float, dollars: float) -> AsyncIterator[Hold]:
+        """For as long as a request runs: `tokens` are expected, `dollars` the most it may cost.
+
+        Raises RateLimited, or Unavailable where what limits it cannot be asked and must be.
+        """
+        measured = self._measured(outcome.principal)
+        if not measured:
+            yield Hold()
+            return
+        amounts = {"requests": 1.0, "tokens": tokens, "concurrent": 1.0, "dollars": dollars}
+        charges = [Charge(m.meter, amounts[m.what], m.what == "dollars") for m in measured]
+        verdict = await self.meters.take(charges)
+        outcome.quotas = tuple(_quotas(measured, verdict))
+        if verdict.refused_by is not None:
+            raise _refusal(measured[verdict.refused_by], verdict)
+        hold = _hold(measured, verdict, self.meters.give)
+        try:
+            yield hold
+        finally:
+            hold.needs("concurrent", 0)
+
+    def _measured(self, principal: Principal) -> list[Measured]:
+        tenant = self.tenants.get(principal.tenant, UNLIMITED)
+        key = self.keys.get(principal.key_name, UNLIMITED)
+        return [
+            *self._of("tenant", principal.tenant, tenant),
+            *self._of("key", principal.key_name, key),
+        ]
+
+    def _of(self, whose: str, name: str, limits: Limits) -> Iterator[Measured]:
+        if limits == UNLIMITED:
+            return
+        scope = f"{whose}:{name}"
+        for what, windows in (("requests", limits.requests), ("tokens", limits.tokens)):
+            for window, seconds in WINDOWS_S.items():
+                limit = getattr(windows, window)
+                if limit is not None:
+                    # By its limit too: a bucket's number is a time, which means nothing to another.
+                    key = f"{what}:{window}:{limit:g}:{scope}"
+                    meter = Meter(key, Kind.RATE, limit, seconds)
+                    yield Measured(meter, what, window, whose)
+        if limits.concurrent is not None:
+            meter = Meter(f"concurrent:{scope}", Kind.HELD, limits.concurrent)
+            yield Measured(meter, "concurrent", "", whose)
+        for window in ("day", "month"):
+            limit = getattr(limits.dollars, window)
+            if limit is not None:
+                began, ends = calendar(window, self.meters.now())
+                meter = Meter(f"dollars:{began}:{scope}", Kind.SPEND, limit, ends=ends)
+                yield Measured(meter, "dollars", window, whose)
+
+
+def calendar(window: str, now: float) -> tuple[str, float]:
+    """The name of the day or month that `now` is in, and when it ends, in Unix seconds (UTC)."""
+    today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if window == "day":
+        return today.strftime("%Y-%m-%d"), (today + timedelta(days=1)).timestamp()
+    first = today.replace(day=1)
+    return first.strftime("%Y-%m"), (first + timedelta(days=32)).replace(day=1).timestamp()
+
+
+def _hold(
+    measured: Sequence[Measured], verdict: Verdict, give: Callable[[Sequence[Charge]], None]
+) -> Hold:
+    taken = list(zip(measured, verdict.granted, strict=True))
+    return Hold(
+        min((amount for m, amount in taken if m.what == "dollars"), default=None),
+        verdict.alone,
+        [Charge(m.meter, amount) for m, amount in taken],
+        [m.what for m in measured],
+        give,
+    )
+
+
+def _refusal(by: Measured, verdict: Verdict) -> GatewayError:
+    if verdict.alone and verdict.left == (0.0,) * len(verdict.left):
+        return Unavailable("limits cannot be checked at the moment", retry_after_s=1.0)
+    return RateLimited(str(by), retry_after_s=verdict.retry_after_s)
+
+
+def _quotas(measured: Sequence[Measured], verdict: Verdict) -> Iterator[Quota]:
+    """Of requests and of tokens, the limit that is closest."""
+    for what in ("requests", "tokens"):
+        closest = min(
+            (
+                (left / m.meter.limit, m.meter, left)
+                for m, left in zip(measured, verdict.left, strict=True)
+                if m.what == what
+            ),
+            default=None,
+            key=lambda found: found[0],
+        )
+        if closest is not None:
+            _, meter, left = closest
+            yield Quota(what, meter.limit, max(0.0, left), reset_s(meter, left, verdict.now))

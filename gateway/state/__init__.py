@@ -1,0 +1,1 @@
+"""What outlives a request: in this process's memory, or shared by several gateways."""

@@ -1,0 +1,149 @@
+"""Keys made, rotated and revoked while the gateway runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from gateway.__main__ import main
+from gateway.config.bind import Secret
+from gateway.config.tree import Key, State
+from gateway.state.embedded import embedded
+from tests.support.gateways import gateway
+from tests.support.upstream import Upstream
+
+KEYS = (
+    Key("root", Secret("sk-the-operator"), admin=True),
+    Key("app", Secret("sk-some-application")),
+)
+ROOT = {"authorization": "Bearer sk-the-operator"}
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["file", "redis"])
+def state(request, tmp_path):
+    if request.param == "file":
+        yield State(keys_file=tmp_path / "keys.json")
+    else:
+        with embedded() as server:
+            yield State(redis=Secret(server.url))
+
+
+async def status(client, url: str, key: str) -> int:
+    headers = {"authorization": f"Bearer {key}"}
+    return (await client.get(f"{url}/v1/models", headers=headers)).status_code
+
+
+async def becomes(client, url: str, key: str, wanted: int) -> None:
+    async with asyncio.timeout(5):  # what is promised
+        while await status(client, url, key) != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_a_key_is_made_used_rotated_and_revoked_on_every_gateway(state):
+    async with (
+        gateway(Upstream(), keys=KEYS, state=state) as one,
+        gateway(Upstream(), keys=KEYS, state=state) as two,
+        httpx.AsyncClient() as client,
+    ):
+        path = f"{one.url}/admin/keys"
+        given = {"name": "web", "tenant": "acme", "models": ["n"], "expires": "2099-01-01"}
+        made = await client.post(path, headers=ROOT, json=given)
+        body = made.json()
+        assert made.status_code == 201
+        assert made.headers["cache-control"] == "no-store"
+        await becomes(client, two.url, body["key"], 200)
+        models = await client.get(
+            f"{two.url}/v1/models", headers={"authorization": f"Bearer {body['key']}"}
+        )
+        assert models.json()["data"] == [], "its scope came with it"
+
+        rotated = (await client.post(f"{path}/{body['id']}/rotate", headers=ROOT)).json()
+        await becomes(client, two.url, rotated["key"], 200)
+        await becomes(client, two.url, body["key"], 401)
+
+        listed = await client.get(f"{two.url}/admin/keys", headers=ROOT)
+        assert [k["name"] for k in listed.json()["data"]] == ["web"]
+        assert not any(secret in listed.text for secret in (rotated["key"], "sha256", "hash"))
+
+        assert (await client.delete(f"{path}/web", headers=ROOT)).status_code == 200
+        await becomes(client, one.url, rotated["key"], 401)
+        await becomes(client, two.url, rotated["key"], 401)
+        assert (await client.delete(f"{path}/web", headers=ROOT)).status_code == 404
+
+
+async def test_only_an_admin_may_and_mistakes_are_named(tmp_path):
+    state = State(keys_file=tmp_path / "keys.json")
+    app = {"authorization": "Bearer sk-some-application"}
+    async with gateway(Upstream(), keys=KEYS, state=state) as g, httpx.AsyncClient() as client:
+        path = f"{g.url}/admin/keys"
+        for method, url in [
+            ("GET", path),
+            ("POST", path),
+            ("DELETE", f"{path}/root"),
+            ("POST", f"{path}/root/rotate"),
+        ]:
+            assert (await client.request(method, url, headers=app)).status_code == 403
+            assert (await client.request(method, url)).status_code == 401
+        for given, named in [
+            ({}, "name"),
+            ({"name": "x", "hash": "sha256:0"}, "hash"),
+            ({"name": "x", "modles": []}, "modles"),
+            ({"name": "x", "models": "m"}, "models"),
+            ({"name": "x", "request_class": "royal"}, "request_class"),
+            ({"name": "x", "admin": "yes"}, "admin"),
+            ({"name": "x", "expires": "soon"}, "expires"),
+        ]:
+            answer = await client.post(path, headers=ROOT, json=given)
+            assert (answer.status_code, named in answer.text) == (400, True)
+    assert not (tmp_path / "keys.json").exists()
+
+
+async def test_while_the_store_is_away_known_keys_stay_in_force():
+    with embedded() as server:
+        state = State(redis=Secret(server.url))
+        async with gateway(Upstream(), keys=KEYS, state=state) as g, httpx.AsyncClient() as client:
+            made = await client.post(f"{g.url}/admin/keys", headers=ROOT, json={"name": "web"})
+            await becomes(client, g.url, made.json()["key"], 200)
+            server.stop()
+            await asyncio.sleep(1.5)
+            assert await status(client, g.url, made.json()["key"]) == 200
+            listed = await client.get(f"{g.url}/admin/keys", headers=ROOT)
+    assert listed.status_code == 503
+
+
+def test_the_command_line_makes_what_a_gateway_takes(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "endpoints: {e: {base_url: 'http://127.0.0.1:9/v1', models: [m]}}\n"
+        "keys: [{name: root, key: sk-the-operator, admin: true}]\n"
+        "state: {keys_file: keys.json}\n"
+    )
+
+    def keys(*arguments: str) -> tuple[int, str, str]:
+        code = main(["keys", *arguments, "--config", str(config)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    code, out, _ = keys("create", "web", "--tenant", "acme", "--request-class", "batch")
+    key = out.splitlines()[1]
+    stored = (tmp_path / "keys.json").read_text()
+    assert code == 0
+    assert key.startswith("gw-")
+    assert key not in stored
+    assert (tmp_path / "keys.json").stat().st_mode & 0o077 == 0
+    assert json.loads(keys("list")[1])["tenant"] == "acme"
+    assert keys("create", "web")[0] == 1
+    assert keys("revoke", "web")[0] == 0
+    assert "no key 'web'" in keys("revoke", "web")[2]
+
+
+def test_without_a_store_the_command_line_says_what_is_missing(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("endpoints: {e: {base_url: 'http://127.0.0.1:9/v1', models: [m]}}\n")
+    assert main(["keys", "list", "--config", str(config)]) == 2
+    assert "set redis or keys_file" in capsys.readouterr().err

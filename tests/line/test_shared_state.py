@@ -1,0 +1,153 @@
+"""The server that gateways share is killed, stopped and slow, while requests come in."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import openai
+import pytest
+
+from gateway.admission.limits import Dollars, Limits, Windows
+from gateway.config.bind import Seconds, Secret
+from gateway.config.tree import ModelPrice, State, Tenant, WhenLost
+from gateway.state.connect import connect
+from gateway.state.embedded import Embedded, embedded
+from tests.support.gateways import Running, gateway
+from tests.support.upstream import Upstream
+
+pytestmark = pytest.mark.anyio
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+AMPLE = Limits(Windows(day=100_000), Windows(day=10**9), 100, Dollars(day=1000))
+PRICE = {"m": ModelPrice(input=1, output=1)}
+
+
+@pytest.fixture
+def server():
+    with embedded() as running:
+        yield running
+
+
+@asynccontextmanager
+async def sharing(server: Embedded, limits: Limits = AMPLE, **state) -> AsyncIterator[Running]:
+    shared = State(redis=Secret(server.url), **{"deadline": Seconds(0.02), **state})
+    tenants = {"default": Tenant(limits)}
+    endpoint = {"prices": PRICE}
+    async with gateway(Upstream(), state=shared, tenants=tenants, endpoint=endpoint) as g:
+        yield g
+
+
+async def kill(server: Embedded) -> None:
+    server.stop()
+    await asyncio.sleep(0.6)
+    server.start()
+
+
+async def pause(server: Embedded) -> None:
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(0.6)
+    server.process.send_signal(signal.SIGCONT)
+
+
+async def slow(server: Embedded) -> None:
+    redis = connect(server.url)
+    for _ in range(6):
+        await redis.execute_command("CLIENT", "PAUSE", 60, "ALL")
+        await asyncio.sleep(0.1)
+    await redis.aclose()
+
+
+@pytest.mark.parametrize("trouble", [kill, pause, slow])
+async def test_no_request_fails_and_every_one_is_counted(server, trouble):
+    async with sharing(server) as g:
+        meters = g.gateway.shared
+        answered = 0
+        over = asyncio.Event()
+
+        async def keep_asking() -> None:
+            nonlocal answered
+            while not over.is_set():
+                await g.sdk.chat.completions.create(**ASK)
+                answered += 1
+
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(4):
+                callers.create_task(keep_asking())
+            await asyncio.sleep(0.3)
+            await trouble(server)
+            await asyncio.sleep(0.3)
+            over.set()
+        async with asyncio.timeout(10):
+            while meters.lost:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        meters.deadline_s = 2.0
+        await asyncio.sleep(1.5)  # a beat
+        raw = await g.sdk.chat.completions.with_raw_response.create(**ASK)
+        left = int(raw.headers["x-ratelimit-remaining-requests"])
+        held = meters._held
+    assert answered > 10
+    # A bucket of a day refills by about one in a second.
+    assert 0 <= left - (100_000 - answered - 1) <= 10
+    assert all(count == 0 for count in held.values())
+
+
+async def test_closed_limits_are_a_503_while_it_is_lost_and_back_without_a_restart(server):
+    async with sharing(server, when_lost=WhenLost(limits="closed")) as g:
+        await g.sdk.chat.completions.create(**ASK)
+        server.stop()
+        async with asyncio.timeout(5):
+            while not g.gateway.shared.lost:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        with pytest.raises(openai.InternalServerError) as caught:
+            await g.sdk.chat.completions.create(**ASK)
+        server.start()
+        async with asyncio.timeout(5):
+            while g.gateway.shared.lost:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert (await g.sdk.chat.completions.create(**ASK)).choices
+    assert (caught.value.status_code, caught.value.code) == (503, "unavailable")
+    assert caught.value.response.headers["retry-after"] == "1"
+
+
+async def test_a_closed_budget_leaves_what_costs_nothing(server):
+    async with sharing(server, when_lost=WhenLost(budgets="closed")) as g:
+        server.stop()
+        async with asyncio.timeout(5):
+            while not g.gateway.shared.lost:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        with pytest.raises(openai.APIStatusError) as caught:
+            await g.sdk.chat.completions.create(**ASK)
+        g.gateway.fleet.endpoints["u0"].tariffs = {}
+        assert (await g.sdk.chat.completions.create(**ASK)).choices
+    assert (caught.value.status_code, caught.value.code) == (503, "unavailable")
+
+
+async def test_four_gateways_keep_one_limit(server):
+    """Under load, among requests whose trip was answered in time."""
+    limits = Limits(requests=Windows(day=200))
+    shared = State(redis=Secret(server.url), deadline=Seconds(2))
+    upstream = Upstream()
+    async with (
+        gateway(upstream, state=shared, tenants={"default": Tenant(limits)}) as a,
+        gateway(upstream, state=shared, tenants={"default": Tenant(limits)}) as b,
+        gateway(upstream, state=shared, tenants={"default": Tenant(limits)}) as c,
+        gateway(upstream, state=shared, tenants={"default": Tenant(limits)}) as d,
+    ):
+
+        async def ask(g: Running, count: int) -> int:
+            passed = 0
+            for _ in range(count):
+                try:
+                    await g.sdk.chat.completions.create(**ASK)
+                    passed += 1
+                except openai.RateLimitError:
+                    pass
+            return passed
+
+        passed = await asyncio.gather(*(ask(g, 20) for g in (a, b, c, d) for _ in range(3)))
+        assert not any(g.gateway.shared.lost for g in (a, b, c, d))
+    assert 200 <= sum(passed) <= 202

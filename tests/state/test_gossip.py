@@ -1,0 +1,143 @@
+"""What one gateway places and has in flight, the others know; of a dead one, nothing stays."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.config.bind import Secret
+from gateway.config.tree import State
+from gateway.fleet.endpoint import Endpoint
+from gateway.fleet.load import IDLE
+from gateway.state.connect import connect
+from gateway.state.embedded import embedded
+from gateway.state.gossip import Gossip, SharedIndex
+from routing_policies.base import Price
+from tests.support.clock import ManualClock
+from tests.support.gateways import gateway
+from tests.support.providers import Silent
+from tests.support.requests import chat
+from tests.support.serving import serving
+from tests.support.upstream import Upstream
+
+pytestmark = pytest.mark.anyio
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "a long story " * 200}]}
+
+
+@pytest.fixture
+def server():
+    with embedded() as running:
+        yield running
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def speaking(server, name: str, clock):
+    redis = connect(server.url)
+    endpoint = Endpoint("e", frozenset({"m"}), provider=Silent())
+    gossip = Gossip(redis, name, {"e": endpoint}, SharedIndex({"e"}, clock), clock)
+    async with gossip.running():
+        yield gossip, endpoint
+    await redis.aclose()
+
+
+async def test_a_placement_is_known_everywhere_and_so_is_its_end(server):
+    here, there = ManualClock(1000), ManualClock(77)  # clocks share no origin
+    keys = chat("once upon a time " * 50).prefix
+    async with speaking(server, "a", here) as (a, _), speaking(server, "b", there) as (b, _):
+        a.index.place("e", keys, here(), prompt_tokens=200)
+        await until(lambda: b.index.match(keys, there()))
+        match = b.index.match(keys, there())["e"]
+        assert (match.size, match.tokens) == (keys[-1].size, 200)
+        a.index.place("private", keys, here())
+        a.index.expire("e", before=here() + 1)
+        await until(lambda: not b.index.match(keys, there()))
+
+
+async def test_a_placement_that_came_to_nothing_is_taken_back_everywhere(server):
+    clock = ManualClock()
+    keys = chat("once upon a time " * 50).prefix
+    async with speaking(server, "a", clock) as (a, _), speaking(server, "b", clock) as (b, _):
+        a.index.place("e", keys, clock())
+        await until(lambda: b.index.match(keys, clock()))
+        a.index.forget("e", keys, beyond=keys[0].size)
+        await until(lambda: b.index.match(keys, clock())["e"].size == keys[0].size)
+
+
+async def test_a_newcomer_hears_what_was_said_before(server):
+    clock = ManualClock()
+    keys = chat("once upon a time " * 50).prefix
+    async with speaking(server, "a", clock) as (a, _):
+        a.index.place("e", keys, clock())
+        await until(lambda: not a.index.news)
+        await asyncio.sleep(0.1)
+        async with speaking(server, "b", clock) as (b, _):
+            await until(lambda: b.index.match(keys, clock()))
+
+
+async def test_load_is_added_up_and_dies_with_its_gateway(server):
+    here, there = ManualClock(), ManualClock()
+    async with (
+        speaking(server, "b", there) as (_, endpoint),
+        speaking(server, "a", here) as (a, busy),
+    ):
+        with busy.lease(300, here()):
+            await until(lambda: endpoint.elsewhere.in_flight == 1)
+            assert endpoint.snapshot("m", 0, Price(), there()).queued_tokens == 300
+            there.advance(11)  # not a word for so long
+            await until(lambda: endpoint.elsewhere == IDLE)
+        await until(lambda: a._told == {})
+
+
+async def test_two_gateways_send_one_conversation_to_one_endpoint(server):
+    first, second = Upstream(), Upstream()
+    state = State(redis=Secret(server.url))
+    async with serving(first) as one, serving(second) as two:
+        urls = (f"{one}/v1", f"{two}/v1")
+        async with gateway(*urls, state=state) as a, gateway(*urls, state=state) as b:
+            b.gateway.fleet.endpoints["u0"].chosen_at["m"] = b.gateway.clock()
+            chosen = await a.sdk.chat.completions.with_raw_response.create(**ASK)
+            placed = chosen.headers["x-gateway-endpoint"]
+            (outcome,) = await a.settled.wait_for(1)
+            keys = outcome.request.prefix
+            index = b.gateway.gossip.index
+            await until(lambda: index.match(keys, b.gateway.clock()))
+            for _ in range(3):
+                again = await b.sdk.chat.completions.with_raw_response.create(**ASK)
+                assert again.headers["x-gateway-endpoint"] == placed
+            assert b.settled.outcomes[0].attempts[0].matched_size > 0
+
+
+async def test_endpoints_full_of_another_gateways_requests_are_full(server):
+    upstream = Upstream(hold_headers=asyncio.Event())
+    state = State(redis=Secret(server.url))
+    async with serving(upstream) as url:
+        options = {"state": state, "endpoint": {"max_in_flight": 1}}
+        async with (
+            gateway(f"{url}/v1", **options) as a,
+            gateway(f"{url}/v1", **options) as b,
+        ):
+            first = asyncio.create_task(a.sdk.chat.completions.create(**ASK))
+            await until(lambda: b.gateway.fleet.endpoints["u0"].full)
+            second = asyncio.create_task(b.sdk.chat.completions.create(**ASK))
+            await until(lambda: len(b.gateway.dispatcher.queue) == 1)
+            assert len(upstream.received) == 1
+            upstream.hold_headers.set()
+            await asyncio.gather(first, second)
+
+
+async def test_gateways_that_began_without_the_server_share_their_tenants_secret_later(server):
+    server.stop()
+    state = State(redis=Secret(server.url))
+    async with gateway(Upstream(), state=state) as a, gateway(Upstream(), state=state) as b:
+        assert a.gateway.door.secret != b.gateway.door.secret
+        server.start()
+        await until(lambda: a.gateway.door.secret == b.gateway.door.secret)
