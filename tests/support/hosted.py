@@ -69,6 +69,10 @@ class Hosted:
     received: list[Got] = field(default_factory=list)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def _tell_models(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"object": "list", "data": []}'})
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
@@ -81,6 +85,9 @@ class Hosted:
         query = scope["query_string"].decode()
         path = scope["path"] + (f"?{query}" if query else "")
         body = json.loads(raw) if raw else None
+        if scope["method"] == "GET" and path.endswith("/models") and path not in self.pages:
+            await self._tell_models(send)  # a probe, which comes at any time
+            return
         self.received.append(Got(scope["method"], path, headers, body))
         reply = self.pages.get(path) or (
             self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
