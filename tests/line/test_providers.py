@@ -7,7 +7,7 @@ import pytest
 from gateway.config.bind import Secret
 from gateway.config.tree import EndpointTimeouts
 from gateway.providers.dialects.baseten_dedicated import BasetenDedicated
-from routing_policies.base import Price
+from routing_policies.base import FREE
 from tests.support.gateways import gateway
 from tests.support.hosted import Hosted, Reply, chunk, replies
 from tests.support.upstream import Upstream
@@ -104,9 +104,9 @@ async def test_an_engine_tells_the_gateway_its_load_and_its_context():
     hosted = Hosted(pages={"/metrics": Reply(body=metrics), "/v1/models": Reply(body=models)})
     async with gateway(hosted, endpoint={"dialect": "vllm"}) as g:
         endpoint = g.gateway.fleet.endpoints["u0"]
-        await until(lambda: endpoint.context_length is not None)
-        candidate = endpoint.snapshot("m", 0, Price(), g.gateway.clock())
-        assert (candidate.context_length, candidate.in_flight) == (100, 9)
+        await until(lambda: endpoint.context_length == 100)
+        seen = endpoint.snapshot("m", 0, FREE, g.gateway.clock())
+    assert 1 <= seen.in_flight <= 9  # what it told counts less as it ages
 
 
 async def test_reasoning_reaches_the_client_under_one_name():

@@ -70,6 +70,10 @@ class Hosted:
     probes: list[Got] = field(default_factory=list)  # for its models, which is no request
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def _tell_models(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"object": "list", "data": []}'})
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
