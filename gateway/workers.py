@@ -21,6 +21,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 
 from gateway.config import Config
 from gateway.local_replicas import replica_commands
@@ -32,6 +33,9 @@ logger = logging.getLogger("gateway")
 AGAIN_S = 1.0  # before a worker that died is started again
 STATE_URL = "GATEWAY_STATE_URL"
 """Where a worker finds the state that it shares, when the parent keeps it."""
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where workers add up what they count, by prometheus_client's own name."""
 
 
 @dataclass(eq=False)
@@ -127,6 +131,8 @@ async def run_parent(config: Config, parent: Parent) -> None:
     async with AsyncExitStack() as stack:
         if config.state.redis is None:
             parent.environ[STATE_URL] = stack.enter_context(embedded()).url
+        if METRICS_FOLDER not in os.environ:
+            parent.environ[METRICS_FOLDER] = stack.enter_context(TemporaryDirectory())
         task = asyncio.ensure_future(_with_replicas(config, parent))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)

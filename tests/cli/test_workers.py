@@ -20,7 +20,9 @@ pytestmark = pytest.mark.anyio
 
 CONFIG = """
 endpoints: {{e: {{base_url: {url}/v1, models: [m]}}}}
-keys: [{{name: app, key: sk-some-application}}]
+keys:
+  - {{name: app, key: sk-some-application}}
+  - {{name: ops, key: sk-some-administrator, admin: true}}
 tenants: {{default: {{limits: {{requests: {{day: 20}}}}}}}}
 """
 
@@ -62,6 +64,17 @@ async def ask(url: str) -> int:
         return 200
 
 
+async def finished(url: str) -> float:
+    """Exchanges that `/metrics` says were answered."""
+    async with httpx.AsyncClient(headers={"authorization": "Bearer sk-some-administrator"}) as web:
+        lines = (await web.get(f"{url}/metrics")).text.splitlines()
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith("gateway_exchanges_total") and 'ended="finished"' in line
+    )
+
+
 async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path):
     config = tmp_path / "config.yaml"
     async with serving(Upstream()) as upstream:
@@ -72,6 +85,7 @@ async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path
             statuses = [await ask(url) for _ in range(24)]
             assert statuses == [200] * 20 + [429] * 4
 
+            assert await finished(url) == 20, "whichever worker is asked"
             one, other = workers(gateway.process.pid)
             os.kill(one, signal.SIGKILL)
             await anyio.to_thread.run_sync(gateway.wait_for, "starts again", 30)
