@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
@@ -9,11 +10,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.domain import Attempt, Ended, Event, InferenceRequest, Outcome
-from gateway.errors import GatewayError, UpstreamBroken, UpstreamError
-from gateway.fleet.endpoint import Lease
+from gateway.errors import (
+    ContextLengthExceeded,
+    GatewayError,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from gateway.fleet.endpoint import Endpoint, Lease
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import Match
 from routing_policies.base import Ranked
+
+FAIR_S, FAIR_TIMES = 5.0, 3.0
+"""An endpoint that is silent for so long, and so many times what was expected, has failed, also
+where it is the exchange's time that ends the attempt."""
+
+SILENT = "the endpoint did not begin to answer in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +35,7 @@ class Choice:
 
     ranked: Ranked
     match: Match
+    alone: bool = False  # nobody else could be asked now
 
     @property
     def endpoint(self) -> str:
@@ -47,11 +61,39 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an endpoint may take to its first event. Times are the event loop's."""
+
+    timer: asyncio.Timeout  # of the exchange
+    fair_s: float
+    alone: bool
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Half of what is left is for another endpoint, where there is one. Raises
+        UpstreamTimeout."""
+        now, end = asyncio.get_running_loop().time(), self.timer.when()
+        until = None
+        if end is not None and not self.alone:
+            until = now + max(self.fair_s, (end - now) / 2)
+        try:
+            async with asyncio.timeout_at(until):
+                yield
+        except TimeoutError:
+            raise UpstreamTimeout(SILENT) from None
+
+    def failed(self, waited_s: float) -> bool:
+        """The exchange's time is over, and the endpoint had its share of it."""
+        return self.timer.expired() and waited_s >= self.fair_s
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """A lease, from the moment of the choice on; to let go of it twice does no harm."""
 
     lease: Lease
     held: ExitStack
+    patience: Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +101,21 @@ class Attempts:
     fleet: Fleet
     clock: Callable[[], float]
 
-    def place(self, choice: Choice) -> Place:
+    def place(self, choice: Choice, request: InferenceRequest, timer: asyncio.Timeout) -> Place:
         """Taken at once: a try may begin in a task of its own, and nobody may come between."""
         estimate, held = choice.ranked.estimate, ExitStack()
         lease = self.fleet.endpoints[choice.endpoint].lease(
             estimate.uncached_tokens, self.clock(), estimate.cached_tokens
         )
-        return Place(held.enter_context(lease), held)
+        # What is not streamed is silent while it is computed: nobody can tell it from a failure
+        # before its time is over.
+        whole_s = 0.0 if request.stream else estimate.tpot_s * self._longest(request)
+        fair_s = FAIR_S + FAIR_TIMES * (estimate.ttft_s + whole_s)
+        patience = Patience(timer, fair_s, choice.alone or not request.stream)
+        return Place(held.enter_context(lease), held, patience)
+
+    def _longest(self, request: InferenceRequest) -> float:
+        return request.max_tokens or self.fleet.expected(request).output_tokens
 
     @asynccontextmanager
     async def on(
@@ -84,11 +134,11 @@ class Attempts:
         if outcome.trace is not None and outcome.trace.sampled and endpoint.dedicated:
             headers = outcome.trace.headers(attempt.number)
             request = dataclasses.replace(request, trace_headers=headers)
-        try:
-            with place.held:
-                attempt.probe = lease.probe
+        with place.held:  # until its end is judged: a probe's failure must be known as one
+            attempt.probe = lease.probe is not None
+            try:
                 async with AsyncExitStack() as held:
-                    async with gate:
+                    async with gate, place.patience.kept():
                         opening = lease.provider.open(request, outcome.request_id)
                         events = await held.enter_async_context(opening)
                         first = await anext(events, None)
@@ -97,19 +147,33 @@ class Attempts:
                     attempt.first_event = self.clock()
                     lease.first_event(attempt.first_event)
                     yield attempt, _counted(first, events, lease)
-            attempt.ended = Ended.FINISHED
-            endpoint.breaker.succeeded(self.clock())
-        except GatewayError as exc:
-            attempt.ended, attempt.error = Ended.FAILED, exc.code
-            if isinstance(exc, UpstreamError):
-                attempt.failed = True
-                endpoint.failed(request.model, exc, self.clock())
-            raise
-        finally:
-            attempt.ended = attempt.ended or Ended.HUNG_UP
-            attempt.last_event = self.clock()
-            if attempt.first_event is None:
-                self.fleet.failed(request, attempt)
+                attempt.ended = Ended.FINISHED
+                endpoint.breaker.succeeded(self.clock())
+            except GatewayError as exc:
+                _failed(endpoint, attempt, request.model, exc, self.clock())
+                raise
+            except asyncio.CancelledError:
+                waited_s = self.clock() - attempt.started
+                if attempt.first_event is None and place.patience.failed(waited_s):
+                    late = UpstreamTimeout(SILENT)
+                    _failed(endpoint, attempt, request.model, late, self.clock())
+                raise
+            finally:
+                attempt.ended = attempt.ended or Ended.HUNG_UP
+                attempt.last_event = self.clock()
+                if attempt.first_event is None:
+                    self.fleet.failed(request, attempt)
+
+
+def _failed(
+    endpoint: Endpoint, attempt: Attempt, model: str, error: GatewayError, now: float
+) -> None:
+    attempt.ended, attempt.error = Ended.FAILED, error.code
+    if isinstance(error, ContextLengthExceeded):
+        error.limit = endpoint.context_length
+    if isinstance(error, UpstreamError):
+        attempt.failed = True
+        endpoint.failed(model, error, now)
 
 
 async def _counted(first: Event, rest: AsyncIterator[Event], lease: Lease) -> AsyncIterator[Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from gateway.admission.limits import Hold
@@ -12,6 +12,7 @@ from gateway.attempts import Choice
 from gateway.delivery import Delivery
 from gateway.domain import Considered, InferenceRequest, Outcome
 from gateway.errors import BudgetExhausted, ContextLengthExceeded, Unavailable
+from gateway.fleet.endpoint import EJECTED
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import NO_MATCH
 from gateway.pacer import Pacers
@@ -48,32 +49,40 @@ class Decider:
         request, begun = tries.request, self.clock()
         asked, everyone, matches = self.fleet.snapshot(request)
         candidates = [c for c in everyone if outcome.principal.may_reach(c.endpoint)]
-        left = [c for c in candidates if c.endpoint not in (*tries.failed, without)]
-        if delivery.begun:
-            left = self._able(left, delivery)
+        tried = {*tries.failed, without}
         asked = dataclasses.replace(asked, budget_usd=self.pacers.left_usd(policy.name))
         dearer = self.pacers.multiplier(policy.name)
         context = Context(self.clock(), self.random.random(), dearer, tries.hold.dollars)
-        decision = policy.decide(asked, left, context)
+        decision = policy.decide(asked, self._left(candidates, tried, delivery), context)
+        if not decision.ranked and not any(c.healthy for c in candidates if c.endpoint in tried):
+            candidates = [_forgiven(c) for c in candidates]
+            decision = policy.decide(asked, self._left(candidates, tried, delivery), context)
         if not tries.decided:
             tries.decided = True
             outcome.request, outcome.considered = request, _considered(decision, candidates)
             outcome.decided = (begun, self.clock())
             _check_context(request, candidates, decision)
             _check_budget(request, decision, tries.hold)
-        full: list[Ranked] = []
-        for ranked in decision.ranked:
-            name = ranked.candidate.endpoint
-            # Health is a filter's to judge; that there is somebody to talk to, and that he serves
-            # the model, is not for a policy to choose.
-            endpoint = self.fleet.endpoints[name]
-            if endpoint.provider and not endpoint.drained and tries.may_ask(ranked.candidate):
-                if not endpoint.full:
-                    return Choice(ranked, matches.get(name, NO_MATCH))
-                full.append(ranked)
-        if full and delivery.begun:
-            return Choice(full[0], matches.get(full[0].candidate.endpoint, NO_MATCH))
-        return Full([ranked.candidate.endpoint for ranked in full]) if full else None
+        there = [ranked for ranked in decision.ranked if self._may_ask(ranked, tries)]
+        room = [r for r in there if not self.fleet.endpoints[r.candidate.endpoint].full]
+        chosen = next(iter(room or (there if delivery.begun else ())), None)
+        if chosen is not None:
+            match = matches.get(chosen.candidate.endpoint, NO_MATCH)
+            return Choice(chosen, match, alone=len(room) < 2)
+        return Full([ranked.candidate.endpoint for ranked in there]) if there else None
+
+    def _may_ask(self, ranked: Ranked, tries: Tries) -> bool:
+        """Health is a filter's to judge; that there is somebody to talk to, and that he serves the
+        model, is not for a policy to choose."""
+        endpoint = self.fleet.endpoints[ranked.candidate.endpoint]
+        there = endpoint.provider is not None and not endpoint.drained
+        return there and tries.may_ask(ranked.candidate)
+
+    def _left(
+        self, candidates: Sequence[Candidate], tried: Container[str | None], delivery: Delivery
+    ) -> Sequence[Candidate]:
+        left = [c for c in candidates if c.endpoint not in tried]
+        return self._able(left, delivery) if delivery.begun else left
 
     def _able(self, candidates: Sequence[Candidate], delivery: Delivery) -> list[Candidate]:
         """Those that can take up the answer; where somebody can do so exactly, only they."""
@@ -81,6 +90,12 @@ class Decider:
         able = [c for c in candidates if delivery.fits(how[c.endpoint])]
         exact = [c for c in able if how[c.endpoint] is Continuation.TOKEN_IDS and c.healthy]
         return exact or able
+
+
+def _forgiven(candidate: Candidate) -> Candidate:
+    """An ejection spares requests a failure that others would not have; where there are no others
+    that a request may go to, it is asked anyway."""
+    return candidate._replace(healthy=True) if candidate.unavailable == EJECTED else candidate
 
 
 def _check_context(

@@ -119,7 +119,7 @@ class Dispatcher:
             try:
                 async with (
                     asyncio.timeout_at(began + limit.first_event_s) as timer,
-                    aclosing(self._of_some_model(request, policy, outcome, hold)) as events,
+                    aclosing(self._of_some_model(request, policy, outcome, hold, timer)) as events,
                 ):
                     first = await anext(events)
                     timer.reschedule(began + limit.whole_s)
@@ -151,7 +151,12 @@ class Dispatcher:
                 hold.needs("dollars", sum(a.billed_usd for a in outcome.attempts))
 
     async def _of_some_model(
-        self, request: InferenceRequest, policy: Policy, outcome: Outcome, hold: Hold
+        self,
+        request: InferenceRequest,
+        policy: Policy,
+        outcome: Outcome,
+        hold: Hold,
+        timer: asyncio.Timeout,
     ) -> AsyncGenerator[Event]:
         failure: GatewayError | None = None
         took_work = False
@@ -161,7 +166,8 @@ class Dispatcher:
             asked = await self._counting.where_in_doubt(asked)
             delivery = Delivery(asked)
             try:
-                async with aclosing(self._whole(asked, policy, outcome, hold, delivery)) as events:
+                answer = self._whole(asked, policy, outcome, hold, timer, delivery)
+                async with aclosing(answer) as events:
                     async for event in events:
                         yield event
                 return
@@ -179,19 +185,21 @@ class Dispatcher:
         policy: Policy,
         outcome: Outcome,
         hold: Hold,
+        timer: asyncio.Timeout,
         delivery: Delivery,
     ) -> AsyncGenerator[Event]:
         """One answer, from as many endpoints as it takes."""
         asked = self.fleet.expected(request)
         tokens = asked.prompt_tokens + asked.output_tokens
         turn = self.queue.turn(request.tenant, request.request_class, tokens)
-        tries = Tries(request, policy.fallback, [*outcome.attempts], hold, turn)
+        tries = Tries(request, policy.fallback, [*outcome.attempts], hold, timer, turn)
         while True:
             choice = await self._next(tries, policy, outcome, delivery)
-            before = delivery.tokens
+            before, answering = delivery.tokens, None
             try:
                 opening = self._open(choice, tries, policy, outcome, delivery)
                 async with opening as (attempt, events):
+                    answering = attempt
                     # Whoever answers stands last, for all who ask later.
                     outcome.attempts.sort(key=lambda other: other is attempt)
                     begun = [a for a in outcome.attempts if a.first_event is not None]
@@ -207,7 +215,8 @@ class Dispatcher:
             except GatewayError as exc:
                 if delivery.finished:
                     return  # what is missing came after the answer
-                self._note(exc, tries.culprit(outcome.attempts), tries, delivery)
+                culprit = answering or tries.culprit(outcome.attempts)
+                self._note(exc, culprit, tries, delivery)
 
     def _open(
         self,
@@ -223,7 +232,7 @@ class Dispatcher:
         attempt = choice.attempt(self.clock())
         attempt.resumed = delivery.begun
         gate = self._resuming[endpoint.name] if delivery.begun else nullcontext()
-        place = self._attempts.place(choice)
+        place = self._attempts.place(choice, request, tries.timer)
         opening = self._attempts.on(place, attempt, request, outcome, gate)
         hedge = policy.fallback.hedge
         if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:
@@ -239,7 +248,7 @@ class Dispatcher:
                 return None
             attempt = other.attempt(self.clock())
             attempt.hedge = True
-            place = self._attempts.place(other)
+            place = self._attempts.place(other, request, tries.timer)
             opening = self._attempts.on(place, attempt, request, outcome, gate)
             return Racer(attempt, opening, place.held.close)
 

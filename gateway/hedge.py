@@ -45,6 +45,14 @@ class Racer:
     def __post_init__(self) -> None:
         self.task = asyncio.create_task(self.held.enter_async_context(self.opening))
 
+    @property
+    def error(self) -> GatewayError | None:
+        """What the endpoint failed with instead of opening."""
+        if not self.task.done() or self.task.cancelled():
+            return None
+        error = self.task.exception()
+        return error if isinstance(error, GatewayError) else None
+
     async def end(self, how: Ended) -> None:
         """Nothing of it is left when this returns, whatever it was doing."""
         self.task.cancel()
@@ -73,6 +81,8 @@ async def race(
         winner = await _first_to_open(racers, lost)
         for loser in [racer for racer in racers if racer is not winner]:
             await loser.end(Ended.OVERTAKEN)
+            if (error := loser.error) is not None:
+                lost(loser.attempt, error)
         async with winner.held:
             racers = []
             yield winner.task.result()
@@ -84,14 +94,17 @@ async def race(
 async def _first_to_open(
     racers: list[Racer], lost: Callable[[Attempt, GatewayError], None]
 ) -> Racer:
-    running = list(racers)
+    """Of those that fail before, none is left among `racers`."""
     while True:
-        await asyncio.wait([r.task for r in running], return_when=asyncio.FIRST_COMPLETED)
-        for racer in [r for r in running if r.task.done()]:
-            error = racer.task.exception()
-            if error is None:
-                return racer
-            running.remove(racer)
-            if not running or not isinstance(error, GatewayError):
-                raise error
-            lost(racer.attempt, error)
+        await asyncio.wait([r.task for r in racers], return_when=asyncio.FIRST_COMPLETED)
+        done = [r for r in racers if r.task.done()]
+        winner = next((r for r in done if r.task.exception() is None), None)
+        if winner is not None:
+            return winner
+        for racer in done:
+            error = racer.error
+            if error is None or len(racers) == 1:
+                racer.task.result()  # raises
+            else:
+                racers.remove(racer)
+                lost(racer.attempt, error)

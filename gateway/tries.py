@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ class Tries:
     fallback: Fallback
     noted: list[Attempt]  # what has failed and been heard of, for models before this one too
     hold: Hold  # what its caller may still use
+    timer: asyncio.Timeout  # of the whole exchange
     turn: Turn  # among those who wait while every endpoint is full
     left: int = field(init=False)
     said: dict[str, GatewayError] = field(default_factory=dict)  # by each endpoint, last

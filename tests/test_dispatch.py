@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.domain import Ended, Usage
+from gateway.domain import Ended, Principal, Usage
 from gateway.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -25,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.fleet.breaker import FIRST_S, IN_A_ROW
 from gateway.providers.base import Continuation
-from tests.support.fake_providers import ANSWER, Client, World
+from tests.support.fake_providers import ANSWER, Client, Watched, World
 from tests.support.virtual_time import VirtualLoop
 
 T = TypeVar("T")
@@ -142,6 +142,87 @@ def test_an_ejected_endpoint_is_found_to_be_back_by_a_probe() -> None:
         probes = [a for c in clients for a in c.outcome.attempts if a.probe]
         assert [(a.endpoint, a.failed) for a in probes] == [("e0", False)]
         assert good.asked
+
+    run(story)
+
+
+def test_probes_that_fail_are_ever_further_apart() -> None:
+    async def story(clock: Callable[[], float]) -> int:
+        world = World(clock, count=2)
+        world.fakes["e0"].refuses = UpstreamUnreachable("no")
+        for _ in range(300):
+            await world.ask()
+            await asyncio.sleep(1.0)
+        return len(world.fakes["e0"].asked)
+
+    assert IN_A_ROW + 3 < run(story) < IN_A_ROW + 10
+
+
+def test_who_may_reach_only_an_ejected_endpoint_is_answered_by_it() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=2)
+        ejected = world.fleet.endpoints["e0"]
+        assert isinstance(ejected, Watched)
+        ejected.others = lambda name: False
+        world.principal = Principal("acme", "key", endpoints=frozenset({"e0"}))
+        for _ in range(IN_A_ROW):
+            ejected.breaker.failed(clock())
+        client = await world.ask()
+        assert (client.error, client.text) == (None, "".join(ANSWER))
+        assert [(a.endpoint, a.probe) for a in client.outcome.attempts] == [("e0", False)]
+
+    run(story)
+
+
+def test_an_ejected_endpoint_is_no_way_out_for_one_failed_try() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=2)
+        for _ in range(IN_A_ROW):
+            world.fleet.endpoints["e0"].breaker.failed(clock())
+        world.fakes["e1"].refuses = UpstreamUnreachable("no")
+        await world.ask()
+        assert not world.fakes["e0"].asked
+
+    run(story)
+
+
+def test_a_silent_endpoint_leaves_half_of_the_time_to_another() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=2)
+        world.fakes["e0"].first_s = 1e6
+        client = await world.ask(headers={"x-stainless-read-timeout": "600"})
+        assert client.text == "".join(ANSWER)
+        first, second = client.outcome.attempts
+        assert (first.error, first.failed) == ("upstream_timeout", True)
+        assert second.started - first.started == pytest.approx(300, abs=1)
+
+    run(story)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_endpoint_that_is_silent_until_the_deadline_is_ejected(stream: bool) -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=1)
+        world.fakes["e0"].first_s = 1e6
+        for _ in range(IN_A_ROW):
+            assert not world.fleet.endpoints["e0"].breaker.ejected(clock())
+            client = await world.ask(stream=stream, headers={"x-request-timeout": "600"})
+            assert isinstance(client.error, DeadlineExceeded)
+            (attempt,) = client.outcome.attempts
+            assert (attempt.ended, attempt.error) == (Ended.FAILED, "upstream_timeout")
+        assert world.fleet.endpoints["e0"].breaker.ejected(clock())
+
+    run(story)
+
+
+def test_a_deadline_that_nobody_could_keep_is_no_endpoints_failure() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=2)
+        for fake in world.fakes.values():
+            fake.first_s = 2.0
+        client = await world.ask(headers={"x-request-timeout": "1"})
+        assert isinstance(client.error, DeadlineExceeded)
+        assert [(a.ended, a.failed) for a in client.outcome.attempts] == [(Ended.HUNG_UP, False)]
 
     run(story)
 
@@ -277,6 +358,21 @@ def test_when_one_of_two_fails_the_other_answers() -> None:
             world.fakes[broken].refuses = UpstreamRefused("500")
             client = await world.ask()
             assert client.text == "".join(ANSWER)
+
+    run(story)
+
+
+def test_whoever_breaks_off_is_noted_and_not_the_one_it_overtook() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = World(clock, count=3, **HEDGED)
+        late, hedge, third = world.fakes.values()
+        late.first_s, late.breaks_at = 1.5, 2  # its first token is there at 1.6
+        hedge.first_s, hedge.refuses = 0.6, UpstreamRefused("500")  # sent at 1.0
+        client = await world.ask()
+        assert client.text == "".join(ANSWER)
+        by = {a.endpoint: a for a in client.outcome.attempts}
+        assert (by["e0"].error, by["e1"].error) == ("upstream_broken", "upstream_refused")
+        assert (len(late.asked), len(hedge.asked), len(third.asked)) == (1, 1, 1)
 
     run(story)
 

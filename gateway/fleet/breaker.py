@@ -6,7 +6,7 @@ Stops sending to an endpoint that keeps failing, and finds out when it is back.
     half open ── one request at a time ──> closed, or ejected for longer
 
 Only the endpoint's own failures count. What a caller did wrong, a hang-up, and a limit that it told
-of, say nothing of its health. Whether an ejection is heeded is the fleet's to say, which knows
+of, say nothing of its health. Whether an ejection is heeded is the decider's to say, which knows
 whether anybody else is left.
 """
 
@@ -29,20 +29,20 @@ class Breaker:
         self._in_a_row = 0
         self._answers, self._failures = Window(WINDOW_S), Window(WINDOW_S)
         self._until: float | None = None  # ejected; None: closed
-        self._probing = False
+        self._probe: object | None = None  # the one that runs
         self._ejections = 0  # one after the other, each longer
         self._calm_at = 0.0  # when a closed one may forget them
 
     def ejected(self, now: float) -> bool:
         """Nothing must be sent: neither a request, nor a probe beyond the one that is there."""
-        return self._until is not None and (now < self._until or self._probing)
+        return self._until is not None and (now < self._until or self._probe is not None)
 
-    def began(self, now: float) -> bool:
-        """A request is sent. True: it is the probe, and at its end `let_go` follows."""
+    def began(self, now: float) -> object | None:
+        """A request is sent. Where it is the probe: a token of it, for `let_go` at its end."""
         if self._until is None or self.ejected(now):
-            return False  # closed; or the fleet had nobody else
-        self._probing = True
-        return True
+            return None  # closed; or there was nobody else
+        self._probe = object()
+        return self._probe
 
     def answers(self, now: float) -> None:
         """It began to answer: an ejected one is back."""
@@ -59,14 +59,15 @@ class Breaker:
         self._failures.add(now)
         self._in_a_row += 1
         if self._until is not None:
-            if self._probing:
+            if self._probe is not None:
                 self._eject(now)
         elif self._in_a_row >= IN_A_ROW or self._often(now):
             self._eject(now)
 
-    def let_go(self) -> None:
-        """The probe ended without telling anything."""
-        self._probing = False
+    def let_go(self, probe: object) -> None:
+        """A probe ended; if it has told nothing, another may be sent."""
+        if self._probe is probe:
+            self._probe = None
 
     def _often(self, now: float) -> bool:
         answers = self._answers.total(now)
@@ -81,11 +82,11 @@ class Breaker:
         self._ejections += 1
         self._until = now + length
         self._calm_at = now + 3 * length
-        self._probing = False
+        self._probe = None
 
     def _close(self, now: float) -> None:
         self._until = None
-        self._probing = False
+        self._probe = None
         self._in_a_row = 0
         self._answers.clear()
         self._failures.clear()

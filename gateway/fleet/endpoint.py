@@ -37,7 +37,7 @@ class Lease:
     """One use of an endpoint, held from the choice to the last byte."""
 
     provider: Provider
-    probe: bool  # of an endpoint that was ejected
+    probe: object | None  # of an endpoint that was ejected; see Breaker.began
     _endpoint: Endpoint
     _queued_tokens: int
     active_tokens: int  # of its prompt and its answer so far
@@ -61,8 +61,8 @@ class Lease:
         self._end_queueing()
         self._endpoint.active_tokens -= self.active_tokens
         self._endpoint.in_flight -= 1
-        if self.probe:
-            self._endpoint.breaker.let_go()
+        if self.probe is not None:
+            self._endpoint.breaker.let_go(self.probe)
 
 
 @dataclass(eq=False)
@@ -178,8 +178,8 @@ class Endpoint:
 
     def failed(self, model: str, error: UpstreamError, now: float) -> None:
         """An attempt failed by its fault. Being full is no defect, and is over when it says so."""
-        if isinstance(error, UpstreamBusy | UpstreamOverloaded) and error.retry_after_s is not None:
-            wait = min(error.retry_after_s, LONGEST_REST_S)
+        wait = min(error.retry_after_s or 0.0, LONGEST_REST_S)
+        if isinstance(error, UpstreamBusy | UpstreamOverloaded) and wait > 0:
             self._rests[model] = Rest(now + wait, error)
         elif not isinstance(error, UpstreamBusy):
             self.breaker.failed(now)

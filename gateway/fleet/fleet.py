@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from gateway.domain import Attempt, BilledBy, InferenceRequest, Outcome, ReplicaReport, Usage
 from gateway.errors import UpstreamError
-from gateway.fleet.endpoint import EJECTED, Endpoint
+from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.hints import Hints
 from gateway.fleet.learning import Average, Observation, from_peers
 from gateway.fleet.placement import NO_MATCH, Match, PlacementIndex
@@ -65,7 +65,7 @@ class Fleet:
             tariff = endpoint.tariffs.get(model)
             price = tariff.at(wall, asked.prompt_tokens, request.service_tier) if tariff else FREE
             candidates.append(endpoint.snapshot(model, cached, price, now))
-        return asked, _someone(model, candidates), matches
+        return asked, candidates, matches
 
     def _with_hint(
         self, request: InferenceRequest, matches: Mapping[str, Match], now: float
@@ -280,15 +280,3 @@ class Fleet:
             prior = from_peers(taught, Coefficients())
             for endpoint in new:
                 endpoint.learning.start_from(prior)
-
-
-def _someone(model: str, candidates: list[Candidate]) -> list[Candidate]:
-    """Where everyone of a model who could be asked is ejected, all of them are asked anyway: an
-    ejection spares requests a failure that others would not have, and there are no others."""
-    for candidate in candidates:
-        if candidate.healthy and model in candidate.models:
-            return candidates
-    return [
-        c._replace(healthy=True) if model in c.models and c.unavailable == EJECTED else c
-        for c in candidates
-    ]

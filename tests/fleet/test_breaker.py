@@ -75,10 +75,20 @@ def test_a_probe_that_is_answered_brings_it_back() -> None:
 
 def test_a_probe_that_tells_nothing_leaves_room_for_another() -> None:
     breaker = ejected_at(100)
-    breaker.began(106)
-    breaker.let_go()
+    breaker.let_go(breaker.began(106))
     assert not breaker.ejected(106)
     assert breaker.began(106)
+
+
+def test_a_probe_that_ends_late_makes_no_room_beside_the_next_one() -> None:
+    breaker = ejected_at(100)
+    first = breaker.began(106)
+    breaker.answers(107)
+    for _ in range(IN_A_ROW):
+        breaker.failed(108)
+    assert breaker.began(130)
+    breaker.let_go(first)
+    assert breaker.ejected(130)
 
 
 @pytest.mark.parametrize(("draw", "factor"), [(0.0, 0.8), (0.5, 1.0), (1.0, 1.2)])

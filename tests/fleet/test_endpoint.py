@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.domain import EndpointStats
+from gateway.errors import UpstreamOverloaded
+from gateway.fleet.breaker import IN_A_ROW
 from gateway.fleet.endpoint import Endpoint
 from routing_policies.base import Candidate, Price
 from tests.support.providers import Silent
@@ -103,3 +105,11 @@ def test_a_snapshot_is_what_policies_see(endpoint: Endpoint) -> None:
         waiting=2,
         kv_usage=0.25,
     )
+
+
+def test_one_that_is_overloaded_and_says_to_come_back_at_once_has_failed(
+    endpoint: Endpoint,
+) -> None:
+    for _ in range(IN_A_ROW):
+        endpoint.failed("m", UpstreamOverloaded("503", retry_after_s=0.0), NOW)
+    assert endpoint.unavailable("m", NOW) == "ejected"

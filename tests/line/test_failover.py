@@ -72,6 +72,17 @@ async def test_a_longer_prompt_goes_on_to_an_endpoint_that_takes_more():
     assert [a.error for a in outcome.attempts] == ["context_length_exceeded", None]
 
 
+async def test_a_prompt_that_is_too_long_is_not_sent_where_no_more_is_taken():
+    refusal = {"error": {"message": "too long", "code": "context_length_exceeded"}}
+    small, other = Upstream(status=400, error=refusal), Upstream()
+    async with gateway(small, other) as g:
+        for endpoint in g.gateway.fleet.endpoints.values():
+            endpoint.context_length = 100
+        with pytest.raises(openai.BadRequestError, match="too long"):
+            await g.sdk.chat.completions.create(**ASK)
+    assert (len(small.received), len(other.received)) == (1, 0)
+
+
 async def test_a_failed_attempt_leaves_no_belief_about_that_endpoints_cache():
     """Else the next request of the conversation would go where nothing was computed."""
     broken, good = Upstream(status=500), Upstream()

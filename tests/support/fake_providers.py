@@ -159,6 +159,7 @@ class World:
             draws,
         )
         self.clients: dict[str, Client] = {}
+        self.principal = Principal("acme", "key")
 
     def others(self, name: str) -> bool:
         now = self.clock()
@@ -173,7 +174,7 @@ class World:
         self, *, stream: bool = True, headers: Mapping[str, str] | None = None, **fields: Any
     ) -> Client:
         request = chat("hi", stream=stream, **fields)
-        outcome = Outcome(f"r{len(self.clients)}", Principal("acme", "key"), self.clock())
+        outcome = Outcome(f"r{len(self.clients)}", self.principal, self.clock())
         client = self.clients[outcome.request_id] = Client(outcome)
         try:
             async with self.dispatcher.open(request, outcome, headers or {}) as events:
