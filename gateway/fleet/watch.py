@@ -4,12 +4,15 @@ while we do not know whether they are there, the others."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
-from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Clock, Fleet
 from gateway.providers.base import Provider
+
+logger = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
 MISSES = 3
@@ -48,12 +51,18 @@ class _Watcher:
 
     async def run(self, period_s: float) -> None:
         while True:
-            provider = self._endpoint.provider
-            if provider is not self._asked_last:
-                self._missed, self._asked_last = 0, provider  # owes nothing for another life
-            if provider is not None:
-                await self._ask(provider)
+            try:
+                await self._turn()
+            except Exception:  # a rim: a defect in one's turn ends nobody's watch
+                logger.exception("endpoint %s could not be asked how it is", self._endpoint.name)
             await asyncio.sleep(period_s)
+
+    async def _turn(self) -> None:
+        provider = self._endpoint.provider
+        if provider is not self._asked_last:
+            self._missed, self._asked_last = 0, provider  # owes nothing for another life
+        if provider is not None:
+            await self._ask(provider)
 
     async def _ask(self, provider: Provider) -> None:
         asked, ours = self._clock(), self._endpoint.load
@@ -62,7 +71,7 @@ class _Watcher:
             return
         try:
             stats = await provider.stats()
-        except UpstreamError:
+        except GatewayError:  # no caller asked this: whatever it is, it is between us and it
             self._miss(provider)
             return
         if stats is None:
@@ -79,10 +88,12 @@ class _Watcher:
         self._periods = PROBE_EVERY
         try:
             await provider.probe()
-        except (UpstreamUnreachable, UpstreamTimeout):
+        except UpstreamUnreachable:
             self._miss(provider)
-        except UpstreamError:
-            self._missed = 0  # somebody is there; what is wrong, requests will find out
+        except UpstreamTimeout:
+            pass  # it took the connection: it may hold what it is asked until it is awake
+        except GatewayError:
+            self._is_somebody(provider)  # what is wrong, requests will find out
         else:
             self._is_there(provider)
 
@@ -91,12 +102,18 @@ class _Watcher:
         if self._missed >= MISSES and self._endpoint.provider is provider:
             self._endpoint.down("it does not answer")
 
-    def _is_there(self, provider: Provider) -> bool:
+    def _is_somebody(self, provider: Provider) -> bool:
         """False when it is a later life that is asked by now."""
         self._missed = 0
         if self._endpoint.provider is not provider:
             return False
         self._endpoint.up(provider)
+        return True
+
+    def _is_there(self, provider: Provider) -> bool:
+        """And well."""
+        if not self._is_somebody(provider):
+            return False
         self._endpoint.reached = True
         self._on_reached()
         return True

@@ -67,6 +67,7 @@ class Http1Transport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._sweep is not None:
             self._sweep.cancel()
+            self._sweep = None
         for waiting in self._idle.values():
             for connection in waiting:
                 connection.abort()
@@ -202,7 +203,8 @@ class _Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        return self._done and self._sent and self._lost is None and self._keep_alive
+        whole = self._done and self._sent and self._keep_alive
+        return whole and self._lost is None and not self._paused
 
     def usable(self, now: float) -> bool:
         return (
@@ -227,7 +229,7 @@ class _Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._break(exc)
         else:
             if not self._head_done:
@@ -276,13 +278,15 @@ class _Connection(asyncio.Protocol):
             raise ValueError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        if not self._head_done:  # what stands behind a body tells nothing that we use
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._head_done = self.status >= 200
         self._keep_alive = self._parser.should_keep_alive()
-        self._room()  # an answer before the whole request is out is a refusal
+        if self._head_done:
+            self._room()  # an answer before the whole request is out is a refusal
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)

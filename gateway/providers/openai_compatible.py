@@ -128,9 +128,10 @@ class OpenAICompatible:
         refused: GatewayError | None = None
         waits: list[float] = []
         for key in self.keys.in_turn():
+            asked = self.keys.clock()
             response = await pace.wait(self._send(request, request_id, key, body))
             if response.status_code == 200:
-                self._heed_limits(key, response.headers)
+                self._heed_limits(key, asked, response.headers)
                 return response
             try:
                 said = parse_error(await pace.wait(read_body(response)))
@@ -220,11 +221,13 @@ class OpenAICompatible:
             return None
         return blake2b(name.encode(), key=self.hint_key, digest_size=16).hexdigest()
 
-    def _heed_limits(self, key: str | None, headers: httpx.Headers) -> None:
-        """Rest before the refusal that would come next."""
+    def _heed_limits(self, key: str | None, asked: float, headers: httpx.Headers) -> None:
+        """Of a good answer. Rest before the refusal that would come next."""
         limits = parse_limits(headers, time.time())
         if limits.used_up:
             self.keys.rest(key, BUSY_KEY_RESTS_S if limits.reset_s is None else limits.reset_s)
+        else:
+            self.keys.served(key, asked)
 
     def _body(self, request: InferenceRequest) -> bytes:
         fields: Json = request.forwarded

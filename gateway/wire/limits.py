@@ -68,7 +68,7 @@ def parse_limits(headers: Mapping[str, str], now: float) -> Limits:
         name = name.lower()
         if name.startswith(("x-ratelimit-", "x-tokenlimit-")) and "remaining" in name:
             amount = _number(value)
-            if amount is not None:
+            if amount is not None and amount >= 0:  # some say -1 where there is no limit
                 left[name] = amount
     if not left:
         return Limits()

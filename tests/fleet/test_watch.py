@@ -10,7 +10,14 @@ from dataclasses import replace
 import pytest
 
 from gateway.domain import EndpointStats, ReplicaReport
-from gateway.errors import UpstreamError, UpstreamKeyRefused, UpstreamUnreachable
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    UpstreamKeyRefused,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
@@ -179,7 +186,7 @@ async def test_who_tells_no_load_has_none_but_ours() -> None:
 class Probed(Silent):
     """Answers each probe with the next of `answers`, None being a good one."""
 
-    def __init__(self, *answers: UpstreamError | None) -> None:
+    def __init__(self, *answers: Exception | None) -> None:
         self._answers = list(answers)
         self.all_given = asyncio.Event()
 
@@ -193,6 +200,7 @@ class Probed(Silent):
 
 
 MUTE, KEY = UpstreamUnreachable("no"), UpstreamKeyRefused("no")
+LATE, ODD, ILL = UpstreamTimeout("no"), InvalidRequest("no"), UpstreamRefused("no")
 
 
 @pytest.mark.parametrize(
@@ -201,10 +209,16 @@ MUTE, KEY = UpstreamUnreachable("no"), UpstreamKeyRefused("no")
         ([KEY], True, False),  # somebody is there, and requests may fare better
         ([MUTE] * (MISSES - 1), True, False),
         ([MUTE] * MISSES, False, False),
+        ([LATE] * MISSES, True, False),  # it may be asleep, and hold the question
+        ([ODD] * MISSES, True, False),
+        ([*[MUTE] * MISSES, LATE], False, False),
+        ([*[MUTE] * MISSES, KEY], True, False),  # somebody is there again
+        ([*[MUTE] * MISSES, ILL], True, False),
+        ([*[MUTE] * MISSES, ODD], True, False),
     ],
 )
 async def test_one_that_tells_nothing_is_probed_until_it_is_known_to_be_there(
-    answers: list[UpstreamError | None], healthy: bool, ready: bool
+    answers: list[GatewayError | None], healthy: bool, ready: bool
 ) -> None:
     provider = Probed(*answers)
     async with watched(a=provider) as fleet:
@@ -234,3 +248,31 @@ async def test_it_is_left_alone_once_it_answers_and_probed_again_when_it_is_down
         assert not provider.all_given.is_set()
         endpoint.down("it does not answer")
         await asyncio.wait_for(provider.all_given.wait(), 5)
+
+
+class Odd(Silent):
+    """It fails with what no provider should raise, or only of a caller's request."""
+
+    def __init__(self, fault: Exception) -> None:
+        self._fault = fault
+
+    async def stats(self) -> EndpointStats | None:
+        raise self._fault
+
+
+async def test_a_defect_in_one_s_turn_is_told_and_ends_nobody_s_watch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    defective, well = Probed(ValueError("a defect"), None), Scripted(*[stats()] * 50)
+    async with watched(defective=defective, well=well) as fleet:
+        await well.all_told()
+        assert fleet.endpoints["defective"].ready, "it was asked again"
+    (said,) = caplog.records
+    assert (said.levelname, "defective" in said.getMessage()) == ("ERROR", True)
+
+
+async def test_an_answer_that_blames_the_request_is_a_miss_where_stats_are_asked() -> None:
+    well = Scripted(*[stats()] * (MISSES + 1))
+    async with watched(a=Odd(InvalidRequest("no")), well=well) as fleet:
+        await well.all_told()
+        assert not fleet.endpoints["a"].healthy

@@ -83,10 +83,16 @@ async def ask(client: Http1Transport, url: str, content: bytes = b"{}") -> tuple
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
 CLOSED = b"HTTP/1.1 200 OK\r\n\r\nhello"
+UPGRADABLE = b"HTTP/1.1 200 OK\r\nupgrade: h2c\r\nconnection: Upgrade\r\n" + WHOLE[17:]
+TRAILED = CHUNKED[:-2] + b"x-sum: 1\r\n\r\n"
 EARLY = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + WHOLE
 
 
-@pytest.mark.parametrize("raw", [WHOLE, CHUNKED, EARLY], ids=["length", "chunks", "1xx first"])
+@pytest.mark.parametrize(
+    "raw",
+    [WHOLE, CHUNKED, TRAILED, EARLY, UPGRADABLE],
+    ids=["length", "chunks", "trailer", "1xx first", "upgradable"],
+)
 async def test_an_answer_is_read_however_it_is_cut_and_its_connection_used_again(
     raw: bytes,
 ) -> None:
@@ -120,10 +126,15 @@ async def test_an_answer_that_breaks_off_is_an_error(raw: bytes) -> None:
             await ask(client, url)
 
 
+SWITCHED = b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"
+
+
 @pytest.mark.parametrize(
-    "raw", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000], ids=["odd", "huge"]
+    "raw",
+    [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000, SWITCHED],
+    ids=["odd", "huge", "another protocol"],
 )
-async def test_what_is_no_answer_is_an_error(raw: bytes) -> None:
+async def test_what_is_no_answer_is_an_error(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)
         writer.write(raw)
@@ -132,6 +143,24 @@ async def test_what_is_no_answer_is_an_error(raw: bytes) -> None:
     async with served(handle) as url, transport() as client:
         with pytest.raises(httpx.ReadError):
             await ask(client, url)
+    assert not caplog.records, "asyncio reports what escapes from a protocol"
+
+
+async def test_a_whole_answer_that_nobody_read_stops_no_later_one() -> None:
+    size = MOST_UNREAD + 1  # with its last byte the connection is paused
+    large = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request(reader)
+            writer.write(large)
+
+    async with served(handle) as url, transport() as client:
+        for _ in range(3):
+            response = await client.handle_async_request(httpx.Request("POST", url, content=b"{}"))
+            await asyncio.sleep(0.2)
+            await response.aclose()
+        assert len((await asyncio.wait_for(ask(client, url), 5))[1]) == size
 
 
 async def test_a_connection_that_says_more_than_it_was_asked_is_not_used_again() -> None:

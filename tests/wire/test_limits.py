@@ -63,6 +63,7 @@ def test_when_a_limit_is_whole_again(text: str, seconds: float | None) -> None:
         ({}, Limits()),
         ({"x-ratelimit-limit-requests": "100"}, Limits()),
         ({"x-ratelimit-remaining-requests": "many"}, Limits()),
+        ({"x-ratelimit-remaining-requests": "-1"}, Limits()),  # there is no limit
         (
             {
                 "X-Ratelimit-Remaining-Requests": "99",
