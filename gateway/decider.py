@@ -11,7 +11,7 @@ from gateway.admission.limits import Hold
 from gateway.attempts import Choice
 from gateway.delivery import Delivery
 from gateway.domain import Considered, InferenceRequest, Outcome
-from gateway.errors import BudgetExhausted, ContextLengthExceeded, Unavailable
+from gateway.errors import BudgetExhausted, ContextLengthExceeded, Unavailable, UnsupportedRequest
 from gateway.fleet.endpoint import EJECTED
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import NO_MATCH
@@ -61,7 +61,7 @@ class Decider:
             tries.decided = True
             outcome.request, outcome.considered = request, _considered(decision, candidates)
             outcome.decided = (begun, self.clock())
-            _check_context(request, candidates, decision)
+            _check_request(request, candidates, decision)
             _check_budget(request, decision, tries.hold)
         there = [ranked for ranked in decision.ranked if self._may_ask(ranked, tries)]
         room = [r for r in there if not self.fleet.endpoints[r.candidate.endpoint].full]
@@ -98,14 +98,19 @@ def _forgiven(candidate: Candidate) -> Candidate:
     return candidate._replace(healthy=True) if candidate.unavailable == EJECTED else candidate
 
 
-def _check_context(
+def _check_request(
     request: InferenceRequest, candidates: Sequence[Candidate], decision: Decision
 ) -> None:
-    """Why nobody is left is for the trace, not for callers: but for this, which is theirs."""
-    serving = [c.endpoint for c in candidates if request.model in c.models]
-    if serving and all(decision.dropped.get(name) == "fits_context" for name in serving):
+    """Why nobody is left is for the trace, not for callers: but for what is theirs to mend."""
+    reasons = {decision.dropped.get(c.endpoint) for c in candidates if request.model in c.models}
+    if reasons == {"fits_context"}:
         raise ContextLengthExceeded(
             f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
+        )
+    if reasons == {"has_capabilities"} and request.needs:
+        asked = ", ".join(sorted(request.needs))
+        raise UnsupportedRequest(
+            f"no endpoint of {request.model!r} can do what this takes: {asked}"
         )
 
 

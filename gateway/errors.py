@@ -4,7 +4,8 @@ right exception. The gateway and its replica both answer from this tree.
 
 GatewayError                    500 server_error
 ├── InvalidRequest              400 invalid_request_error
-│   └── ContextLengthExceeded   400 context_length_exceeded
+│   ├── ContextLengthExceeded   400 context_length_exceeded
+│   └── UnsupportedRequest      400 unsupported_request      no endpoint of the model can do it
 ├── InvalidKey                  401 invalid_api_key
 ├── BudgetExhausted             402 budget_exhausted
 ├── Forbidden                   403 permission_denied
@@ -71,6 +72,10 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
     limit: int | None = None
     """Tokens that the endpoint takes, where that is known."""
+
+
+class UnsupportedRequest(InvalidRequest):
+    code = "unsupported_request"
 
 
 class InvalidKey(GatewayError):

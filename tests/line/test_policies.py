@@ -141,8 +141,9 @@ async def test_what_nobody_can_do_is_answered_without_asking_anybody():
     upstream = Upstream()
     async with gateway(upstream, rules=always(policy(**FILTERED))) as g:
         g.gateway.fleet.endpoints["u0"].capabilities = frozenset()
-        with pytest.raises(openai.InternalServerError):
+        with pytest.raises(openai.BadRequestError, match="tools") as refused:
             await g.sdk.chat.completions.create(**ASK, tools=[TOOL])
+    assert refused.value.code == "unsupported_request"
     assert upstream.received == []
 
 
