@@ -34,6 +34,7 @@ from gateway.errors import (
     GatewayError,
     ModelNotFound,
     NoCandidate,
+    UnsupportedRequest,
     UpstreamError,
 )
 from gateway.exhausted import exhausted
@@ -60,6 +61,13 @@ MOST_RESUMES = 8
 
 RESUME_PATIENCE_S = 10.0
 """For somebody who can take up an answer to be there (again): a replica starts in seconds."""
+
+
+ELSEWHERE = (
+    *(UpstreamError, NoCandidate, BudgetExhausted),
+    *(ContextLengthExceeded, UnsupportedRequest),
+)
+"""What a model that the policy falls back on may do better."""
 
 
 class Observer(Protocol):
@@ -171,7 +179,7 @@ class Dispatcher:
                     async for event in events:
                         yield event
                 return
-            except (UpstreamError, NoCandidate, ContextLengthExceeded, BudgetExhausted) as exc:
+            except ELSEWHERE as exc:
                 if delivery.begun:
                     raise
                 failure = failure or exc  # what the client hears is of its own model

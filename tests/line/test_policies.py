@@ -214,3 +214,18 @@ async def test_a_session_in_a_header_keeps_to_its_endpoint():
         outcomes = await g.settled.wait_for(4)
     went = [o.attempts[0].endpoint for o in outcomes]
     assert went[2:] == went[:2]
+
+
+async def test_a_model_to_fall_back_on_may_do_what_the_clients_cannot():
+    async with gateway(
+        Upstream(),
+        Upstream(),
+        models=("m", "other"),
+        rules=always(policy(**FILTERED, fallback={"models": ["other"]})),
+    ) as g:
+        first, second = (g.gateway.fleet.endpoints[name] for name in ("u0", "u1"))
+        first.models, first.capabilities = frozenset({"m"}), frozenset()
+        second.models, second.capabilities = frozenset({"other"}), frozenset({"tools"})
+        await g.sdk.chat.completions.create(**ASK, tools=[TOOL])
+        (outcome,) = await g.settled.wait_for(1)
+    assert (outcome.request.model, outcome.attempts[-1].endpoint) == ("other", "u1")
