@@ -118,7 +118,8 @@ def test_usage_after_a_text_was_gone_on_with_is_shown_to_whom_it_was_told(shown:
     delivery.take(event)
     told = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
     assert event.payload.get("usage") == (told if shown else None)
-    assert event.usage is not None and event.usage.completion_tokens == 3
+    assert event.usage is not None
+    assert event.usage.completion_tokens == 3
 
 
 @pytest.mark.parametrize("request_", [chat(), completion()])
