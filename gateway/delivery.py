@@ -14,6 +14,7 @@ from typing import Any
 from gateway.domain import Delivered, Event, InferenceRequest, Operation, Usage
 from gateway.errors import UpstreamBroken
 from gateway.providers.base import Continuation
+from gateway.wire.openai import Ending
 
 REDRAWN = ("response_format", "guided_json", "guided_regex", "guided_grammar", "structured_outputs")
 """What shapes an answer from its first token on: a text that is gone on with would begin anew."""
@@ -24,9 +25,10 @@ class Delivery:
 
     def __init__(self, request: InferenceRequest) -> None:
         self.begun = False  # something was sent: from here on the answer can only be taken up
-        self.finished = False  # with a finish reason
+        self.finished = False  # every choice, with a finish reason
         self.tokens = 0
         self._request = request
+        self._ending = Ending(request)
         self._texts: list[str] = []
         self._token_ids: list[int] | None = []
         self._one_plain_choice = request.stream and _asks_for_one(request.forwarded)
@@ -71,7 +73,8 @@ class Delivery:
             return event
         for choice in event.payload["choices"]:
             self._note(choice, event.token_ids)
-        self.finished = self.finished or event.finishes
+        self._ending.note(event)
+        self.finished = self._ending.reached
         if event.usage is not None and self._by is Continuation.TEXT:
             _tell_usage(event, _moved(event.usage, -self._before))
         if self._again and _is_empty(event):
@@ -139,12 +142,13 @@ def _moved(usage: Usage, tokens: int) -> Usage:
 
 
 def _tell_usage(event: Event, usage: Usage) -> None:
+    """The client's too, if it gets any: a total stays right, for the sum does."""
     event.usage = usage
-    event.payload["usage"] = {
-        **(event.payload.get("usage") or {}),
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-    }
+    if event.payload.get("usage"):
+        event.payload["usage"] |= {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+        }
 
 
 def _is_empty(event: Event) -> bool:

@@ -11,7 +11,7 @@ from gateway.delivery import Delivery
 from gateway.domain import Event, InferenceRequest
 from gateway.errors import UpstreamBroken
 from gateway.providers.base import Continuation
-from gateway.wire.openai import parse_event
+from gateway.wire.openai import check_whole, parse_event
 from tests.support.requests import chat, completion
 
 IDS, TEXT = Continuation.TOKEN_IDS, Continuation.TEXT
@@ -85,3 +85,47 @@ def test_a_null_delta_is_an_empty_one() -> None:
     shown = Delivery(chat(stream=True)).take(piece(delta=None, finish_reason="stop"))
     assert shown is not None
     assert shown.payload["choices"][0]["delta"] == {}
+
+
+@pytest.mark.parametrize(
+    ("request_", "choices"),
+    [
+        (chat(stream=True), 1),
+        (chat(stream=True, n=2), 2),
+        (completion([1, 2], stream=True), 1),
+        (completion(["a", "b"], stream=True, n=2), 4),
+        (completion([[1], [2]], stream=True), 2),
+    ],
+)
+def test_an_answer_is_finished_when_each_of_its_choices_is(
+    request_: InferenceRequest, choices: int
+) -> None:
+    delivery = Delivery(request_)
+    for index in range(choices):
+        assert not delivery.finished
+        delivery.take(piece(index=index, text="", delta={}, finish_reason="stop"))
+    assert delivery.finished
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_usage_after_a_text_was_gone_on_with_is_shown_to_whom_it_was_told(shown: bool) -> None:
+    delivery = after(chat(stream=True), said("a"), said("b"))
+    delivery.request_for(TEXT)
+    usage = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}
+    event = parse_event(json.dumps({"choices": [], "usage": usage}).encode())
+    if not shown:
+        del event.payload["usage"]
+    delivery.take(event)
+    told = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    assert event.payload.get("usage") == (told if shown else None)
+    assert event.usage is not None
+    assert event.usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("request_", [chat(), completion()])
+@pytest.mark.parametrize("choices", [[], [{}], [{"message": "hi", "text": None}]])
+def test_a_whole_answer_with_nothing_in_it_is_a_broken_one(
+    request_: InferenceRequest, choices: list[Any]
+) -> None:
+    with pytest.raises(UpstreamBroken):
+        check_whole(request_.operation, parse_event(json.dumps({"choices": choices}).encode()))

@@ -30,7 +30,7 @@ from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
 from gateway.wire.limits import parse_limits
-from gateway.wire.openai import ErrorInAnswer, encode_request, parse_event
+from gateway.wire.openai import Ending, ErrorInAnswer, check_whole, encode_request, parse_event
 from gateway.wire.sse import DONE, EventDecoder
 
 LAST_BYTES_S = 0.05
@@ -243,7 +243,9 @@ class OpenAICompatible:
     async def _whole(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        yield self._event(await self._body_of(response, pace), response, started=False)
+        event = self._event(await self._body_of(response, pace), response, started=False)
+        check_whole(request.operation, event)
+        yield event
 
     async def _body_of(self, response: httpx.Response, pace: Pace) -> bytes:
         return await pace.wait(read_body(response))
@@ -251,7 +253,7 @@ class OpenAICompatible:
     async def _stream(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        """A stream is whole when it has said why it finished, whether or not [DONE] follows.
+        """A stream is whole when each choice has said why it finished, [DONE] or not.
 
         One that ends before that, however tidily, would look like a short answer to the SDKs.
         """
@@ -260,24 +262,24 @@ class OpenAICompatible:
             raise UpstreamBroken("the endpoint answered with no stream")
         decoder = EventDecoder()
         chunks = aiter(chunks_of(response))
-        started = finished = False
-        while (chunk := await pace.next_unless(chunks, finished)) is not None:
+        ending, started = Ending(request), False
+        while (chunk := await pace.next_unless(chunks, ending.reached)) is not None:
             for data in decoder.feed(chunk):
                 if data == DONE:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
                         await pace.last(chunks, LAST_BYTES_S)
-                    if finished:
+                    if ending.reached:
                         return
                     raise UpstreamBroken("the endpoint's answer ended without a reason")
                 event = self._event(data, response, started)
-                finished = finished or event.finishes
+                ending.note(event)
                 started = True
                 pace.event()
                 if not (request.include_usage or event.is_usage_only):
                     event.payload.pop("usage", None)
                 yield event
-        if not finished:
+        if not ending.reached:
             raise UpstreamBroken("the endpoint stopped in the middle of its answer")
 
     def _event(self, raw: bytes, response: httpx.Response, started: bool) -> Event:

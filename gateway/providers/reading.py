@@ -25,6 +25,9 @@ INFLATED_AT_ONCE = 256 * 1024
 SLOW_FOR_S = 20.0
 """Of waiting for the endpoint: over so long its events are counted to say that it is slow."""
 
+USAGE_WITHIN_S = 5.0
+"""After the last finish reason: the client has its answer, and only usage can follow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -63,17 +66,21 @@ class Pace:
         self._events += 1
 
     async def next_unless(self, chunks: AsyncIterator[bytes], finished: bool) -> bytes | None:
-        """The next bytes, or None at the end. Once `finished`, a cut is an end like any other."""
+        """The next bytes, or None at the end. Once `finished`, a cut is an end like any
+        other, and so is silence."""
         began = self.now()
         if self._started:
-            self.deadline = min(began + self.timeouts.between_events, self._ends)
+            patience_s = self.timeouts.between_events
+            if finished:
+                patience_s = min(patience_s, USAGE_WITHIN_S)
+            self.deadline = min(began + patience_s, self._ends)
         try:
             chunk = await self.wait(anext(chunks, None))
-        except httpx.TransportError:
+        except (httpx.TransportError, TimeoutError):
             if finished:
                 return None
             raise
-        if self._started:
+        if self._started and not finished:
             self._check_speed(self.now() - began)
         return chunk
 

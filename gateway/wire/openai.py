@@ -181,6 +181,34 @@ def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
     )
 
 
+class Ending:
+    """Whether an answer is whole: each of the choices that were asked for has its finish reason."""
+
+    def __init__(self, request: InferenceRequest) -> None:
+        prompt = request.forwarded.get("prompt")
+        many = isinstance(prompt, list) and all(isinstance(one, str | list) for one in prompt)
+        prompts = len(prompt) if many and isinstance(prompt, list) else 1
+        self._missing = set(range((request.forwarded.get("n") or 1) * prompts))
+
+    def note(self, event: Event) -> None:
+        if event.finishes:
+            for choice in event.payload["choices"]:
+                if choice.get("finish_reason"):
+                    self._missing.discard(choice.get("index") or 0)
+
+    @property
+    def reached(self) -> bool:
+        return not self._missing
+
+
+def check_whole(operation: Operation, event: Event) -> None:
+    """A finish reason may be missing; some servers tell none. Raises UpstreamBroken."""
+    key, kind = ("message", dict) if operation is Operation.CHAT else ("text", str)
+    choices = event.payload["choices"]
+    if not choices or not all(isinstance(choice.get(key), kind) for choice in choices):
+        raise UpstreamBroken("the endpoint sent an answer with nothing in it")
+
+
 def _token_ids(choices: list[dict[str, Any]]) -> tuple[int, ...] | None:
     """Taken out of the answer: they are for us, and only of an answer's one choice."""
     told = [choice.pop("token_ids", None) for choice in choices]

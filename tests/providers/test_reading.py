@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from gateway.errors import UpstreamTimeout
-from gateway.providers.reading import SLOW_FOR_S, Pace, Timeouts
+from gateway.providers.reading import SLOW_FOR_S, USAGE_WITHIN_S, Pace, Timeouts
 from tests.support.clock import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -89,3 +89,28 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def silent() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
+@pytest.mark.parametrize("finished", [True, False])
+async def test_silence_is_an_end_once_the_answer_is_finished(finished: bool) -> None:
+    with closing(Pace(Timeouts(between_events=0.01), asyncio.get_running_loop().time)) as pace:
+        pace.event()
+        if finished:
+            assert await pace.next_unless(silent(), finished) is None
+        else:
+            with pytest.raises(TimeoutError):
+                await pace.next_unless(silent(), finished)
+
+
+@pytest.mark.parametrize("between", [60.0, 1.0])
+async def test_what_comes_after_a_finished_answer_is_not_waited_for_long(between: float) -> None:
+    clock = ManualClock(0)
+    pace = Pace(Timeouts(between_events=between), clock)
+    pace.event()
+    await pace.next_unless(ticking(clock, 0.0), finished=True)
+    assert pace.deadline == min(between, USAGE_WITHIN_S)
