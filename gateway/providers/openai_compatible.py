@@ -253,7 +253,7 @@ class OpenAICompatible:
     async def _stream(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        """A stream is whole when each choice has said why it finished, [DONE] or not.
+        """A stream is whole when each choice has said why it finished; with [DONE], each that began.
 
         One that ends before that, however tidily, would look like a short answer to the SDKs.
         """
@@ -269,7 +269,7 @@ class OpenAICompatible:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
                         await pace.last(chunks, LAST_BYTES_S)
-                    if ending.reached:
+                    if ending.said:
                         return
                     raise UpstreamBroken("the endpoint's answer ended without a reason")
                 event = self._event(data, response, started)

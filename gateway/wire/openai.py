@@ -189,16 +189,27 @@ class Ending:
         many = isinstance(prompt, list) and all(isinstance(one, str | list) for one in prompt)
         prompts = len(prompt) if many and isinstance(prompt, list) else 1
         self._missing = set(range((request.forwarded.get("n") or 1) * prompts))
+        self._open: set[int] = set()  # begun, and not finished
+        self._some = False  # some choice has finished
 
     def note(self, event: Event) -> None:
-        if event.finishes:
-            for choice in event.payload["choices"]:
-                if choice.get("finish_reason"):
-                    self._missing.discard(choice.get("index") or 0)
+        for choice in event.payload["choices"]:
+            index = choice.get("index") or 0
+            if choice.get("finish_reason"):
+                self._missing.discard(index)
+                self._open.discard(index)
+                self._some = True
+            elif index in self._missing:
+                self._open.add(index)
 
     @property
     def reached(self) -> bool:
         return not self._missing
+
+    @property
+    def said(self) -> bool:
+        """An endpoint that says it is done is believed: some give one choice whatever `n` asks."""
+        return self._some and not self._open
 
 
 def check_whole(operation: Operation, event: Event) -> None:

@@ -15,6 +15,7 @@ from gateway.domain import EndpointStats, Event, InferenceRequest, ReplicaReport
 from gateway.errors import UpstreamBroken
 from gateway.wire.error_body import Said, parse_error
 from gateway.wire.openai import (
+    Ending,
     ErrorInAnswer,
     Presenter,
     encode_json,
@@ -334,3 +335,23 @@ def test_json_is_compact_and_utf8(value: object, encoded: bytes) -> None:
 def test_a_count_beyond_reason_is_no_count() -> None:
     for absurd in (2**53, 10**400):
         assert parse_usage({"prompt_tokens": absurd, "completion_tokens": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("indices", "reached", "said"),
+    [
+        ([(0, True), (1, True)], True, True),
+        ([(0, True)], False, True),  # it gives one, whatever `n` asks
+        ([(0, True), (1, False)], False, False),  # the other was cut
+        ([(0, True), (1, True), (1, False)], True, True),  # a piece that comes late
+        ([], False, False),
+    ],
+)
+def test_an_answer_of_two_choices_ends(
+    indices: list[tuple[int, bool]], reached: bool, said: bool
+) -> None:
+    ending = Ending(chat(stream=True, n=2))
+    for index, finishes in indices:
+        reason = "stop" if finishes else None
+        ending.note(event(choices=[{"index": index, "delta": {}, "finish_reason": reason}]))
+    assert (ending.reached, ending.said) == (reached, said)
