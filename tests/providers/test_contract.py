@@ -22,6 +22,7 @@ from gateway.errors import (
     UpstreamUnpaid,
 )
 from gateway.providers.catalog import dialect_names, find_dialect
+from gateway.providers.keys import LONGEST_REST_S
 from gateway.providers.reading import Timeouts
 from tests.support.clock import ManualClock
 from tests.support.hosted import (
@@ -366,6 +367,16 @@ async def test_an_answer_that_says_that_nothing_remains_rests_its_key(dialect: s
         await answer(provider, chat("hi"))
         assert provider.rests_s() == 90
         clock.advance(90)
+        assert provider.rests_s() == 0
+
+
+async def test_a_key_that_serves_although_it_should_rest_rests_no_longer(dialect: str) -> None:
+    hosted = replies(Reply(429, {"error": "no"}, {"retry-after": "86400"}), Reply())
+    async with speaking(dialect, hosted, clock=ManualClock()) as provider:
+        with pytest.raises(UpstreamBusy):
+            await answer(provider, chat("hi"))
+        assert provider.rests_s() == LONGEST_REST_S
+        await answer(provider, chat("hi"))
         assert provider.rests_s() == 0
 
 
