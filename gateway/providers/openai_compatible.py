@@ -253,7 +253,7 @@ class OpenAICompatible:
     async def _stream(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        """A stream is whole when each choice has said why it finished; with [DONE], each that began.
+        """A stream is whole when each choice has said why it finished, or with [DONE] each begun.
 
         One that ends before that, however tidily, would look like a short answer to the SDKs.
         """
