@@ -19,6 +19,8 @@ import pytest
 
 from gateway.emulator.emulated import emulated
 from gateway.emulator.endpoint import Endpoint
+from gateway.emulator.http import Request
+from gateway.emulator.play import Outcome
 from tests.emulator.callers import CHAT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.prove]
@@ -259,11 +261,19 @@ async def test_cerebras_times_are_read_by_its_sdk() -> None:
 
 
 async def test_cerebras_sdk_warms_its_connection() -> None:
+    asked: list[str] = []
     async with emulated("cerebras") as there:
+        answered = there.service.page
+
+        def page(request: Request) -> Outcome:
+            asked.append(request.path)
+            return answered(request)
+
+        there.service.page = page  # type: ignore[method-assign]
         kind = importlib.import_module("cerebras.cloud.sdk").Cerebras
         client = await anyio.to_thread.run_sync(lambda: kind(api_key="k", base_url=there.origin))
         client.close()
-        assert {request.path for request in there.requests} == {"/v1/tcp_warming"}
+    assert set(asked) == {"/v1/tcp_warming"}
 
 
 async def test_togethers_finish_reason_is_read_by_its_sdk() -> None:
