@@ -13,14 +13,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass
 class Page:
-    socket: aiohttp.ClientWebSocketResponse
+    socket: ClientConnection
     problems: list[str] = field(
         default_factory=list
     )  # exceptions, and what the console complains of
@@ -29,7 +30,7 @@ class Page:
 
     async def listen(self) -> None:
         async for message in self.socket:
-            told = json.loads(message.data)
+            told = json.loads(message)
             if "id" in told:
                 self._answers.pop(told["id"]).set_result(told)
             elif told["method"] == "Runtime.exceptionThrown":
@@ -41,7 +42,9 @@ class Page:
     async def call(self, method: str, **params: Any) -> Any:
         self._number += 1
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
-        await self.socket.send_json({"id": self._number, "method": method, "params": params})
+        await self.socket.send(
+            json.dumps({"id": self._number, "method": method, "params": params})
+        )
         told = await asyncio.wait_for(answer, 30)
         assert "error" not in told, told
         return told["result"]
@@ -116,18 +119,15 @@ async def browsing() -> AsyncIterator[Page]:
                     if found := re.search(r"DevTools listening on ws://(\S+?)/", line):
                         break
             draining = asyncio.create_task(_drain(process.stderr))
-            async with aiohttp.ClientSession() as client:
-                url = f"http://{found[1]}/json/new?about:blank"
-                target = await (await client.put(url)).json(content_type=None)
-                async with client.ws_connect(
-                    target["webSocketDebuggerUrl"], max_msg_size=0
-                ) as socket:
-                    page = Page(socket)
-                    listening = asyncio.create_task(page.listen())
-                    for domain in ("Page", "Runtime", "Log"):
-                        await page.call(f"{domain}.enable")
-                    yield page
-                    listening.cancel()
+            async with httpx.AsyncClient() as client:
+                told = await client.put(f"http://{found[1]}/json/new?about:blank")
+            async with connect(told.json()["webSocketDebuggerUrl"], max_size=None) as socket:
+                page = Page(socket)
+                listening = asyncio.create_task(page.listen())
+                for domain in ("Page", "Runtime", "Log"):
+                    await page.call(f"{domain}.enable")
+                yield page
+                listening.cancel()
             draining.cancel()
         finally:
             process.kill()
