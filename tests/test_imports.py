@@ -1,4 +1,4 @@
-"""What the project imports is what it installs: a package left over in an old environment hides it."""
+"""What is imported is what is installed: a package left over in an old environment hides it."""
 
 from __future__ import annotations
 

@@ -42,9 +42,7 @@ class Page:
     async def call(self, method: str, **params: Any) -> Any:
         self._number += 1
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
-        await self.socket.send(
-            json.dumps({"id": self._number, "method": method, "params": params})
-        )
+        await self.socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
         told = await asyncio.wait_for(answer, 30)
         assert "error" not in told, told
         return told["result"]
@@ -121,7 +119,9 @@ async def browsing() -> AsyncIterator[Page]:
             draining = asyncio.create_task(_drain(process.stderr))
             async with httpx.AsyncClient() as client:
                 told = await client.put(f"http://{found[1]}/json/new?about:blank")
-            async with connect(told.json()["webSocketDebuggerUrl"], max_size=None) as socket:
+            async with connect(
+                told.json()["webSocketDebuggerUrl"], max_size=None, ping_interval=None
+            ) as socket:
                 page = Page(socket)
                 listening = asyncio.create_task(page.listen())
                 for domain in ("Page", "Runtime", "Log"):
