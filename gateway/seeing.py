@@ -75,6 +75,7 @@ class Seeing:
                 self.recent,
                 self.rules,
                 self._policy_files,
+                self.clock,
                 installed_version(),
                 time.time(),
             )
@@ -112,6 +113,10 @@ class Seeing:
         return {
             "endpoint_up": {name: float(e.healthy) for name, e in endpoints},
             "endpoint_ejected": {name: float(e.breaker.ejected(now)) for name, e in endpoints},
+            "endpoint_half_open": {
+                name: float(e.breaker.tripped and not e.breaker.ejected(now))
+                for name, e in endpoints
+            },
             "endpoint_drained": {name: float(e.drained) for name, e in endpoints},
             "endpoint_in_flight": {name: float(e.in_flight) for name, e in endpoints},
             "endpoint_queued_tokens": {name: float(e.queued_tokens) for name, e in endpoints},

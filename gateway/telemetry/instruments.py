@@ -115,6 +115,9 @@ GAUGES = {
     "endpoint_ejected": GaugeOf(
         "Whether it kept failing, and is left alone", "endpoint", "livemax"
     ),
+    "endpoint_half_open": GaugeOf(
+        "Whether it was left alone, and the next request finds out", "endpoint", "livemax"
+    ),
     "endpoint_drained": GaugeOf("Whether it gets nothing new, by hand", "endpoint", "livemax"),
     "endpoint_in_flight": GaugeOf("Requests sent there and not answered in full", "endpoint"),
     "endpoint_queued_tokens": GaugeOf(

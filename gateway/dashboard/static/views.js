@@ -2,10 +2,13 @@
 
 import { $, clock, dollars, el, number, percent, seconds } from "./dom.js";
 
+// How an endpoint's state looks: reds are out of use and nobody wanted it, yellows will be back.
+const LOOK = { down: "down", ejected: "down", half_open: "warn", resting: "warn", drained: "off", up: "up" };
+
 export function showTotals(state) {
   const all = Object.values(state.endpoints);
   const sum = (key) => all.reduce((total, endpoint) => total + (endpoint[key] ?? 0), 0);
-  const up = all.filter((endpoint) => endpoint.healthy).length;
+  const up = all.filter((endpoint) => LOOK[endpoint.state] !== "down").length;
   const answered = sum("answered");
   const tiles = [
     ["Endpoints up", number(up), `of ${all.length}`, up < all.length ? "bad" : ""],
@@ -59,16 +62,15 @@ export function showModels(state) {
 }
 
 function endpointRow(name, endpoint) {
-  const status = endpoint.healthy ? "up" : "down";
   return el(
     "tr",
-    { class: status, "data-endpoint": name },
+    { class: LOOK[endpoint.state], "data-endpoint": name },
     el(
       "td",
       {},
-      el("span", { class: "dot", role: "img", "aria-label": status }),
+      el("span", { class: "dot", role: "img", "aria-label": endpoint.state.replace("_", " ") }),
       name,
-      endpoint.healthy ? null : el("span", { class: "why" }, endpoint.down_because),
+      endpoint.why === null ? null : el("span", { class: "why" }, endpoint.why),
     ),
     ...COLUMNS.map(([label, show]) => el("td", { "data-label": label }, show(endpoint))),
   );
