@@ -103,6 +103,9 @@ COUNTERS = {
     "hedges": CounterOf("Attempts while another was waited for", ("endpoint", "won")),
     "resumes": CounterOf("Attempts that took up a broken answer", ("endpoint", "error_type")),
     "shed": CounterOf("Refused before any endpoint was asked", ("error_type",)),
+    "response_cache": CounterOf(
+        "Requests whose answer may be one given before", ("model", "found")
+    ),
     "cost_dollars": CounterOf("What attempts cost us", ("endpoint", "model", "billed_by")),
     "expected_cost_dollars": CounterOf("What policies expected of them", ("endpoint", "model")),
     "cached_tokens": CounterOf("Prompt tokens found in caches", ("endpoint", "model")),

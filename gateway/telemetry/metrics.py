@@ -22,7 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.domain import Attempt, Ended, Outcome
 from gateway.telemetry import instruments as of
-from gateway.telemetry.facts import OPERATIONS, forecast, reason
+from gateway.telemetry.facts import OPERATIONS, forecast, model_of, reason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -76,7 +76,7 @@ class Metrics:
                 (gauge.labels(label) if label else gauge).set(value)
 
     def settled(self, outcome: Outcome) -> None:
-        model = outcome.request.model if outcome.attempts and outcome.request else "-"
+        model = model_of(outcome) or "-"
         operation = OPERATIONS[outcome.operation] if outcome.operation else "-"
         self._exchange(outcome, operation, model)
         begun = sorted(outcome.attempts, key=lambda attempt: attempt.number)
@@ -88,6 +88,8 @@ class Metrics:
             for considered in outcome.considered:
                 if considered.dropped_by is not None:
                     self._count("rejections", considered.endpoint, considered.dropped_by)
+        if outcome.cache is not None:
+            self._count("response_cache", model, outcome.cache)
         if outcome.ended is Ended.FAILED and not outcome.attempts:
             self._count("shed", outcome.error or "server_error")
 

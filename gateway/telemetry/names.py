@@ -36,6 +36,7 @@ URL_PATH = "url.path"
 REQUEST_ID = "gateway.request_id"
 TENANT = "gateway.tenant"
 ENDED = "gateway.ended"
+CACHE = "gateway.cache"  # hit, miss: of answers given again
 POLICY = "gateway.policy"
 POLICY_VERSION = "gateway.policy.version"
 REASON = "gateway.decision.reason"

@@ -25,7 +25,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from gateway.domain import Attempt, Considered, Ended, Fault, Outcome, TraceContext, Usage
 from gateway.telemetry import names
-from gateway.telemetry.facts import OPERATIONS, forecast, reason
+from gateway.telemetry.facts import OPERATIONS, forecast, model_of, place_of, reason
 
 MAX_CANDIDATES = 16
 """Events of one decision: a viewer shows no more, and the SDK's own limit is 128."""
@@ -117,9 +117,12 @@ class SpanFactory:
             attributes[names.STATUS] = outcome.status
         if outcome.policy is not None:
             attributes[names.POLICY] = outcome.policy
-        if outcome.answering is not None:
-            attributes[names.ENDPOINT] = outcome.answering.endpoint
+        place = place_of(outcome)
+        if place is not None:
+            attributes[names.ENDPOINT] = place
             attributes[names.COST_USD] = sum(a.billed_usd for a in outcome.attempts)
+        if outcome.cache is not None:
+            attributes[names.CACHE] = outcome.cache
         if outcome.error is not None:
             attributes[names.ERROR] = outcome.error
         if self.content:
@@ -216,7 +219,7 @@ class SpanFactory:
             events.append(Event("first event", {}, to_wall(attempt.first_event)))
         ended = attempt.last_event or outcome.finished or attempt.started
         return self.span(
-            " ".join(filter(None, (_operation(outcome), _model(outcome)))),
+            " ".join(filter(None, (_operation(outcome), model_of(outcome)))),
             SpanKind.CLIENT,
             (trace.trace_id, trace.attempt_id(attempt.number), trace.span_id),
             (to_wall(attempt.started), to_wall(ended)),
@@ -230,16 +233,9 @@ def _operation(outcome: Outcome) -> str:
     return OPERATIONS[outcome.operation] if outcome.operation else ""
 
 
-def _model(outcome: Outcome) -> str | None:
-    """A name that nobody serves is the caller's text, and could be anything."""
-    if not outcome.attempts or outcome.request is None:
-        return None
-    return outcome.request.model
-
-
 def _request(outcome: Outcome) -> Attributes:
     attributes: Attributes = {names.OPERATION: _operation(outcome)}
-    model = _model(outcome)
+    model = model_of(outcome)
     if model is not None:
         attributes[names.REQUEST_MODEL] = model
     if outcome.request is None:

@@ -2,8 +2,8 @@
 
 import { $, clock, dollars, el, number, percent, seconds } from "./dom.js";
 
-// How an endpoint's state looks: reds are out of use and nobody wanted it, yellows will be back.
-const LOOK = { down: "down", ejected: "down", half_open: "warn", resting: "warn", drained: "off", up: "up" };
+// How an endpoint's state looks: red until it has answered again, yellow where it said when to come back.
+const LOOK = { down: "down", ejected: "down", half_open: "down", resting: "warn", drained: "off", up: "up" };
 
 export function showTotals(state) {
   const all = Object.values(state.endpoints);
@@ -31,7 +31,7 @@ const COLUMNS = [
   ["Failed", (e) => number(e.failed)],
   ["Cache hits", (e) => percent(e.hit_rate)],
   ["First token p50", (e) => seconds(e.first_p50_s)],
-  ["p95", (e) => seconds(e.first_p95_s)],
+  ["First token p95", (e) => seconds(e.first_p95_s)],
   ["$ per hour", (e) => dollars(e.usd_per_hour)],
 ];
 
@@ -131,7 +131,8 @@ const REASONS = {
 
 function decisionRow(decision) {
   const last = decision.tried[decision.tried.length - 1];
-  const where = last ? decision.tried.map((attempt) => attempt.endpoint).join(" → ") : "nowhere";
+  const found = decision.cache === "hit" ? "cache" : "nowhere";
+  const where = last ? decision.tried.map((attempt) => attempt.endpoint).join(" → ") : found;
   return el(
     "details",
     { class: "decision", "data-request": decision.request_id },
@@ -140,7 +141,7 @@ function decisionRow(decision) {
       {},
       el("span", { class: "quiet" }, clock(decision.at)),
       el("span", {}, where),
-      el("span", { class: "quiet" }, decision.error ?? REASONS[decision.reason] ?? ""),
+      el("span", { class: "quiet" }, decision.error ?? REASONS[decision.reason] ?? (found === "cache" ? "answered before" : "")),
       el("span", { class: "quiet" }, decision.model ?? ""),
       el("span", {}, seconds(decision.first_s)),
       el("span", {}, el("span", { class: `tag ${FORM[decision.ended] ?? ""}` }, decision.ended.replace("_", " "))),
