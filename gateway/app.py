@@ -132,7 +132,14 @@ class Gateway:
             tokenizers=tokenizers(self.config),
         )
         self.seeing = Seeing(
-            self.config, self.fleet, pacers, self.live, lambda: self.dispatcher.rules, self.clock
+            self.config,
+            self.fleet,
+            pacers,
+            limiter,
+            queue,
+            self.live,
+            lambda: self.dispatcher.rules,
+            self.clock,
         )
         self.dispatcher.observers = [
             self.fleet,

@@ -300,10 +300,15 @@ class Dispatcher:
         While all of them are full, the request waits for its turn. Raises when there is nobody."""
         if delivery.begun:
             await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
+        queued = None
         while True:
             choice = self._decider.choose(tries, policy, outcome, delivery)
             if isinstance(choice, Full):
-                await self.queue.wait(tries.turn, choice.endpoints)
+                queued = self.clock() if queued is None else queued
+                try:
+                    await self.queue.wait(tries.turn, choice.endpoints)
+                finally:
+                    outcome.queued[queued] = self.clock()
                 continue
             if choice is not None:
                 self.queue.started(tries.turn)

@@ -16,8 +16,8 @@ CACHE = "cache"
 
 
 def model_of(outcome: Outcome) -> str | None:
-    """The model that answered, or was to. A name that nobody serves is the caller's text, could be
-    anything, and is told nowhere: a decision was come to, or an answer found, for known ones only."""
+    """The model that answered, or was to. A name that nobody serves is the caller's text, which may
+    be anything, and is told nowhere; only of others there is a decision, or an answer to find."""
     if outcome.request is None or not (outcome.attempts or outcome.decided or outcome.cache):
         return None
     return outcome.request.model

@@ -126,6 +126,7 @@ GAUGES = {
     "endpoint_queued_tokens": GaugeOf(
         "Uncached prompt tokens sent there, first event awaited", "endpoint"
     ),
+    "queued": GaugeOf("Requests that wait for room at an endpoint", None),
     "budget_multiplier": GaugeOf(
         "How much dearer its budget makes a dollar (lambda)", "policy", "livemax"
     ),
@@ -135,3 +136,10 @@ GAUGES = {
     "ledger_dropped": GaugeOf("Exchanges that the ledger lacks, since the start", None),
 }
 """`gateway_`NAME, read of the process whenever somebody looks."""
+
+LEFT = "tenant_budget_left_dollars"
+BALANCES = {
+    "tenant_budget_dollars": "What a tenant may spend in a day or a month",
+    LEFT: "What is left of it",
+}
+"""`gateway_`NAME, by tenant and window: for names of the config that have a budget."""

@@ -2,6 +2,7 @@
 What an exchange looks like in a trace, built once it is over from the times that it noted.
 
     POST /v1/chat/completions     the caller's request                                     SERVER
+    ├── queue                     it waited for room at an endpoint
     ├── route                     the decision: one event per candidate, then what became of it
     ├── chat m                    an attempt, refused                                      CLIENT
     └── chat m                    the attempt that answered                                CLIENT
@@ -34,6 +35,13 @@ SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 """Also on spans that were kept afterwards: a collector takes what it is sent."""
 
 Attributes = dict[str, str | bool | int | float]
+Address = Callable[[str], tuple[str, int] | None]
+"""An endpoint's host and port, by its name; None: not known."""
+
+
+def nowhere(endpoint: str) -> None:
+    return None
+
 
 _UNSET, _FAILED = Status(StatusCode.UNSET), StatusCode.ERROR
 _WORDS = ("endpoint", "dropped_by", "unavailable")
@@ -57,6 +65,7 @@ class SpanFactory:
     resource: Resource
     scope: InstrumentationScope
     content: bool = False  # prompts and answers too
+    address: Address = nowhere
 
     def span(
         self,
@@ -95,6 +104,16 @@ class SpanFactory:
         spans = [self._server(outcome, trace, to_wall)]
         if outcome.policy is not None and outcome.decided is not None:
             spans.append(self._route(outcome, trace, outcome.decided, to_wall))
+        spans += (
+            self.span(
+                "queue",
+                SpanKind.INTERNAL,
+                (trace.trace_id, trace.attempt_id(-3 - index), trace.span_id),
+                (to_wall(began), to_wall(ended)),
+                {names.REQUEST_CLASS: outcome.request.request_class if outcome.request else ""},
+            )
+            for index, (began, ended) in enumerate(outcome.queued.items())
+        )
         spans += (self._attempt(outcome, trace, attempt, to_wall) for attempt in outcome.attempts)
         return spans
 
@@ -196,6 +215,9 @@ class SpanFactory:
             f"{names.EXPECTED}.cached_tokens": attempt.expected_cached_tokens,
             f"{names.EXPECTED}.cost_usd": attempt.expected_cost_usd,
         }
+        where = self.address(attempt.endpoint)
+        if where is not None:
+            attributes[names.SERVER_ADDRESS], attributes[names.SERVER_PORT] = where
         if attempt.number:
             attributes[names.RESENDS] = attempt.number
         attributes |= _tokens(attempt.billed)

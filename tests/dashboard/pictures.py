@@ -66,7 +66,11 @@ async def main(seconds: float) -> None:
             url = await lives[name].enter_async_context(serving(app))
             names = ModelMap({MODEL: MODEL})
             endpoints[name] = Endpoint(
-                f"{url}/v1", names, dedicated=dedicated, prices={MODEL: price}
+                f"{url}/v1",
+                names,
+                dedicated=dedicated,
+                prices={MODEL: price},
+                max_in_flight=3 if dedicated else None,  # more is for the others
             )
             apps[name] = app
         policy = load_policy(PACKAGED / "balanced.yaml", Catalog.load())

@@ -1,4 +1,4 @@
-"""An answer given again has no attempt, and is seen all the same: where it came from, and for what."""
+"""An answer given again has no attempt, and is seen all the same."""
 
 import logging
 
