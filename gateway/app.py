@@ -148,6 +148,7 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
+        self._set_keys()
         self.key_store = self._key_store()
         self._drain_by_hand(self.config)
         self._said_ready = False
@@ -184,7 +185,7 @@ class Gateway:
             endpoint.drained = name in config.drained
 
     def asgi(self) -> Starlette:
-        admin = Admin(self.door, MadeKeys(self.key_store) if self.key_store else None)
+        admin = Admin(self.door, self._manageable_keys())
         models = Models(self.door, self.fleet, created=int(time.time()))
         health = Health(self.fleet, self.live, self.drain)
 
@@ -294,12 +295,19 @@ class Gateway:
         file = self.config.state.keys_file
         return None if file is None else KeyFile(file)
 
+    def _manageable_keys(self) -> MadeKeys | None:
+        if self.key_store is None:
+            return None
+        return MadeKeys(self.key_store, lambda: {key.name for key in self.config.keys})
+
     def _use_made_keys(self, keys: Sequence[Key]) -> None:
         self._made_keys = keys
         self._set_keys()
 
     def _set_keys(self) -> None:
-        self.door.ring = KeyRing([*self._made_keys, *_keys(self.config)])
+        keys = [*self._made_keys, *_keys(self.config)]  # the config's go before made ones
+        self.door.ring = KeyRing(keys)
+        self.dispatcher.limiter.keys = {key.name: key.limits for key in keys}
 
     async def _share_secret(self) -> None:
         """Again and again: the server may have been away, or may have lost it."""
@@ -320,7 +328,6 @@ class Gateway:
             self.dispatcher.queue,
         )
         limiter.tenants = {name: tenant.limits for name, tenant in tenants.items()}
-        limiter.keys = {key.name: key.limits for key in self.config.keys}
         queue.weights = {name: tenant.weight for name, tenant in tenants.items()}
         queue.limits = _queue_limits(self.config)
 
@@ -423,6 +430,7 @@ def _keys(config: Config) -> list[Key]:
             _all_or(key.endpoints),
             key.admin,
             key.expires_s,
+            key.limits,
         )
         for key in config.keys
     ]

@@ -448,6 +448,12 @@ class Config:
             return None
         return f"none can be used: the environment has no {', no '.join(filter(None, missing))}"
 
+    def models(self) -> list[str]:
+        """As clients call them, in order."""
+        replicas = [replicas.serves or name for name, replicas in self.replicas.items()]
+        endpoints = [model for endpoint in self.endpoints.values() for model in endpoint.models]
+        return list(dict.fromkeys([*replicas, *endpoints]))
+
     def replica_names(self) -> dict[str, Replicas]:
         """Each replica process by its endpoint's name: `smollm2-0`, `smollm2-1`, …"""
         return {
