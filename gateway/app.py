@@ -133,6 +133,7 @@ class Gateway:
         )
         self.seeing = Seeing(
             self.config,
+            self.door,
             self.fleet,
             pacers,
             limiter,
@@ -212,7 +213,7 @@ class Gateway:
                 Route("/admin/keys/{id}/rotate", admin.rotate, methods=["POST"]),
                 Route("/health", health.alive),
                 Route("/ready", health.ready),
-                *self.seeing.routes(self.door),
+                *self.seeing.routes(),
             ],
             middleware=[
                 Middleware(Counted, in_flight=self.in_flight),

@@ -132,8 +132,8 @@ GAUGES = {
     ),
     "config_generation": GaugeOf("One more with every config put in force", None, "livemin"),
     "config_reload_ok": GaugeOf("Whether the last reload went well", None, "livemin"),
-    "spans_dropped": GaugeOf("Spans that no collector took, since the start", None),
-    "ledger_dropped": GaugeOf("Exchanges that the ledger lacks, since the start", None),
+    "spans_dropped": GaugeOf("Spans that no collector took, since the start", None, "sum"),
+    "ledger_dropped": GaugeOf("Exchanges that the ledger lacks, since the start", None, "sum"),
 }
 """`gateway_`NAME, read of the process whenever somebody looks."""
 
