@@ -124,7 +124,7 @@ async def test_what_a_killed_worker_had_in_flight_nobody_has_any_more(tmp_path):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cut_off, ready[1])
                 await upstream.asked.wait()
-                while await counted(ready[1], "gateway_endpoint_in_flight") != 1:
+                while await counted(ready[1], "gateway_endpoint_in_flight") != 1:  # noqa: ASYNC110
                     await anyio.sleep(0.1)
                 before = workers(gateway.process.pid)
                 for pid in before:
