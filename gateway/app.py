@@ -42,12 +42,13 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
 from gateway.front.admin import Admin
+from gateway.front.api import OpenAI
 from gateway.front.body import BodyLimits
-from gateway.front.completions import Completions
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.in_flight import Counted, InFlight
+from gateway.front.inference import Inference
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
@@ -192,7 +193,8 @@ class Gateway:
         health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(
+            endpoint = Inference(
+                OpenAI(operation),
                 operation,
                 self.door,
                 self.drain,
