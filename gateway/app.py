@@ -30,22 +30,25 @@ from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
+from gateway.config.tree import AUTO
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
+from gateway.fleet.capacity import Capacity
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
 from gateway.front.admin import Admin
+from gateway.front.api import OpenAI
 from gateway.front.body import BodyLimits
-from gateway.front.completions import Completions
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.in_flight import Counted, InFlight
+from gateway.front.inference import Inference
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
@@ -191,7 +194,8 @@ class Gateway:
         health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(
+            endpoint = Inference(
+                OpenAI(operation),
                 operation,
                 self.door,
                 self.drain,
@@ -330,6 +334,8 @@ class Gateway:
         )
         limiter.tenants = {name: tenant.limits for name, tenant in tenants.items()}
         queue.weights = {name: tenant.weight for name, tenant in tenants.items()}
+        for endpoint in self.fleet.endpoints.values():
+            endpoint.places.weights = queue.weights
         queue.limits = _queue_limits(self.config)
 
     def _endpoints(self) -> list[Endpoint]:
@@ -338,7 +344,8 @@ class Gateway:
                 name,
                 frozenset({replicas.serves or name.rpartition("-")[0]}),
                 dedicated=True,
-                max_in_flight=replicas.max_in_flight,
+                max_in_flight=replicas.max_in_flight or None,
+                capacity=_capacity(replicas.max_in_flight),
                 capabilities=Replica.traits.capabilities,
                 data_policy=DATA_POLICIES[-1],
                 draw=self.random.random,
@@ -353,7 +360,8 @@ class Gateway:
                 dedicated=endpoint.dedicated or _is_ours(endpoint),
                 tariffs=_tariffs(endpoint),
                 machine=_machine(endpoint),
-                max_in_flight=endpoint.max_in_flight,
+                max_in_flight=endpoint.max_in_flight or None,
+                capacity=_capacity(endpoint.max_in_flight),
                 capabilities=_capabilities(endpoint),
                 data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
                 region=endpoint.region,
@@ -457,6 +465,10 @@ def _tariffs(endpoint: EndpointConfig) -> Tariffs:
         model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
         for model, p in endpoint.prices.items()
     }
+
+
+def _capacity(places: int | None) -> Capacity | None:
+    return Capacity() if places == AUTO else None
 
 
 def _is_ours(endpoint: EndpointConfig) -> bool:

@@ -181,6 +181,10 @@ endpoints:
             ONE_ENDPOINT + "tenants:\n  a:\n    limits: {dollars: {hour: 1}}",
             "config.yaml:4: tenants.a.limits.dollars.hour: there is no such key; known here: day",
         ),
+        (
+            endpoint("max_in_flight: 0"),
+            "config.yaml:5: endpoints.e.max_in_flight: must be at least 1, or auto",
+        ),
         # Units.
         ("server: {drain: 5x}", "config.yaml:1: server.drain: must be a time like 10s, 60ms or 5m"),
         ("server: {drain: soon}", "config.yaml:1: server.drain: must be a time like"),
