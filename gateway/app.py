@@ -52,7 +52,7 @@ from gateway.front.inference import Inference
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
-from gateway.front.rescue import no_such_route, rescue
+from gateway.front.rescue import counted, no_such_route, rescue
 from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
 from gateway.pacer import Pacers
@@ -192,6 +192,7 @@ class Gateway:
         admin = Admin(self.door, self._manageable_keys())
         models = Models(self.door, self.fleet, created=int(time.time()))
         health = Health(self.fleet, self.live, self.drain)
+        refused = self.seeing.metrics.refused
 
         def completions(operation: Operation) -> Route:
             endpoint = Inference(
@@ -202,6 +203,7 @@ class Gateway:
                 self.dispatcher,
                 self.clock,
                 self.seeing.tracing,
+                refused,
             )
             return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
@@ -222,9 +224,12 @@ class Gateway:
             middleware=[
                 Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
-                *([] if self.config.keys else [Middleware(LoopbackOnly)]),  # no web pages
+                *([] if self.config.keys else [Middleware(LoopbackOnly, refused=refused)]),
             ],
-            exception_handlers={GatewayError: rescue, HTTPException: no_such_route},
+            exception_handlers={
+                GatewayError: counted(rescue, refused),
+                HTTPException: counted(no_such_route, refused),
+            },
             lifespan=self.lifespan,
         )
         app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body

@@ -103,6 +103,7 @@ COUNTERS = {
     "hedges": CounterOf("Attempts while another was waited for", ("endpoint", "won")),
     "resumes": CounterOf("Attempts that took up a broken answer", ("endpoint", "error_type")),
     "shed": CounterOf("Refused before any endpoint was asked", ("error_type",)),
+    "refused": CounterOf("Refused at the door: no exchange began", ("error_type",)),
     "response_cache": CounterOf(
         "Requests whose answer may be one given before", ("model", "found")
     ),
