@@ -39,7 +39,7 @@ from gateway.version import installed_version
 if TYPE_CHECKING:
     from gateway.telemetry.tracing import Tracing
 
-REFRESH_S = 1.0
+REFRESH_S, PRUNE_S = 1.0, 600.0
 
 
 @dataclass
@@ -61,8 +61,12 @@ class Seeing:
 
     def __post_init__(self) -> None:
         self.tracing = tracing(self.config.tracing, self.clock, self._address)
-        file = self.config.ledger.file
-        self.ledger = None if file is None else Ledger(file, self.clock)
+        books = self.config.ledger
+        self.ledger = (
+            Ledger(books.file, self.clock, keep_s=books.keep, size=books.size)
+            if books.file is not None
+            else None
+        )
         self.metrics = Metrics(self._gauges)
         self.dashboard = self._dashboard() if self.config.dashboard else None
 
@@ -89,14 +93,16 @@ class Seeing:
             self.ledger.start()
         if self.tracing is not None:
             self.tracing.queue.start()
-        refreshing = asyncio.create_task(self._refresh()) if os.environ.get(FOLDER) else None
+        tasks = [asyncio.create_task(self._prune())]
+        if os.environ.get(FOLDER):
+            tasks.append(asyncio.create_task(self._refresh()))
         siblings = self.dashboard.siblings.running() if self.dashboard else nullcontext()
         try:
             async with siblings:
                 yield
         finally:
-            if refreshing is not None:
-                refreshing.cancel()
+            for task in tasks:
+                task.cancel()
             await asyncio.to_thread(self._close)
 
     def _dashboard(self) -> Dashboard:
@@ -120,6 +126,11 @@ class Seeing:
             self.ledger.close()
         if self.tracing is not None:
             self.tracing.queue.close()
+
+    async def _prune(self) -> None:
+        while self.ledger is not None:
+            await asyncio.to_thread(self.ledger.prune)
+            await asyncio.sleep(PRUNE_S)
 
     async def _refresh(self) -> None:
         while True:

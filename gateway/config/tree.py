@@ -390,6 +390,8 @@ class Tracing:
 @dataclass(frozen=True, slots=True)
 class Ledger:
     file: Path | None = None  # SQLite; made when it is not there. None: no ledger
+    keep: Seconds | None = None  # older exchanges are deleted. None: for ever
+    size: Bytes | None = None  # the oldest make way for new ones. None: as it grows
 
 
 LOG_FORMATS = ("auto", "text", "json")
