@@ -178,7 +178,7 @@ class Gateway:
 
     def asgi(self) -> Starlette:
         admin = Admin(self.door, MadeKeys(self.key_store) if self.key_store else None)
-        models = Models(self.door, self.fleet, created=int(time.time()))
+        models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
@@ -196,6 +196,7 @@ class Gateway:
             routes=[
                 completions(Operation.CHAT),
                 completions(Operation.COMPLETION),
+                completions(Operation.EMBEDDINGS),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
                 Route("/admin/keys", admin.every, methods=["GET"]),
