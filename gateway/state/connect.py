@@ -6,7 +6,6 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-
 TIMEOUT_S = 0.3
 
 
