@@ -190,7 +190,7 @@ class Gateway:
 
     def asgi(self) -> Starlette:
         admin = Admin(self.door, self._manageable_keys())
-        models = Models(self.door, self.fleet, created=int(time.time()))
+        models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
         refused = self.seeing.metrics.refused
 
@@ -211,6 +211,7 @@ class Gateway:
             routes=[
                 completions(Operation.CHAT),
                 completions(Operation.COMPLETION),
+                completions(Operation.EMBEDDINGS),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
                 Route("/admin/keys", admin.every, methods=["GET"]),
@@ -294,7 +295,8 @@ class Gateway:
             )
             if what == "closed"
         }
-        return SharedMeters(connect(url), uuid.uuid4().hex, state.deadline, frozenset(closed))
+        redis = connect(url, state.deadline)
+        return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
 
     def _key_store(self) -> KeyStore | None:
         """Made keys add to the config's: a gateway that was open to everyone has none."""

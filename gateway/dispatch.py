@@ -357,9 +357,10 @@ def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
 def _in_turn(
     request: InferenceRequest, fallbacks: Sequence[str], principal: Principal
 ) -> Iterator[InferenceRequest]:
-    """The request for the client's model, then for each other that its key may use."""
+    """The request for the client's model, then for each other that its key may use. Another
+    model's vectors are no substitute: they lie in another space."""
     yield request
-    for model in fallbacks:
+    for model in fallbacks if request.operation.writes else ():
         if model != request.model and principal.may_use(model):
             # Prefix keys are of the client's model: what this leaves in a cache they do not name.
             yield dataclasses.replace(request, model=model, prefix=())

@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 CLASSES = ("interactive", "standard", "batch")
 """Of requests, the most urgent first: who waits for whom, and what numbers a policy has."""
 
-CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio")
+CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio", "embeddings")
 """What a request may need of an endpoint. `json_schema`: answers in JSON by request, with a schema
 or without. `n`: several choices."""
 
@@ -22,6 +22,12 @@ class Operation(StrEnum):
 
     CHAT = "chat/completions"
     COMPLETION = "completions"
+    EMBEDDINGS = "embeddings"
+
+    @property
+    def writes(self) -> bool:
+        """Its answer is made of tokens."""
+        return self is not Operation.EMBEDDINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +298,8 @@ class Outcome:
             return None
         if self.answering is not None and self.answering.failed:
             return Fault.PROVIDER
-        return Fault.CALLER if 400 <= (self.status or 500) < 500 else Fault.OURS
+        status = self.status or 500
+        return Fault.CALLER if 400 <= status < 500 or status == 501 else Fault.OURS
 
     @property
     def answering(self) -> Attempt | None:

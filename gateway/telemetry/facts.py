@@ -7,7 +7,11 @@ from enum import StrEnum
 
 from gateway.domain import Considered, Operation, Outcome
 
-OPERATIONS = {Operation.CHAT: "chat", Operation.COMPLETION: "text_completion"}
+OPERATIONS = {
+    Operation.CHAT: "chat",
+    Operation.COMPLETION: "text_completion",
+    Operation.EMBEDDINGS: "embeddings",
+}
 """OpenTelemetry's words for them."""
 
 

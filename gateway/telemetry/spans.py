@@ -34,7 +34,7 @@ MAX_CANDIDATES = 16
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 """Also on spans that were kept afterwards: a collector takes what it is sent."""
 
-Attributes = dict[str, str | bool | int | float]
+Attributes = dict[str, str | bool | int | float | tuple[str, ...]]
 Address = Callable[[str], tuple[str, int] | None]
 """An endpoint's host and port, by its name; None: not known."""
 
@@ -54,6 +54,7 @@ _SCALARS = {
     "seed": names.REQUEST_SEED,
     "frequency_penalty": names.REQUEST_FREQUENCY_PENALTY,
     "presence_penalty": names.REQUEST_PRESENCE_PENALTY,
+    "dimensions": names.REQUEST_DIMENSIONS,
 }
 """Fields of a request that are numbers and become attributes; a `stop` would be content."""
 
@@ -270,6 +271,9 @@ def _request(outcome: Outcome) -> Attributes:
             attributes[name] = value if abs(value) < 2**63 else float(value)
     if outcome.request.stream:
         attributes[names.REQUEST_STREAM] = True
+    encoding = forwarded.get("encoding_format")
+    if isinstance(encoding, str):
+        attributes[names.REQUEST_ENCODINGS] = (encoding,)
     choices = forwarded.get("n")
     if isinstance(choices, int) and choices != 1:
         attributes[names.REQUEST_CHOICES] = choices

@@ -23,6 +23,8 @@ PINNED = {
     "REQUEST_MAX_TOKENS": "gen_ai.request.max_tokens",
     "REQUEST_TEMPERATURE": "gen_ai.request.temperature",
     "REQUEST_TOP_P": "gen_ai.request.top_p",
+    "REQUEST_ENCODINGS": "gen_ai.request.encoding_formats",
+    "REQUEST_DIMENSIONS": "gen_ai.embeddings.dimension.count",
     "REQUEST_SEED": "gen_ai.request.seed",
     "REQUEST_FREQUENCY_PENALTY": "gen_ai.request.frequency_penalty",
     "REQUEST_PRESENCE_PENALTY": "gen_ai.request.presence_penalty",
