@@ -104,7 +104,8 @@ class Gateway:
         _warn_of_prices(self.config)
         self.live, self.in_flight = Live(), InFlight()
         self.drain = Drain()
-        self._made_keys: Sequence[Key] = ()  # those of the store
+        self._made_keys: Sequence[Key] = ()  # those of the store, when it was last read
+        self._made_keys_known = False
         self.door = _door(self.config)
         self.shared = self._shared()
         shared_by_all = self._usable().keys() | (
@@ -152,8 +153,8 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
-        self._set_keys()
         self.key_store = self._key_store()
+        self._set_keys()
         self._drain_by_hand(self.config)
         self._said_ready = False
 
@@ -261,7 +262,8 @@ class Gateway:
             watching = watch(self.fleet, self.clock, on_reached=self._say_ready)
             await stack.enter_async_context(_beside(watching, "endpoints are"))
             if self.key_store is not None:
-                keys = watch_keys(self.key_store, self._use_made_keys)
+                closed = self.config.state.when_lost.keys == "closed"
+                keys = watch_keys(self.key_store, self._use_made_keys, closed=closed)
                 await stack.enter_async_context(_beside(keys, "the key store is"))
             if self.source is not None:
                 reloading = watch_config(self.source, self.live, self.put_in_force)
@@ -312,13 +314,14 @@ class Gateway:
             return None
         return MadeKeys(self.key_store, lambda: {key.name for key in self.config.keys})
 
-    def _use_made_keys(self, keys: Sequence[Key]) -> None:
-        self._made_keys = keys
+    def _use_made_keys(self, keys: Sequence[Key], known: bool) -> None:
+        self._made_keys, self._made_keys_known = keys, known
         self._set_keys()
 
     def _set_keys(self) -> None:
         keys = [*self._made_keys, *_keys(self.config)]  # the config's go before made ones
-        self.door.ring = KeyRing(keys)
+        unsure = self.key_store is not None and not self._made_keys_known
+        self.door.ring = KeyRing(keys, unsure=unsure)
         self.dispatcher.limiter.keys = {key.name: key.limits for key in keys}
 
     async def _share_secret(self) -> None:
@@ -331,7 +334,10 @@ class Gateway:
         if self.shared is None or not isinstance(index, SharedIndex):
             return None
         endpoints = {n: e for n, e in self.fleet.endpoints.items() if n in names}
-        return Gossip(self.shared.redis, self.shared.gateway, endpoints, index, self.clock)
+        closed = self.config.state.when_lost.in_flight == "closed"
+        return Gossip(
+            self.shared.redis, self.shared.gateway, endpoints, index, self.clock, closed=closed
+        )
 
     def _set_limits(self) -> None:
         tenants, limiter, queue = (
