@@ -31,11 +31,13 @@ from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
+from gateway.config.tree import AUTO
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
+from gateway.fleet.capacity import Capacity
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
@@ -139,7 +141,14 @@ class Gateway:
             tokenizers=tokenizers(self.config),
         )
         self.seeing = Seeing(
-            self.config, self.fleet, pacers, self.live, lambda: self.dispatcher.rules, self.clock
+            self.config,
+            self.fleet,
+            pacers,
+            limiter,
+            queue,
+            self.live,
+            lambda: self.dispatcher.rules,
+            self.clock,
         )
         self.dispatcher.observers = [
             self.fleet,
@@ -149,6 +158,7 @@ class Gateway:
         ]
         self._set_limits()
         self.responses = Responses(self._response_store(), time.time, lambda: uuid.uuid4().hex)
+        self._set_keys()
         self.key_store = self._key_store()
         self._drain_by_hand(self.config)
         self._said_ready = False
@@ -185,8 +195,8 @@ class Gateway:
             endpoint.drained = name in config.drained
 
     def asgi(self) -> Starlette:
-        admin = Admin(self.door, MadeKeys(self.key_store) if self.key_store else None)
-        models = Models(self.door, self.fleet, created=int(time.time()))
+        admin = Admin(self.door, self._manageable_keys())
+        models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
 
         def inference(path: str, api: Api[Any], operation: Operation = Operation.CHAT) -> Route:
@@ -195,7 +205,10 @@ class Gateway:
 
         app = Starlette(
             routes=[
-                *(inference(op, OpenAI(op), op) for op in (Operation.CHAT, Operation.COMPLETION)),
+                *(
+                    inference(str(operation), OpenAI(operation), operation)
+                    for operation in Operation
+                ),
                 inference("responses", self.responses),
                 *self._of_responses(),
                 Route("/v1/models", models.every),
@@ -299,7 +312,8 @@ class Gateway:
             )
             if what == "closed"
         }
-        return SharedMeters(connect(url), uuid.uuid4().hex, state.deadline, frozenset(closed))
+        redis = connect(url, state.deadline)
+        return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
 
     def _response_store(self) -> ResponseStore:
         """A file is there for several workers too; without one, they have their server."""
@@ -319,12 +333,19 @@ class Gateway:
         file = self.config.state.keys_file
         return None if file is None else KeyFile(file)
 
+    def _manageable_keys(self) -> MadeKeys | None:
+        if self.key_store is None:
+            return None
+        return MadeKeys(self.key_store, lambda: {key.name for key in self.config.keys})
+
     def _use_made_keys(self, keys: Sequence[Key]) -> None:
         self._made_keys = keys
         self._set_keys()
 
     def _set_keys(self) -> None:
-        self.door.ring = KeyRing([*self._made_keys, *_keys(self.config)])
+        keys = [*self._made_keys, *_keys(self.config)]  # the config's go before made ones
+        self.door.ring = KeyRing(keys)
+        self.dispatcher.limiter.keys = {key.name: key.limits for key in keys}
 
     async def _share_secret(self) -> None:
         """Again and again: the server may have been away, or may have lost it."""
@@ -345,8 +366,9 @@ class Gateway:
             self.dispatcher.queue,
         )
         limiter.tenants = {name: tenant.limits for name, tenant in tenants.items()}
-        limiter.keys = {key.name: key.limits for key in self.config.keys}
         queue.weights = {name: tenant.weight for name, tenant in tenants.items()}
+        for endpoint in self.fleet.endpoints.values():
+            endpoint.places.weights = queue.weights
         queue.limits = _queue_limits(self.config)
 
     def _endpoints(self) -> list[Endpoint]:
@@ -355,7 +377,8 @@ class Gateway:
                 name,
                 frozenset({replicas.serves or name.rpartition("-")[0]}),
                 dedicated=True,
-                max_in_flight=replicas.max_in_flight,
+                max_in_flight=replicas.max_in_flight or None,
+                capacity=_capacity(replicas.max_in_flight),
                 capabilities=Replica.traits.capabilities,
                 data_policy=DATA_POLICIES[-1],
                 draw=self.random.random,
@@ -370,7 +393,8 @@ class Gateway:
                 dedicated=endpoint.dedicated or _is_ours(endpoint),
                 tariffs=_tariffs(endpoint),
                 machine=_machine(endpoint),
-                max_in_flight=endpoint.max_in_flight,
+                max_in_flight=endpoint.max_in_flight or None,
+                capacity=_capacity(endpoint.max_in_flight),
                 capabilities=_capabilities(endpoint),
                 data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
                 region=endpoint.region,
@@ -448,6 +472,7 @@ def _keys(config: Config) -> list[Key]:
             _all_or(key.endpoints),
             key.admin,
             key.expires_s,
+            key.limits,
         )
         for key in config.keys
     ]
@@ -473,6 +498,10 @@ def _tariffs(endpoint: EndpointConfig) -> Tariffs:
         model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
         for model, p in endpoint.prices.items()
     }
+
+
+def _capacity(places: int | None) -> Capacity | None:
+    return Capacity() if places == AUTO else None
 
 
 def _is_ours(endpoint: EndpointConfig) -> bool:

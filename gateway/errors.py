@@ -12,6 +12,7 @@ GatewayError                    500 server_error
 ├── Forbidden                   403 permission_denied
 ├── NotFound                    404 not_found
 │   └── ModelNotFound           404 model_not_found
+├── NotSupported                501 not_supported            nobody here can do it
 ├── RequestTimeout              408 request_timeout
 ├── BodyTooLarge                413 request_too_large
 ├── RateLimited                 429 rate_limit_exceeded
@@ -109,6 +110,10 @@ class ModelNotFound(NotFound):
         return cls(
             f"there is no model {asked[:100]!r} for this key; it may use: {names}", param="model"
         )
+
+
+class NotSupported(GatewayError):
+    status, type, code = 501, "invalid_request_error", "not_supported"
 
 
 class RequestTimeout(GatewayError):

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import GatewayError, NotFound, Unavailable, UpstreamError
+from gateway.errors import GatewayError, NotFound, NotSupported, Unavailable, UpstreamError
 from gateway.wire.openai import encode_json
 
 MAX_RETRY_AFTER_S = 60
@@ -22,7 +22,8 @@ def error_response(error: GatewayError, body: bytes | None = None) -> Response:
         # An endpoint's own word may stand behind it, even one that is infinite.
         seconds = min(MAX_RETRY_AFTER_S, max(1, error.retry_after_s))
         headers["retry-after"] = str(math.ceil(seconds))
-    if isinstance(error, UpstreamError) and not error.repeatable:
+    hopeless = isinstance(error, UpstreamError) and not error.repeatable
+    if hopeless or isinstance(error, NotSupported):
         headers["x-should-retry"] = "false"  # the SDKs would, for their part, twice
     if isinstance(error, Unavailable):
         headers["connection"] = "close"  # the next request had better go elsewhere

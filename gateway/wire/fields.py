@@ -108,6 +108,13 @@ FIELDS: Mapping[Operation, Mapping[str, tuple[type, ...]]] = {
         "logprobs": (int, NoneType),
         "suffix": (str, NoneType),
     },
+    Operation.EMBEDDINGS: {
+        "model": (str,),
+        "input": (str, list),
+        "dimensions": (int, NoneType),
+        "encoding_format": (str, NoneType),
+        **{name: _COMMON[name] for name in ("user", "cache_salt", "session_id")},
+    },
 }
 
 _NAMES: Mapping[type, str] = {
