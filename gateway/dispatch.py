@@ -317,6 +317,11 @@ class Dispatcher:
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
             await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
 
+    async def count(self, request: InferenceRequest, principal: Principal) -> int:
+        """Tokens of its prompt. Raises ModelNotFound."""
+        self._check_model(request.model, principal)
+        return await self._counting.tokens(request)
+
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
         for observer in self.observers:
