@@ -32,6 +32,7 @@ PINNED = {
     "REQUEST_PRESENCE_PENALTY": "gen_ai.request.presence_penalty",
     "REQUEST_STREAM": "gen_ai.request.stream",
     "RESPONSE_FIRST_CHUNK": "gen_ai.response.time_to_first_chunk",
+    "FINISH_REASONS": "gen_ai.response.finish_reasons",
     "INPUT_TOKENS": "gen_ai.usage.input_tokens",
     "OUTPUT_TOKENS": "gen_ai.usage.output_tokens",
     "CACHED_TOKENS": "gen_ai.usage.cache_read.input_tokens",
