@@ -159,6 +159,7 @@ function details(decision) {
     ["tenant", decision.tenant],
     ["tokens", decision.prompt_tokens === null ? null : tokens(decision)],
     ["cost", dollars(decision.cost_usd)],
+    ["waited for room", decision.queued_s > 0 ? seconds(decision.queued_s) : null],
     ["total", seconds(decision.total_s)],
     ["request", decision.request_id],
     ["trace", decision.trace_id],
