@@ -134,7 +134,9 @@ async def overload(seconds: float) -> dict[str, float]:
     refused = sum(s.refused for s in counted.values())
     return {
         "goodput of capacity": answered / (CAPACITY * elapsed),
-        **{f"{name} answered": len(s.first_s) / (CAPACITY * elapsed) for name, s in counted.items()},
+        **{
+            f"{name} answered": len(s.first_s) / (CAPACITY * elapsed) for name, s in counted.items()
+        },
         "interactive median s": statistics.median(counted["interactive"].first_s),
         "refusals with retry-after": sum(s.with_advice for s in counted.values()) / max(1, refused),
         "grown MB": after - before,
