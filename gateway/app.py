@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -42,16 +43,21 @@ from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
 from gateway.front.admin import Admin
+from gateway.front.api import Api, OpenAI
 from gateway.front.body import BodyLimits
-from gateway.front.completions import Completions
+from gateway.front.count import Count
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.in_flight import Counted, InFlight
+from gateway.front.inference import Inference
+from gateway.front.kept import ResponseStore
+from gateway.front.kept_responses import KeptResponses
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
-from gateway.front.rescue import no_such_route, rescue
+from gateway.front.rescue import counted, no_such_route, rescue
+from gateway.front.responses import Responses
 from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
 from gateway.pacer import Pacers
@@ -67,6 +73,7 @@ from gateway.state.connect import connect
 from gateway.state.gossip import Gossip, SharedIndex, shared_secret
 from gateway.state.keys import RedisKeys
 from gateway.state.memory import MemoryMeters, steady_wall
+from gateway.state.responses import Bounds, FileResponses, RedisResponses
 from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor, Watcher
 from gateway.tariffs import Machine, Tariff, Tariffs
@@ -135,7 +142,15 @@ class Gateway:
             tokenizers=tokenizers(self.config),
         )
         self.seeing = Seeing(
-            self.config, self.fleet, pacers, self.live, lambda: self.dispatcher.rules, self.clock
+            self.config,
+            self.door,
+            self.fleet,
+            pacers,
+            limiter,
+            queue,
+            self.live,
+            lambda: self.dispatcher.rules,
+            self.clock,
         )
         self.dispatcher.observers = [
             self.fleet,
@@ -144,6 +159,7 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
+        self.responses = Responses(self._response_store(), time.time, lambda: uuid.uuid4().hex)
         self.key_store = self._key_store()
         self._set_keys()
         self._drain_by_hand(self.config)
@@ -182,24 +198,31 @@ class Gateway:
 
     def asgi(self) -> Starlette:
         admin = Admin(self.door, self._manageable_keys())
-        models = Models(self.door, self.fleet, created=int(time.time()))
+        models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
+        refused = self.seeing.metrics.refused
 
-        def completions(operation: Operation) -> Route:
-            endpoint = Completions(
+        def inference(path: str, api: Api[Any], operation: Operation = Operation.CHAT) -> Route:
+            endpoint = Inference(
+                api,
                 operation,
                 self.door,
                 self.drain,
                 self.dispatcher,
                 self.clock,
                 self.seeing.tracing,
+                refused,
             )
-            return Route(f"/v1/{operation}", endpoint, methods=["POST"])
+            return Route(f"/v1/{path}", endpoint, methods=["POST"])
 
         app = Starlette(
             routes=[
-                completions(Operation.CHAT),
-                completions(Operation.COMPLETION),
+                *(
+                    inference(str(operation), OpenAI(operation), operation)
+                    for operation in Operation
+                ),
+                inference("responses", self.responses),
+                *self._of_responses(),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
                 Route("/admin/keys", admin.every, methods=["GET"]),
@@ -208,24 +231,48 @@ class Gateway:
                 Route("/admin/keys/{id}/rotate", admin.rotate, methods=["POST"]),
                 Route("/health", health.alive),
                 Route("/ready", health.ready),
-                *self.seeing.routes(self.door),
+                *self.seeing.routes(),
             ],
             middleware=[
                 Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
-                *([] if self.config.keys else [Middleware(LoopbackOnly)]),  # no web pages
+                *([] if self.config.keys else [Middleware(LoopbackOnly, refused=refused)]),
             ],
-            exception_handlers={GatewayError: rescue, HTTPException: no_such_route},
+            exception_handlers={
+                GatewayError: counted(rescue, refused),
+                HTTPException: counted(no_such_route, refused),
+            },
             lifespan=self.lifespan,
         )
         app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body
         return app
 
+    def _of_responses(self) -> list[Route]:
+        kept = KeptResponses(
+            self.door, self.responses, time.time, lambda: self.dispatcher.longest_s
+        )
+        count = Count(
+            self.door,
+            self.dispatcher,
+            self.responses.count,
+            lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
+            self.responses.refusal,
+        )
+        one = "/v1/responses/{id}"
+        return [
+            Route("/v1/responses/input_tokens", count.answer, methods=["POST"]),
+            Route(one, kept.retrieve, methods=["GET"]),
+            Route(one, kept.delete, methods=["DELETE"]),
+            Route(f"{one}/cancel", kept.cancel, methods=["POST"]),
+            Route(f"{one}/input_items", kept.input_items, methods=["GET"]),
+        ]
+
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.seeing.running())
-            stack.push_async_callback(self.in_flight.ended)  # so that all are settled before it
+            stack.push_async_callback(self.responses.store.aclose)
+            stack.push_async_callback(self.in_flight.ended)  # so that all are settled before them
             if self.shared is not None:
                 stack.push_async_callback(self.shared.redis.aclose)
                 await stack.enter_async_context(self.shared.running())
@@ -281,7 +328,17 @@ class Gateway:
             )
             if what == "closed"
         }
-        return SharedMeters(connect(url), uuid.uuid4().hex, state.deadline, frozenset(closed))
+        redis = connect(url, state.deadline)
+        return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
+
+    def _response_store(self) -> ResponseStore:
+        """A file is there for several workers too; without one, they have their server."""
+        wanted = self.config.responses
+        bounds = Bounds(wanted.ttl, wanted.size)
+        shared = self.shared and (self.config.state.redis is not None or wanted.file is None)
+        if self.shared is not None and shared:
+            return RedisResponses(self.shared.redis, bounds)
+        return FileResponses(wanted.file, bounds)
 
     def _key_store(self) -> KeyStore | None:
         """Made keys add to the config's: a gateway that was open to everyone has none."""

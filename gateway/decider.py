@@ -11,7 +11,13 @@ from gateway.admission.limits import Hold
 from gateway.attempts import Choice
 from gateway.delivery import Delivery
 from gateway.domain import Considered, InferenceRequest, Outcome
-from gateway.errors import BudgetExhausted, ContextLengthExceeded, Unavailable, UnsupportedRequest
+from gateway.errors import (
+    BudgetExhausted,
+    ContextLengthExceeded,
+    NotSupported,
+    Unavailable,
+    UnsupportedRequest,
+)
 from gateway.fleet.endpoint import EJECTED
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import NO_MATCH
@@ -109,6 +115,8 @@ def _check_request(
             f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
         )
     if reasons == {"has_capabilities"} and request.needs:
+        if not request.operation.writes:
+            raise NotSupported(f"no endpoint of {request.model!r} can do embeddings", param="model")
         asked = ", ".join(sorted(request.needs))
         raise UnsupportedRequest(
             f"no endpoint of {request.model!r} can do what this takes: {asked}"

@@ -296,10 +296,15 @@ class Dispatcher:
         While all of them are full, the request waits for its turn. Raises when there is nobody."""
         if delivery.begun:
             await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
+        queued = None
         while True:
             choice = self._decider.choose(tries, policy, outcome, delivery)
             if isinstance(choice, Full):
-                await self.queue.wait(tries.turn, choice.endpoints)
+                queued = self.clock() if queued is None else queued
+                try:
+                    await self.queue.wait(tries.turn, choice.endpoints)
+                finally:
+                    outcome.queued[queued] = self.clock()
                 continue
             if choice is not None:
                 self.queue.started(tries.turn)
@@ -311,6 +316,11 @@ class Dispatcher:
                 raise tries.broke or exhausted(tries.request.model, said)
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
             await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
+
+    async def count(self, request: InferenceRequest, principal: Principal) -> int:
+        """Tokens of its prompt. Raises ModelNotFound."""
+        self._check_model(request.model, principal)
+        return await self._counting.tokens(request)
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
@@ -352,9 +362,10 @@ def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
 def _in_turn(
     request: InferenceRequest, fallbacks: Sequence[str], principal: Principal
 ) -> Iterator[InferenceRequest]:
-    """The request for the client's model, then for each other that its key may use."""
+    """The request for the client's model, then for each other that its key may use. Another
+    model's vectors are no substitute: they lie in another space."""
     yield request
-    for model in fallbacks:
+    for model in fallbacks if request.operation.writes else ():
         if model != request.model and principal.may_use(model):
             # Prefix keys are of the client's model: what this leaves in a cache they do not name.
             yield dataclasses.replace(request, model=model, prefix=())

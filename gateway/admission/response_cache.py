@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from gateway.domain import Event, InferenceRequest
 from gateway.errors import InvalidRequest
-from gateway.wire.openai import Ending, encode_json, parse_event
+from gateway.wire.openai import Ending, encode_json, parse_event, parse_vectors
 from gateway.wire.prefix import canonical
 
 ASK = "x-gateway-cache"
@@ -48,6 +48,7 @@ class Place:
 
     key: bytes
     ttl_s: float
+    request: InferenceRequest
 
 
 @dataclass
@@ -68,7 +69,7 @@ class ResponseCache:
         # The salt names the tenant, and what of it the caller set apart.
         digest = blake2b(key=bytes.fromhex(request.cache_salt), digest_size=32)
         digest.update(canonical([request.operation, request.model, request.forwarded]))
-        return Place(digest.digest(), self.limits.ttl_s if ttl is None else ttl)
+        return Place(digest.digest(), self.limits.ttl_s if ttl is None else ttl, request)
 
     def find(self, place: Place) -> list[Event] | None:
         kept = self._kept.get(place.key)
@@ -78,6 +79,8 @@ class ResponseCache:
             self._drop(place.key)
             return None
         self._kept.move_to_end(place.key)
+        if not place.request.operation.writes:
+            return [parse_vectors(raw, place.request) for raw in kept.events]
         return [parse_event(raw) for raw in kept.events]
 
     async def keeping(
@@ -121,6 +124,8 @@ def _whole(ending: Ending) -> bool:
 
 def _by_chance(request: InferenceRequest) -> bool:
     forwarded = request.forwarded
+    if not request.operation.writes:
+        return False
     return forwarded.get("temperature") != 0 and forwarded.get("seed") is None
 
 

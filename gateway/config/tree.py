@@ -337,6 +337,15 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredResponses:
+    """What `/v1/responses` keeps, in redis where there is one."""
+
+    file: Path | None = None  # SQLite; without it and redis, in memory
+    ttl: Seconds = Seconds(30 * 24 * 3600)
+    size: Bytes = Bytes(256 * 1024 * 1024)  # of each tenant's; beyond, the oldest go
+
+
+@dataclass(frozen=True, slots=True)
 class WhenLost:
     """What a gateway does while it cannot reach the shared state."""
 
@@ -392,6 +401,8 @@ class Tracing:
 @dataclass(frozen=True, slots=True)
 class Ledger:
     file: Path | None = None  # SQLite; made when it is not there. None: no ledger
+    keep: Seconds | None = None  # older exchanges are deleted. None: for ever
+    size: Bytes | None = None  # the oldest make way for new ones. None: as it grows
 
 
 LOG_FORMATS = ("auto", "text", "json")
@@ -419,6 +430,7 @@ class Config:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     queue: Queue = Queue()
     cache: Cache = Cache()
+    responses: StoredResponses = StoredResponses()
     state: State = State()
     tracing: Tracing = Tracing()
     ledger: Ledger = Ledger()
