@@ -57,7 +57,7 @@ from gateway.front.loopback import LoopbackOnly
 from gateway.front.messages import Messages
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
-from gateway.front.rescue import no_such_route, rescue
+from gateway.front.rescue import counted, no_such_route, rescue
 from gateway.front.responses import Responses
 from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
@@ -111,7 +111,8 @@ class Gateway:
         _warn_of_prices(self.config)
         self.live, self.in_flight = Live(), InFlight()
         self.drain = Drain()
-        self._made_keys: Sequence[Key] = ()  # those of the store
+        self._made_keys: Sequence[Key] = ()  # those of the store, when it was last read
+        self._made_keys_known = False
         self.door = _door(self.config)
         self.shared = self._shared()
         shared_by_all = self._usable().keys() | (
@@ -143,6 +144,7 @@ class Gateway:
         )
         self.seeing = Seeing(
             self.config,
+            self.door,
             self.fleet,
             pacers,
             limiter,
@@ -159,8 +161,8 @@ class Gateway:
         ]
         self._set_limits()
         self.responses = Responses(self._response_store(), time.time, _number)
-        self._set_keys()
         self.key_store = self._key_store()
+        self._set_keys()
         self._drain_by_hand(self.config)
         self._said_ready = False
 
@@ -200,10 +202,20 @@ class Gateway:
         models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
         messages = Messages(_number)
+        refused = self.seeing.metrics.refused
 
         def inference(path: str, api: Api[Any], operation: Operation = Operation.CHAT) -> Route:
-            line = (self.door, self.drain, self.dispatcher, self.clock, self.seeing.tracing)
-            return Route(f"/v1/{path}", Inference(api, operation, *line), methods=["POST"])
+            endpoint = Inference(
+                api,
+                operation,
+                self.door,
+                self.drain,
+                self.dispatcher,
+                self.clock,
+                self.seeing.tracing,
+                refused,
+            )
+            return Route(f"/v1/{path}", endpoint, methods=["POST"])
 
         app = Starlette(
             routes=[
@@ -225,14 +237,17 @@ class Gateway:
                 Route("/admin/keys/{id}/rotate", admin.rotate, methods=["POST"]),
                 Route("/health", health.alive),
                 Route("/ready", health.ready),
-                *self.seeing.routes(self.door),
+                *self.seeing.routes(),
             ],
             middleware=[
                 Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
-                *([] if self.config.keys else [Middleware(LoopbackOnly)]),  # no web pages
+                *([] if self.config.keys else [Middleware(LoopbackOnly, refused=refused)]),
             ],
-            exception_handlers={GatewayError: rescue, HTTPException: no_such_route},
+            exception_handlers={
+                GatewayError: counted(rescue, refused),
+                HTTPException: counted(no_such_route, refused),
+            },
             lifespan=self.lifespan,
         )
         app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body
@@ -287,7 +302,8 @@ class Gateway:
             watching = watch(self.fleet, self.clock, on_reached=self._say_ready)
             await stack.enter_async_context(_beside(watching, "endpoints are"))
             if self.key_store is not None:
-                keys = watch_keys(self.key_store, self._use_made_keys)
+                closed = self.config.state.when_lost.keys == "closed"
+                keys = watch_keys(self.key_store, self._use_made_keys, closed=closed)
                 await stack.enter_async_context(_beside(keys, "the key store is"))
             if self.source is not None:
                 reloading = watch_config(self.source, self.live, self.put_in_force)
@@ -347,13 +363,14 @@ class Gateway:
             return None
         return MadeKeys(self.key_store, lambda: {key.name for key in self.config.keys})
 
-    def _use_made_keys(self, keys: Sequence[Key]) -> None:
-        self._made_keys = keys
+    def _use_made_keys(self, keys: Sequence[Key], known: bool) -> None:
+        self._made_keys, self._made_keys_known = keys, known
         self._set_keys()
 
     def _set_keys(self) -> None:
         keys = [*self._made_keys, *_keys(self.config)]  # the config's go before made ones
-        self.door.ring = KeyRing(keys)
+        unsure = self.key_store is not None and not self._made_keys_known
+        self.door.ring = KeyRing(keys, unsure=unsure)
         self.dispatcher.limiter.keys = {key.name: key.limits for key in keys}
 
     async def _share_secret(self) -> None:
@@ -366,7 +383,10 @@ class Gateway:
         if self.shared is None or not isinstance(index, SharedIndex):
             return None
         endpoints = {n: e for n, e in self.fleet.endpoints.items() if n in names}
-        return Gossip(self.shared.redis, self.shared.gateway, endpoints, index, self.clock)
+        closed = self.config.state.when_lost.in_flight == "closed"
+        return Gossip(
+            self.shared.redis, self.shared.gateway, endpoints, index, self.clock, closed=closed
+        )
 
     def _set_limits(self) -> None:
         tenants, limiter, queue = (

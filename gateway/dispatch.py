@@ -136,7 +136,7 @@ class Dispatcher:
                     # Not what another model said instead.
                     if place is not None and outcome.request.model == request.model:
                         outcome.cache = "miss"
-                        answer = self.cache.keeping(place, request.stream, answer)
+                        answer = self.cache.keeping(place, request, answer)
                     yield answer
             except TimeoutError:
                 raise DeadlineExceeded(
