@@ -54,6 +54,7 @@ from gateway.front.inference import Inference
 from gateway.front.kept import ResponseStore
 from gateway.front.kept_responses import KeptResponses
 from gateway.front.loopback import LoopbackOnly
+from gateway.front.messages import Messages
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
 from gateway.front.rescue import counted, no_such_route, rescue
@@ -159,7 +160,7 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
-        self.responses = Responses(self._response_store(), time.time, lambda: uuid.uuid4().hex)
+        self.responses = Responses(self._response_store(), time.time, _number)
         self.key_store = self._key_store()
         self._set_keys()
         self._drain_by_hand(self.config)
@@ -200,6 +201,7 @@ class Gateway:
         admin = Admin(self.door, self._manageable_keys())
         models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
+        messages = Messages(_number)
         refused = self.seeing.metrics.refused
 
         def inference(path: str, api: Api[Any], operation: Operation = Operation.CHAT) -> Route:
@@ -223,6 +225,10 @@ class Gateway:
                 ),
                 inference("responses", self.responses),
                 *self._of_responses(),
+                inference("messages", messages),
+                self._count(
+                    "messages/count_tokens", messages, lambda tokens: {"input_tokens": tokens}
+                ),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
                 Route("/admin/keys", admin.every, methods=["GET"]),
@@ -251,21 +257,24 @@ class Gateway:
         kept = KeptResponses(
             self.door, self.responses, time.time, lambda: self.dispatcher.longest_s
         )
-        count = Count(
-            self.door,
-            self.dispatcher,
-            self.responses.count,
-            lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
-            self.responses.refusal,
-        )
         one = "/v1/responses/{id}"
         return [
-            Route("/v1/responses/input_tokens", count.answer, methods=["POST"]),
+            self._count(
+                "responses/input_tokens",
+                self.responses,
+                lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
+            ),
             Route(one, kept.retrieve, methods=["GET"]),
             Route(one, kept.delete, methods=["DELETE"]),
             Route(f"{one}/cancel", kept.cancel, methods=["POST"]),
             Route(f"{one}/input_items", kept.input_items, methods=["GET"]),
         ]
+
+    def _count(
+        self, path: str, api: Responses | Messages, shown: Callable[[int], dict[str, object]]
+    ) -> Route:
+        count = Count(self.door, self.dispatcher, api.count, shown, api.refusal)
+        return Route(f"/v1/{path}", count.answer, methods=["POST"])
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -511,6 +520,10 @@ def _cache_limits(config: Config) -> CacheLimits:
 def _queue_limits(config: Config) -> QueueLimits:
     patience = config.queue.patience
     return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
+
+
+def _number() -> str:
+    return uuid.uuid4().hex
 
 
 def _tariffs(endpoint: EndpointConfig) -> Tariffs:
