@@ -41,7 +41,7 @@ class Completions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.drain.check()
         headers = Headers(scope=scope)
-        principal = self.door.ring.identify(headers.get("authorization"))
+        principal = self.door.identify(scope)
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)
