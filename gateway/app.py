@@ -30,23 +30,26 @@ from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
+from gateway.config.tree import AUTO
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
 from gateway.filing import Filing
+from gateway.fleet.capacity import Capacity
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
 from gateway.front.admin import Admin
+from gateway.front.api import OpenAI
 from gateway.front.body import BodyLimits
-from gateway.front.completions import Completions
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.in_flight import Counted, InFlight
+from gateway.front.inference import Inference
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
@@ -133,7 +136,14 @@ class Gateway:
             tokenizers=tokenizers(self.config),
         )
         self.seeing = Seeing(
-            self.config, self.fleet, pacers, self.live, lambda: self.dispatcher.rules, self.clock
+            self.config,
+            self.fleet,
+            pacers,
+            limiter,
+            queue,
+            self.live,
+            lambda: self.dispatcher.rules,
+            self.clock,
         )
         self.dispatcher.observers = [
             self.fleet,
@@ -142,6 +152,7 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
+        self._set_keys()
         self.key_store = self._key_store()
         self._drain_by_hand(self.config)
         self.filing = Filing(self.config.files, self.door, self.clock, self.random)
@@ -179,12 +190,13 @@ class Gateway:
             endpoint.drained = name in config.drained
 
     def asgi(self) -> Starlette:
-        admin = Admin(self.door, MadeKeys(self.key_store) if self.key_store else None)
+        admin = Admin(self.door, self._manageable_keys())
         models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
 
         def completions(operation: Operation) -> Route:
-            endpoint = Completions(
+            endpoint = Inference(
+                OpenAI(operation),
                 operation,
                 self.door,
                 self.drain,
@@ -282,7 +294,8 @@ class Gateway:
             )
             if what == "closed"
         }
-        return SharedMeters(connect(url), uuid.uuid4().hex, state.deadline, frozenset(closed))
+        redis = connect(url, state.deadline)
+        return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
 
     def _key_store(self) -> KeyStore | None:
         """Made keys add to the config's: a gateway that was open to everyone has none."""
@@ -293,12 +306,19 @@ class Gateway:
         file = self.config.state.keys_file
         return None if file is None else KeyFile(file)
 
+    def _manageable_keys(self) -> MadeKeys | None:
+        if self.key_store is None:
+            return None
+        return MadeKeys(self.key_store, lambda: {key.name for key in self.config.keys})
+
     def _use_made_keys(self, keys: Sequence[Key]) -> None:
         self._made_keys = keys
         self._set_keys()
 
     def _set_keys(self) -> None:
-        self.door.ring = KeyRing([*self._made_keys, *_keys(self.config)])
+        keys = [*self._made_keys, *_keys(self.config)]  # the config's go before made ones
+        self.door.ring = KeyRing(keys)
+        self.dispatcher.limiter.keys = {key.name: key.limits for key in keys}
 
     async def _share_secret(self) -> None:
         """Again and again: the server may have been away, or may have lost it."""
@@ -319,8 +339,9 @@ class Gateway:
             self.dispatcher.queue,
         )
         limiter.tenants = {name: tenant.limits for name, tenant in tenants.items()}
-        limiter.keys = {key.name: key.limits for key in self.config.keys}
         queue.weights = {name: tenant.weight for name, tenant in tenants.items()}
+        for endpoint in self.fleet.endpoints.values():
+            endpoint.places.weights = queue.weights
         queue.limits = _queue_limits(self.config)
 
     def _endpoints(self) -> list[Endpoint]:
@@ -329,7 +350,8 @@ class Gateway:
                 name,
                 frozenset({replicas.serves or name.rpartition("-")[0]}),
                 dedicated=True,
-                max_in_flight=replicas.max_in_flight,
+                max_in_flight=replicas.max_in_flight or None,
+                capacity=_capacity(replicas.max_in_flight),
                 capabilities=Replica.traits.capabilities,
                 data_policy=DATA_POLICIES[-1],
                 draw=self.random.random,
@@ -344,7 +366,8 @@ class Gateway:
                 dedicated=endpoint.dedicated or _is_ours(endpoint),
                 tariffs=_tariffs(endpoint),
                 machine=_machine(endpoint),
-                max_in_flight=endpoint.max_in_flight,
+                max_in_flight=endpoint.max_in_flight or None,
+                capacity=_capacity(endpoint.max_in_flight),
                 capabilities=_capabilities(endpoint),
                 data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
                 region=endpoint.region,
@@ -422,6 +445,7 @@ def _keys(config: Config) -> list[Key]:
             _all_or(key.endpoints),
             key.admin,
             key.expires_s,
+            key.limits,
         )
         for key in config.keys
     ]
@@ -447,6 +471,10 @@ def _tariffs(endpoint: EndpointConfig) -> Tariffs:
         model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
         for model, p in endpoint.prices.items()
     }
+
+
+def _capacity(places: int | None) -> Capacity | None:
+    return Capacity() if places == AUTO else None
 
 
 def _is_ours(endpoint: EndpointConfig) -> bool:

@@ -70,7 +70,8 @@ class Decider:
             _check_request(request, candidates, decision)
             _check_budget(request, decision, tries.hold)
         there = [ranked for ranked in decision.ranked if self._may_ask(ranked, tries)]
-        room = [r for r in there if not self.fleet.endpoints[r.candidate.endpoint].full]
+        endpoints, tenant = self.fleet.endpoints, request.tenant
+        room = [r for r in there if not endpoints[r.candidate.endpoint].full(tenant)]
         chosen = next(iter(room or (there if delivery.begun else ())), None)
         if chosen is not None:
             match = matches.get(chosen.candidate.endpoint, NO_MATCH)

@@ -34,6 +34,7 @@ from gateway.errors import (
     GatewayError,
     ModelNotFound,
     NoCandidate,
+    Overloaded,
     UnsupportedRequest,
     UpstreamError,
 )
@@ -64,7 +65,7 @@ RESUME_PATIENCE_S = 10.0
 
 
 ELSEWHERE = (
-    *(UpstreamError, NoCandidate, BudgetExhausted),
+    *(UpstreamError, NoCandidate, Overloaded, BudgetExhausted),
     *(ContextLengthExceeded, UnsupportedRequest),
 )
 """What a model that the policy falls back on may do better."""
@@ -168,13 +169,18 @@ class Dispatcher:
     ) -> AsyncGenerator[Event]:
         failure: GatewayError | None = None
         took_work = False
+        expected = self.fleet.expected(request)
+        tokens = expected.prompt_tokens + expected.output_tokens
+        # One for all models: nobody waits longer in all because there are others to fall back on.
+        turn = self.queue.turn(request.tenant, request.request_class, tokens)
         for asked in _in_turn(request, policy.fallback.models, outcome.principal):
             if took_work and not self.retries.take(self.clock()):
                 break
             asked = await self._counting.where_in_doubt(asked)
             delivery = Delivery(asked)
             try:
-                answer = self._whole(asked, policy, outcome, hold, timer, delivery)
+                tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
+                answer = self._whole(tries, policy, outcome, delivery)
                 async with aclosing(answer) as events:
                     async for event in events:
                         yield event
@@ -188,19 +194,9 @@ class Dispatcher:
         raise failure
 
     async def _whole(
-        self,
-        request: InferenceRequest,
-        policy: Policy,
-        outcome: Outcome,
-        hold: Hold,
-        timer: asyncio.Timeout,
-        delivery: Delivery,
+        self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
     ) -> AsyncGenerator[Event]:
         """One answer, from as many endpoints as it takes."""
-        asked = self.fleet.expected(request)
-        tokens = asked.prompt_tokens + asked.output_tokens
-        turn = self.queue.turn(request.tenant, request.request_class, tokens)
-        tries = Tries(request, policy.fallback, [*outcome.attempts], hold, timer, turn)
         while True:
             choice = await self._next(tries, policy, outcome, delivery)
             before, answering = delivery.tokens, None
@@ -211,7 +207,7 @@ class Dispatcher:
                     # Whoever answers stands last, for all who ask later.
                     outcome.attempts.sort(key=lambda other: other is attempt)
                     begun = [a for a in outcome.attempts if a.first_event is not None]
-                    hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
+                    tries.hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
                     async for event in events:
                         if event.usage is not None:
                             attempt.billed = delivery.billed(event.usage)
@@ -300,10 +296,15 @@ class Dispatcher:
         While all of them are full, the request waits for its turn. Raises when there is nobody."""
         if delivery.begun:
             await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
+        queued = None
         while True:
             choice = self._decider.choose(tries, policy, outcome, delivery)
             if isinstance(choice, Full):
-                await self.queue.wait(tries.turn, choice.endpoints)
+                queued = self.clock() if queued is None else queued
+                try:
+                    await self.queue.wait(tries.turn, choice.endpoints)
+                finally:
+                    outcome.queued[queued] = self.clock()
                 continue
             if choice is not None:
                 self.queue.started(tries.turn)

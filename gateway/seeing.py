@@ -10,9 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.routing import Route
 
+from gateway.admission.limits import Limiter
+from gateway.admission.queue import Queue
 from gateway.config import Config
 from gateway.config.load import policy_files
 from gateway.config.tree import Tracing as TracingConfig
@@ -24,6 +27,7 @@ from gateway.front.door import Door
 from gateway.front.metrics import MetricsPage
 from gateway.ledger.ledger import Ledger
 from gateway.pacer import Pacers
+from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.reload import Live
 from gateway.rules import Rules
 from gateway.telemetry.log import ExchangeLog
@@ -44,6 +48,8 @@ class Seeing:
     config: Config
     fleet: Fleet
     pacers: Pacers
+    limiter: Limiter
+    queue: Queue
     live: Live
     rules: Callable[[], Rules]
     clock: Callable[[], float]
@@ -51,7 +57,7 @@ class Seeing:
     ledger: Ledger | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tracing = tracing(self.config.tracing, self.clock)
+        self.tracing = tracing(self.config.tracing, self.clock, self._address)
         file = self.config.ledger.file
         self.ledger = None if file is None else Ledger(file, self.clock)
         self.metrics = Metrics(self._gauges)
@@ -64,7 +70,7 @@ class Seeing:
         return [ExchangeLog(), self.metrics, *watching, *filter(None, maybe)]
 
     def routes(self, door: Door) -> list[Route]:
-        page = MetricsPage(door, self.metrics.exposition, CONTENT_TYPE)
+        page = MetricsPage(door, self._exposition, CONTENT_TYPE)
         routes = [Route("/metrics", page.show)]
         if self.config.dashboard:
             dashboard = Dashboard(
@@ -75,11 +81,15 @@ class Seeing:
                 self.recent,
                 self.rules,
                 self._policy_files,
+                self.clock,
                 installed_version(),
                 time.time(),
             )
             routes += dashboard.routes()
         return routes
+
+    async def _exposition(self) -> bytes:
+        return self.metrics.exposition(await self.limiter.balances())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -112,9 +122,14 @@ class Seeing:
         return {
             "endpoint_up": {name: float(e.healthy) for name, e in endpoints},
             "endpoint_ejected": {name: float(e.breaker.ejected(now)) for name, e in endpoints},
+            "endpoint_half_open": {
+                name: float(e.breaker.tripped and not e.breaker.ejected(now))
+                for name, e in endpoints
+            },
             "endpoint_drained": {name: float(e.drained) for name, e in endpoints},
             "endpoint_in_flight": {name: float(e.in_flight) for name, e in endpoints},
             "endpoint_queued_tokens": {name: float(e.queued_tokens) for name, e in endpoints},
+            "queued": {"": len(self.queue)},
             "budget_multiplier": self.pacers.multipliers(),
             "config_generation": {"": self.live.generation},
             "config_reload_ok": {"": float(self.live.last_reload == "ok")},
@@ -122,11 +137,22 @@ class Seeing:
             "ledger_dropped": {"": self.ledger.dropped if self.ledger else 0},
         }
 
+    def _address(self, endpoint: str) -> tuple[str, int] | None:
+        provider = self.fleet.endpoints[endpoint].provider
+        if not isinstance(provider, OpenAICompatible):
+            return None
+        url = urlsplit(provider.base_url)
+        return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+
     def _policy_files(self) -> Mapping[str, Path]:
         return policy_files(*([self.config.policies] if self.config.policies else []))
 
 
-def tracing(config: TracingConfig, clock: Callable[[], float]) -> Tracing | None:
+def tracing(
+    config: TracingConfig,
+    clock: Callable[[], float],
+    address: Callable[[str], tuple[str, int] | None],
+) -> Tracing | None:
     """None unless somebody said where spans go; OpenTelemetry is loaded only then."""
     if not wanted(config.endpoint):
         return None
@@ -140,7 +166,7 @@ def tracing(config: TracingConfig, clock: Callable[[], float]) -> Tracing | None
             asked.parent_decides,
             config.trust_callers,
         ),
-        otlp.factory("gateway", content=config.content),
+        otlp.factory("gateway", content=config.content, address=address),
         otlp.SpanQueue(otlp.exporter(config.endpoint)),
         config.slow,
         clock,

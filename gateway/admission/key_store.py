@@ -1,5 +1,5 @@
 """
-MadeKeys that are made while the gateway runs.
+Keys that are made while the gateway runs.
 
 A store holds records without keys: only their digests. Every gateway reads it again each second, so
 a key that was revoked anywhere is refused everywhere within `REFRESH_S` and the time of a request.
@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.admission.keys import HASHED, Key
+from gateway.admission.limits import UNLIMITED, Limits
+from gateway.admission.limits_json import read_limits, shown_limits
 from gateway.domain import CLASSES, Json
 from gateway.errors import InvalidRequest, NotFound
 from routing_policies.base import DATA_POLICIES
@@ -49,6 +51,7 @@ class KeyRecord:
     data_policy: str | None = None
     request_class: str = "standard"
     expires: str | None = None  # ISO 8601
+    limits: Limits = UNLIMITED
 
     def __post_init__(self) -> None:
         for name in ("id", "name", "tenant"):
@@ -99,11 +102,16 @@ class KeyRecord:
             _all_or(self.endpoints),
             self.admin,
             self.expires_s(),
+            self.limits,
         )
+
+    def written(self) -> dict[str, object]:
+        """What a store holds."""
+        return {**asdict(self), "limits": shown_limits(self.limits)}
 
     def shown(self) -> dict[str, object]:
         """For whoever manages keys: all but the digest."""
-        shown = asdict(self)
+        shown = self.written()
         del shown["hash"]
         return shown
 
@@ -114,6 +122,7 @@ class KeyRecord:
         for name in ("models", "policies", "endpoints"):
             if isinstance(known.get(name), list):
                 known[name] = tuple(known[name])
+        known["limits"] = read_limits(known.get("limits"))
         return cls(**known)
 
 
@@ -139,6 +148,7 @@ class MadeKeys:
     """Make, list, rotate, revoke. A key itself is told once, to whoever made it."""
 
     store: KeyStore
+    named: Callable[[], Container[str]] = lambda: ()  # the config's: limits go by a key's name
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def create(self, given: Json) -> tuple[KeyRecord, str]:
@@ -146,7 +156,9 @@ class MadeKeys:
         if unknown := sorted(set(given) - GIVEN):
             known = ", ".join(sorted(GIVEN))
             raise InvalidRequest(f"a key has no {unknown[0][:100]!r}; it has: {known}")
-        if any(record.name == given.get("name") for record in await self.store.records()):
+        name = given.get("name")
+        taken = isinstance(name, str) and name in self.named()
+        if taken or any(record.name == name for record in await self.store.records()):
             raise InvalidRequest("there is a key of this name already", param="name")
         key = _new_key()
         made = {"id": secrets.token_hex(6), "hash": hashed(key), "created": self._time()}
@@ -224,7 +236,7 @@ class KeyFile:
             raise OSError(f"{self.path}: {error}") from None
 
     def _write(self, records: Sequence[KeyRecord]) -> None:
-        text = json.dumps([asdict(record) for record in records], indent=1) + "\n"
+        text = json.dumps([record.written() for record in records], indent=1) + "\n"
         handle, temporary = tempfile.mkstemp(dir=self.path.parent)  # for our eyes only
         with os.fdopen(handle, "w") as file:
             file.write(text)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from gateway.admission.limits import UNLIMITED, Limits
 from gateway.domain import Principal
 from gateway.errors import InvalidKey
 
@@ -34,6 +35,7 @@ class Key:
     endpoints: frozenset[str] | None = None
     admin: bool = False
     expires: float = math.inf  # Unix seconds
+    limits: Limits = UNLIMITED
 
     @property
     def digest(self) -> bytes:

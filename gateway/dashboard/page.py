@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from starlette.routing import Route
 
 from gateway.dashboard.recent import Recent
 from gateway.errors import NotFound
+from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.front.door import Door
 from gateway.pacer import Pacers
@@ -49,6 +51,7 @@ class Dashboard:
     recent: Recent
     rules: Callable[[], Rules]
     sources: Callable[[], Mapping[str, Path]]
+    clock: Callable[[], float]
     version: str
     started: float  # seconds since 1970
 
@@ -116,15 +119,42 @@ class Dashboard:
 
     def _endpoint(self, name: str) -> dict[str, object]:
         endpoint = self.fleet.endpoints[name]
+        state, why = condition(endpoint, self.clock())
         return {
-            "healthy": endpoint.healthy,
-            "down_because": endpoint.down_because
-            or (None if endpoint.provider else "it has not started yet"),
+            "state": state,
+            "why": why,
             "dedicated": endpoint.dedicated,
             "in_flight": endpoint.in_flight,
             "queued_tokens": endpoint.queued_tokens,
             **self.recent.endpoint(name),
         }
+
+
+class State(StrEnum):
+    """Of an endpoint; the worst first."""
+
+    DOWN = "down"
+    EJECTED = "ejected"
+    HALF_OPEN = "half_open"
+    RESTING = "resting"
+    DRAINED = "drained"
+    UP = "up"
+
+
+def condition(endpoint: Endpoint, now: float) -> tuple[State, str | None]:
+    """Whether requests go there, and what keeps them away."""
+    if endpoint.provider is None or endpoint.down_because is not None:
+        return State.DOWN, endpoint.down_because or "it has not started yet"
+    if endpoint.drained:
+        return State.DRAINED, "drained by hand: nothing new is sent there"
+    if endpoint.breaker.ejected(now):
+        return State.EJECTED, "it keeps failing, and is left alone for a while"
+    if endpoint.breaker.tripped:
+        return State.HALF_OPEN, "it kept failing; the next request finds out"
+    resting = sorted(model for model in endpoint.models if endpoint.resting(model, now))
+    if resting:
+        return State.RESTING, f"it asked to be left alone with {', '.join(resting)}"
+    return State.UP, None
 
 
 def _json(value: object) -> Response:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.domain import Attempt, Considered, Ended, Outcome
-from gateway.telemetry.facts import forecast, reason
+from gateway.telemetry.facts import forecast, model_of, reason
 
 BUCKET_S = 5.0
 BUCKETS = 180
@@ -49,7 +49,7 @@ class Recent:
         self._number += 1
         for attempt in outcome.attempts:
             self._count(outcome, attempt)
-        if outcome.decided is not None or outcome.ended is Ended.FAILED:
+        if outcome.decided or outcome.cache or outcome.ended is Ended.FAILED:
             self._decisions.append(self._decision(outcome))
 
     def decisions(self) -> list[dict[str, object]]:
@@ -128,7 +128,8 @@ class Recent:
             "request_id": outcome.request_id,
             "trace_id": f"{outcome.trace.trace_id:032x}" if outcome.trace else None,
             "tenant": outcome.principal.tenant,
-            "model": outcome.request.model if outcome.attempts and outcome.request else None,
+            "model": model_of(outcome),
+            "cache": outcome.cache,
             "policy": outcome.policy,
             "reason": reason(outcome.considered) if outcome.decided else None,
             "ended": outcome.ended,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -19,14 +20,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
-from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
+from gateway.domain import Ended, Event, InferenceRequest, Outcome
 from gateway.errors import GatewayError, Unavailable
+from gateway.front.api import Answer, Api, Asker
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
-from gateway.front.rescue import error_event, error_response
-from gateway.wire.openai import Presenter, TenantKeys, parse_request
-from gateway.wire.sse import DONE, encode_event
+from gateway.front.rescue import error_response
+from gateway.wire.openai import TenantKeys
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,13 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
-    operation: Operation
+    api: Api[Any]
     outcome: Outcome
     keys: TenantKeys
     dispatcher: Dispatcher
     limits: BodyLimits
     clock: Callable[[], float]
+    answer: Answer | None = None  # from when the request has been read
     _started: bool = False  # the point of no return: the response's head is out
 
     async def run(self) -> None:
@@ -73,7 +75,9 @@ class Exchange:
             raw = await read_body(self.scope, self.receive, self.limits)
             tasks.start_soon(self._listen, tasks.cancel_scope)
             session = session_of(Headers(scope=self.scope))
-            await self._serve(parse_request(self.operation, raw, self.keys, session))
+            asker = Asker(self.keys, session, self.outcome.request_id)
+            request, self.answer = await self.api.read(raw, asker)
+            await self._serve(request, self.answer)
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:
@@ -95,9 +99,8 @@ class Exchange:
             self.outcome.ended = Ended.HUNG_UP
             exchange.cancel()
 
-    async def _serve(self, request: InferenceRequest) -> None:
+    async def _serve(self, request: InferenceRequest, answer: Answer) -> None:
         self.outcome.model = request.model
-        presenter = Presenter(request.model, self.outcome.request_id)
         headers = Headers(scope=self.scope)
         async with self.dispatcher.open(request, self.outcome, headers) as events:
             if request.stream:
@@ -106,25 +109,27 @@ class Exchange:
                 self._note(event)
                 if not request.stream:
                     whole = event
-                elif not event.is_usage_only or request.include_usage:  # we asked, always
-                    await self._send(encode_event(presenter.present(event)))
+                elif piece := answer.piece(event):
+                    await self._send(piece)
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
+        last = answer.end() if request.stream else answer.whole(whole)
+        await self.api.keep(answer)
         self.outcome.ended = Ended.FINISHED
         if request.stream:
-            await self._send(encode_event(DONE), more=False)
+            await self._send(last, more=False)
         else:
-            await self._respond(
-                Response(presenter.present(whole), 200, self._headers(), "application/json")
-            )
+            await self._respond(Response(last, 200, self._headers(), "application/json"))
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
         self.outcome.error = error.code
-        if self._started:
-            await self._send(error_event(error), more=False)
+        if self._started and self.answer is not None:
+            last = self.answer.broken(error)
+            await self.api.keep(self.answer)
+            await self._send(last, more=False)
         else:
-            response = error_response(error)
+            response = error_response(error, self.api.refusal(error))
             response.headers.update(decision_headers(self.outcome, Headers(scope=self.scope)))
             response.headers.update(quota_headers(self.outcome.quotas))
             await self._respond(response)

@@ -42,7 +42,7 @@ class Kept:
 
     def open(self, request: Request) -> tuple[Principal, Store]:
         """Raises InvalidKey, NotSupported."""
-        principal = self.door.identify(request.scope)
+        principal = self.door.principal(request.scope)
         if self.store is None:
             raise NotSupported(
                 "this gateway keeps no files and runs no batches: its config has no files.folder"

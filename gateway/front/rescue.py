@@ -1,4 +1,4 @@
-"""Errors to answers: the one table. JSON before the first byte, an event after it."""
+"""Errors to answers before the first byte: the one table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from starlette.responses import Response
 from gateway.errors import GatewayError, NotSupported, Unavailable, UpstreamError
 from gateway.front.unsupported import no_such_path
 from gateway.wire.openai import encode_json
-from gateway.wire.sse import encode_event
 
 MAX_RETRY_AFTER_S = 60
 """The Node SDK ignores longer waits, the Python SDK gives up at them."""
 
 
-def error_response(error: GatewayError) -> Response:
+def error_response(error: GatewayError, body: bytes | None = None) -> Response:
+    """`body`: as another API than OpenAI's has it."""
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         # An endpoint's own word may stand behind it, even one that is infinite.
@@ -30,12 +30,7 @@ def error_response(error: GatewayError) -> Response:
         headers["connection"] = "close"  # the next request had better go elsewhere
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(encode_json(error.body()), error.status, headers, "application/json")
-
-
-def error_event(error: GatewayError) -> bytes:
-    """What both SDKs raise from in the middle of a stream. No [DONE] follows it."""
-    return encode_event(encode_json(error.body()))
+    return Response(body or encode_json(error.body()), error.status, headers, "application/json")
 
 
 async def rescue(request: Request, error: Exception) -> Response:

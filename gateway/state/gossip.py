@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ AGAIN_S = 0.2
 
 Heard = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
 """Streams by name, each with its messages by id."""
+
+Loads = Mapping[str, tuple[int, int, Mapping[str, int]]]
+"""By endpoint: requests, uncached tokens that wait, and the requests of each tenant."""
 
 LOST = (RedisError, OSError, TimeoutError)
 
@@ -99,8 +103,8 @@ class Gossip:
     clock: Callable[[], float]
     heard: Callable[[], None] = lambda: None  # called when others' loads have changed
     stream: str = "{gateway}:gossip"
-    _others: dict[str, tuple[float, Mapping[str, Sequence[int]]]] = field(default_factory=dict)
-    _told: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    _others: dict[str, tuple[float, Loads]] = field(default_factory=dict)  # when last heard
+    _told: Loads = field(default_factory=dict)
     _told_at: float = float("-inf")
     _over: bool = False
 
@@ -130,7 +134,7 @@ class Gossip:
             await asyncio.sleep(TELL_S)
             self._forget_silent()
             loads = {
-                name: (endpoint.in_flight, endpoint.queued_tokens)
+                name: (endpoint.in_flight, endpoint.queued_tokens, endpoint.held_by_tenant())
                 for name, endpoint in self.endpoints.items()
                 if endpoint.in_flight
             }
@@ -139,9 +143,7 @@ class Gossip:
                 await self._say(loads, news)
                 self._told, self._told_at = loads, self.clock()
 
-    async def _say(
-        self, loads: Mapping[str, Sequence[int]], news: Sequence[tuple[float, list[object]]]
-    ) -> None:
+    async def _say(self, loads: Loads, news: Sequence[tuple[float, list[object]]]) -> None:
         now = self.clock()
         aged = [{"age": now - when, "what": what} for when, what in news]
         message = json.dumps({"loads": loads, "news": aged}, separators=(",", ":"))
@@ -179,9 +181,11 @@ class Gossip:
     def _add_up(self) -> None:
         for name, endpoint in self.endpoints.items():
             loads = [loads[name] for _, loads in self._others.values() if name in loads]
-            endpoint.elsewhere = Load(
-                sum(load[0] for load in loads), sum(load[1] for load in loads)
-            )
+            tenants: Counter[str] = Counter()
+            for load in loads:
+                tenants.update(load[2])
+            whole = Load(sum(load[0] for load in loads), sum(load[1] for load in loads))
+            endpoint.heard(whole, tenants)
         self.heard()
 
 

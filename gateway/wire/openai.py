@@ -16,7 +16,7 @@ from gateway.domain import (
     ReplicaReport,
     Usage,
 )
-from gateway.errors import InvalidRequest, UpstreamBroken
+from gateway.errors import GatewayError, InvalidRequest, UpstreamBroken
 from gateway.wire import embeddings
 from gateway.wire.error_body import Said, error_said
 from gateway.wire.fast_json import dumps, loads
@@ -24,6 +24,7 @@ from gateway.wire.fields import OWNED, check_fields
 from gateway.wire.needs import count_images, needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
 from gateway.wire.shapes import tell_cached, to_openai
+from gateway.wire.sse import DONE, encode_event
 from gateway.wire.strict_json import parse_object
 
 
@@ -45,7 +46,12 @@ def parse_request(
     operation: Operation, raw: bytes, keys: TenantKeys, session: str | None = None
 ) -> InferenceRequest:
     """A request from the client's bytes; a header may name a session. Raises InvalidRequest."""
-    body = parse_object(raw)
+    return request_of(operation, parse_object(raw), keys, session)
+
+
+def request_of(
+    operation: Operation, body: Json, keys: TenantKeys, session: str | None = None
+) -> InferenceRequest:
     required = ("model", ASKED[operation])
     for name in required:
         if name not in body:
@@ -347,8 +353,24 @@ class Presenter:
 
     model: str
     request_id: str
+    include_usage: bool = True  # we ask for it, always; the client may not have
     _id: Any = None
     _created: Any = None
+
+    def piece(self, event: Event) -> bytes:
+        if event.is_usage_only and not self.include_usage:
+            return b""
+        return encode_event(self.present(event))
+
+    def end(self) -> bytes:
+        return encode_event(DONE)
+
+    def broken(self, error: GatewayError) -> bytes:
+        """What both SDKs raise from in the middle of a stream. No [DONE] follows it."""
+        return encode_event(encode_json(error.body()))
+
+    def whole(self, event: Event) -> bytes:
+        return self.present(event)
 
     def present(self, event: Event) -> bytes:
         payload = event.payload

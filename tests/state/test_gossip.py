@@ -126,7 +126,7 @@ async def test_endpoints_full_of_another_gateways_requests_are_full(server):
             gateway(f"{url}/v1", **options) as b,
         ):
             first = asyncio.create_task(a.sdk.chat.completions.create(**ASK))
-            await until(lambda: b.gateway.fleet.endpoints["u0"].full)
+            await until(lambda: b.gateway.fleet.endpoints["u0"].full("default"))
             second = asyncio.create_task(b.sdk.chat.completions.create(**ASK))
             await until(lambda: len(b.gateway.dispatcher.queue) == 1)
             assert len(upstream.received) == 1
