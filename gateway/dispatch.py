@@ -136,7 +136,7 @@ class Dispatcher:
                     # Not what another model said instead.
                     if place is not None and outcome.request.model == request.model:
                         outcome.cache = "miss"
-                        answer = self.cache.keeping(place, request.stream, answer)
+                        answer = self.cache.keeping(place, request, answer)
                     yield answer
             except TimeoutError:
                 raise DeadlineExceeded(
@@ -316,6 +316,11 @@ class Dispatcher:
                 raise tries.broke or exhausted(tries.request.model, said)
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
             await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
+
+    async def count(self, request: InferenceRequest, principal: Principal) -> int:
+        """Tokens of its prompt. Raises ModelNotFound."""
+        self._check_model(request.model, principal)
+        return await self._counting.tokens(request)
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""

@@ -5,7 +5,8 @@ right exception. The gateway and its replica both answer from this tree.
 GatewayError                    500 server_error
 ├── InvalidRequest              400 invalid_request_error
 │   ├── ContextLengthExceeded   400 context_length_exceeded
-│   └── UnsupportedRequest      400 unsupported_request      no endpoint of the model can do it
+│   ├── UnsupportedRequest      400 unsupported_request      no endpoint of the model can do it
+│   └── PreviousResponseNotFound  400 previous_response_not_found
 ├── InvalidKey                  401 invalid_api_key
 ├── BudgetExhausted             402 budget_exhausted
 ├── Forbidden                   403 permission_denied
@@ -77,6 +78,10 @@ class ContextLengthExceeded(InvalidRequest):
 
 class UnsupportedRequest(InvalidRequest):
     code = "unsupported_request"
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    code = "previous_response_not_found"
 
 
 class InvalidKey(GatewayError):

@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from gateway.admission.keys import HASHED, Key
+from gateway.admission.keys import HASHED, PREFIX, Key
 from gateway.admission.limits import UNLIMITED, Limits
 from gateway.admission.limits_json import read_limits, shown_limits
 from gateway.domain import CLASSES, Json
@@ -30,8 +30,9 @@ from routing_policies.base import DATA_POLICIES
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
-PREFIX = "gw-"
-"""Begins every key that we make, so that a leaked one is recognised for what it is."""
+MISSES = 3
+"""Looks in a row that may fail before a store counts as away for those who fail closed: a key that
+was revoked meanwhile is refused within five seconds there too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,21 +245,29 @@ class KeyFile:
 
 
 async def watch_keys(
-    store: KeyStore, put_in_force: Callable[[Sequence[Key]], None], period_s: float = REFRESH_S
+    store: KeyStore,
+    put_in_force: Callable[[Sequence[Key], bool], None],
+    period_s: float = REFRESH_S,
+    *,
+    closed: bool = False,
 ) -> None:
-    """Never returns. While the store is away, the keys last read stay in force."""
+    """Never returns. `put_in_force` takes the keys, and whether these are all. While the store is
+    away, the keys last read stay in force, or none of them where it fails `closed`."""
     known: list[KeyRecord] | None = None
-    away = False
+    missed = 0
     while True:
         try:
             records = await store.records()
         except OSError as error:
-            if not away:
-                logger.warning("the key store cannot be read, known keys stay in force: %s", error)
-            away = True
+            missed += 1
+            if missed == 1:
+                logger.warning("the key store cannot be read: %s", error)
+                put_in_force([record.key() for record in known or ()], False)
+            if missed == MISSES and closed:
+                logger.warning("made keys are refused until the key store can be read")
+                put_in_force([], False)
         else:
-            away = False
-            if records != known:
-                known = records
-                put_in_force([record.key() for record in records])
+            if missed or records != known:
+                known, missed = records, 0
+                put_in_force([record.key() for record in records], True)
         await asyncio.sleep(period_s)

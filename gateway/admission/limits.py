@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from gateway.admission.meters import Charge, Kind, Meter, Meters, Verdict, reset_s
 from gateway.domain import Outcome, Principal, Quota
@@ -141,12 +142,13 @@ class Limiter:
     async def balances(self) -> Sequence[tuple[str, str, float, float]]:
         """Tenant, window, dollars and what is left of them: of each budget, the first MOST_TOLD of
         them; as far as is known here while what gateways share is away."""
-        spends = [
+        every = (
             (name, measured)
             for name, limits in self.tenants.items()
             if limits.dollars != UNLIMITED.dollars
             for measured in self._of("tenant", name, Limits(dollars=limits.dollars))
-        ][:MOST_TOLD]
+        )
+        spends = list(islice(every, MOST_TOLD))
         found = []
         for start in range(0, len(spends), TOLD_AT_ONCE):
             some = spends[start : start + TOLD_AT_ONCE]

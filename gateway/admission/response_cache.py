@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from gateway.domain import Event, InferenceRequest
 from gateway.errors import InvalidRequest
-from gateway.wire.openai import encode_json, parse_event, parse_vectors
+from gateway.wire.openai import Ending, encode_json, parse_event, parse_vectors
 from gateway.wire.prefix import canonical
 
 ASK = "x-gateway-cache"
@@ -84,20 +84,22 @@ class ResponseCache:
         return [parse_event(raw) for raw in kept.events]
 
     async def keeping(
-        self, place: Place, stream: bool, events: AsyncIterator[Event]
+        self, place: Place, request: InferenceRequest, events: AsyncIterator[Event]
     ) -> AsyncIterator[Event]:
         """The same events; kept once they are a whole answer."""
         told: list[bytes] = []
-        size, whole = 0, False
+        size, ending = 0, Ending(request)
         async for event in events:
-            whole = whole or event.finishes
+            ending.note(event)
             if size <= self.limits.size // LARGEST_SHARE:
                 told.append(encode_json(event.payload))
                 size += len(told[-1])
-            if not stream and whole:  # nobody asks for what comes after a plain answer
+            if not request.stream and _whole(
+                ending
+            ):  # nobody asks for what comes after a plain answer
                 self._keep(place, told)
             yield event
-        if stream and whole:
+        if request.stream and _whole(ending):
             self._keep(place, told)
 
     def _keep(self, place: Place, events: Sequence[bytes]) -> None:
@@ -114,6 +116,10 @@ class ResponseCache:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._size -= kept.size
+
+
+def _whole(ending: Ending) -> bool:
+    return ending.reached or ending.said
 
 
 def _by_chance(request: InferenceRequest) -> bool:

@@ -6,7 +6,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -351,16 +351,27 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredResponses:
+    """What `/v1/responses` keeps, in redis where there is one."""
+
+    file: Path | None = None  # SQLite; without it and redis, in memory
+    ttl: Seconds = Seconds(30 * 24 * 3600)
+    size: Bytes = Bytes(256 * 1024 * 1024)  # of each tenant's; beyond, the oldest go
+
+
+@dataclass(frozen=True, slots=True)
 class WhenLost:
     """What a gateway does while it cannot reach the shared state."""
 
     limits: str = "open"  # open: it enforces its share; closed: it refuses
     budgets: str = "open"
+    in_flight: str = "open"  # open: it fills its share of max_in_flight; closed: nothing of it
+    keys: str = "open"  # open: made keys last read stay in force; closed: they are refused
 
     def __post_init__(self) -> None:
-        for name, value in (("limits", self.limits), ("budgets", self.budgets)):
-            if value not in ("open", "closed"):
-                raise ValueError(f"{name} must be open or closed")
+        for concern in fields(self):
+            if getattr(self, concern.name) not in ("open", "closed"):
+                raise ValueError(f"{concern.name} must be open or closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +415,8 @@ class Tracing:
 @dataclass(frozen=True, slots=True)
 class Ledger:
     file: Path | None = None  # SQLite; made when it is not there. None: no ledger
+    keep: Seconds | None = None  # older exchanges are deleted. None: for ever
+    size: Bytes | None = None  # the oldest make way for new ones. None: as it grows
 
 
 LOG_FORMATS = ("auto", "text", "json")
@@ -432,6 +445,7 @@ class Config:
     queue: Queue = Queue()
     cache: Cache = Cache()
     files: Files = Files()
+    responses: StoredResponses = StoredResponses()
     state: State = State()
     tracing: Tracing = Tracing()
     ledger: Ledger = Ledger()

@@ -100,6 +100,7 @@ def read_line(number: int, raw: bytes, endpoint: str) -> Line:
         raise bad("mismatched_endpoint", f"'url' must be the batch's endpoint, {endpoint}", "url")
     if not isinstance(body, dict):
         raise bad("invalid_body", "'body' must be an object", "body")
-    if body.get("stream"):
-        raise bad("invalid_body", "an answer in a batch is not streamed", "body.stream")
+    for name in ("stream", "background"):
+        if body.get(name):
+            raise bad("invalid_body", f"{name!r} has no place in a batch", f"body.{name}")
     return Line(number, custom_id, json.dumps(body).encode())

@@ -6,6 +6,7 @@ and completions only.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,9 @@ class Asker:
     keys: TenantKeys
     session: str | None  # as a header names the conversation
     request_id: str
+    detach: Callable[[bytes], Awaitable[Callable[[], None]]]
+    """Answers the client with this body; the exchange goes on without it, until it is over or what
+    this gives is called."""
 
 
 class Answer(Protocol):

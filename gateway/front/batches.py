@@ -20,7 +20,7 @@ from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.files import Kept, checked_expiry, listed, no_file, page_of
 from gateway.wire.strict_json import parse_object
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 
 LIMITS = BodyLimits(64 * 1024, 10.0)
 FIELDS = (

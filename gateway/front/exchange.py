@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
 from gateway.domain import Ended, Event, InferenceRequest, Outcome
@@ -59,6 +59,8 @@ class Exchange:
     clock: Callable[[], float]
     answer: Answer | None = None  # from when the request has been read
     _started: bool = False  # the point of no return: the response's head is out
+    _alone: bool = False  # the client has its response, and the exchange goes on without it
+    _scope: anyio.CancelScope | None = None
 
     async def run(self) -> None:
         try:
@@ -73,9 +75,10 @@ class Exchange:
     async def _answer(self, tasks: TaskGroup) -> None:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
-            tasks.start_soon(self._listen, tasks.cancel_scope)
+            self._scope = tasks.cancel_scope
+            tasks.start_soon(self._listen)
             session = session_of(Headers(scope=self.scope))
-            asker = Asker(self.keys, session, self.outcome.request_id)
+            asker = Asker(self.keys, session, self.outcome.request_id, self._detach)
             request, self.answer = await self.api.read(raw, asker)
             await self._serve(request, self.answer)
         except HungUp:
@@ -91,13 +94,23 @@ class Exchange:
             logger.exception("exchange %s failed", self.outcome.request_id)
             await self._fail(GatewayError("the gateway failed; its log says why"))
 
-    async def _listen(self, exchange: anyio.CancelScope) -> None:
+    async def _listen(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
+        if not self._alone:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
-        if self.outcome.ended is None:
+        if self.outcome.ended is None and self._scope is not None:
             self.outcome.ended = Ended.HUNG_UP
-            exchange.cancel()
+            self._scope.cancel()
+
+    async def _detach(self, body: bytes) -> Callable[[], None]:
+        self._alone = True
+        await self._respond(Response(body, 200, media_type="application/json"))
+        self.send = _nowhere
+        return self._hang_up
 
     async def _serve(self, request: InferenceRequest, answer: Answer) -> None:
         self.outcome.model = request.model
@@ -166,3 +179,7 @@ class Exchange:
         self.outcome.report = event.report or self.outcome.report
         if self.outcome.answer is not None:
             self.outcome.answer.append(event.payload)
+
+
+async def _nowhere(message: Message) -> None:
+    """For what nobody listens to any more."""

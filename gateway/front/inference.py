@@ -41,11 +41,15 @@ class Inference:
     dispatcher: Dispatcher
     clock: Callable[[], float]
     tracing: Begins | None = None  # None: nobody traces
+    refused: Callable[[str], None] = lambda code: (
+        None
+    )  # told the error's, of whoever is turned away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             exchange = self.exchange(scope, receive, send)
         except GatewayError as error:
+            self.refused(error.code or "")
             await error_response(error, self.api.refusal(error))(scope, receive, send)
         else:
             await exchange.run()

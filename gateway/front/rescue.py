@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import GatewayError, NotSupported, Unavailable, UpstreamError
+from gateway.errors import GatewayError, NotFound, NotSupported, Unavailable, UpstreamError
 from gateway.front.unsupported import no_such_path
 from gateway.wire.openai import encode_json
 
@@ -48,3 +49,16 @@ async def no_such_route(request: Request, error: Exception) -> Response:
         response.status_code = error.status_code
     response.headers.update(error.headers or {})
     return response
+
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def counted(handler: Handler, refused: Callable[[str], None]) -> Handler:
+    """`refused` is told the error's code; nothing that the caller wrote is in one."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        refused((error.code if isinstance(error, GatewayError) else None) or NotFound.code)
+        return await handler(request, error)
+
+    return answer

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from gateway.domain import Json, PrefixKey
 from gateway.fleet.endpoint import Endpoint
-from gateway.fleet.load import Load
+from gateway.fleet.load import IDLE, Load
 from gateway.fleet.placement import PlacementIndex
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,8 @@ class Gossip:
     _others: dict[str, tuple[float, Loads]] = field(default_factory=dict)  # when last heard
     _told: Loads = field(default_factory=dict)
     _told_at: float = float("-inf")
+    closed: bool = False  # while the server is lost, endpoints that may be full take nothing
+    _lost: bool = False
     _over: bool = False
 
     @asynccontextmanager
@@ -126,8 +128,25 @@ class Gossip:
             try:
                 await act()
             except LOST:
+                self._lose()
                 self._forget_silent()
                 await asyncio.sleep(AGAIN_S)
+
+    def _lose(self) -> None:
+        """What the others have in flight is not known any more: each fills its share."""
+        if self._lost:
+            return
+        self._lost = True
+        for endpoint in self.endpoints.values():
+            endpoint.share = 0.0 if self.closed else 1 / (1 + len(self._others))
+            endpoint.heard(IDLE, {})
+
+    def _found(self) -> None:
+        if self._lost:
+            self._lost = False
+            for endpoint in self.endpoints.values():
+                endpoint.share = 1.0
+            self._add_up()
 
     async def _tell(self) -> None:
         while not self._over:
@@ -155,6 +174,7 @@ class Gossip:
         last: bytes | str = "0-0"
         while not self._over:
             heard = await self.redis.xread({self.stream: last}, count=500, block=HEAR_MS)
+            self._found()
             for _, messages in cast("Heard", heard or []):
                 for _, message in messages:
                     if message[b"from"].decode() != self.gateway:
@@ -179,6 +199,8 @@ class Gossip:
             self._add_up()
 
     def _add_up(self) -> None:
+        if self._lost:
+            return
         for name, endpoint in self.endpoints.items():
             loads = [loads[name] for _, loads in self._others.values() if name in loads]
             tenants: Counter[str] = Counter()

@@ -103,6 +103,7 @@ COUNTERS = {
     "hedges": CounterOf("Attempts while another was waited for", ("endpoint", "won")),
     "resumes": CounterOf("Attempts that took up a broken answer", ("endpoint", "error_type")),
     "shed": CounterOf("Refused before any endpoint was asked", ("error_type",)),
+    "refused": CounterOf("Refused at the door: no exchange began", ("error_type",)),
     "response_cache": CounterOf(
         "Requests whose answer may be one given before", ("model", "found")
     ),
@@ -132,8 +133,8 @@ GAUGES = {
     ),
     "config_generation": GaugeOf("One more with every config put in force", None, "livemin"),
     "config_reload_ok": GaugeOf("Whether the last reload went well", None, "livemin"),
-    "spans_dropped": GaugeOf("Spans that no collector took, since the start", None),
-    "ledger_dropped": GaugeOf("Exchanges that the ledger lacks, since the start", None),
+    "spans_dropped": GaugeOf("Spans that no collector took, since the start", None, "sum"),
+    "ledger_dropped": GaugeOf("Exchanges that the ledger lacks, since the start", None, "sum"),
 }
 """`gateway_`NAME, read of the process whenever somebody looks."""
 

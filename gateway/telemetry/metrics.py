@@ -116,6 +116,10 @@ class Metrics:
         if outcome.ended is Ended.FAILED and not outcome.attempts:
             self._count("shed", outcome.error or "server_error")
 
+    def refused(self, code: str) -> None:
+        """A request that did not come as far as an exchange."""
+        self._count("refused", code)
+
     def _why(self, outcome: Outcome, before: Attempt | None, attempt: Attempt) -> None:
         """There was another attempt before this one: for one of three reasons."""
         name, error = attempt.endpoint, attempt.error or ""

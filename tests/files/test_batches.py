@@ -120,6 +120,7 @@ async def test_an_empty_file_fails_the_batch(tmp_path: Path) -> None:
     [
         ("/v1/embeddings", {"model": "m", "input": ["a", "b"]}),
         ("/v1/completions", {"model": "m", "prompt": "Once"}),
+        ("/v1/responses", {"model": "m", "input": "Once"}),
     ],
 )
 async def test_other_endpoints_than_chat(

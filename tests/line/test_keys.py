@@ -10,7 +10,8 @@ import pytest
 
 from gateway.__main__ import main
 from gateway.config.bind import Secret
-from gateway.config.tree import Key, State
+from gateway.config.tree import Key, State, WhenLost
+from gateway.state.connect import connect
 from gateway.state.embedded import embedded
 from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
@@ -142,6 +143,35 @@ async def test_while_the_store_is_away_known_keys_stay_in_force():
             assert await status(client, g.url, made.json()["key"]) == 200
             listed = await client.get(f"{g.url}/admin/keys", headers=ROOT)
     assert listed.status_code == 503
+
+
+async def test_a_made_key_that_cannot_be_checked_is_no_unknown_key():
+    with embedded() as server:
+        state = State(redis=Secret(server.url))
+        async with gateway(Upstream(), keys=KEYS, state=state) as g, httpx.AsyncClient() as client:
+            await becomes(client, g.url, "gw-made-a-moment-ago", 401)
+            server.stop()
+            await becomes(client, g.url, "gw-made-a-moment-ago", 503)
+            assert await status(client, g.url, "sk-nobodys") == 401
+            server.start()
+            await becomes(client, g.url, "gw-made-a-moment-ago", 401)
+
+
+async def test_keys_that_fail_closed_are_refused_in_time_and_taken_again_without_a_restart():
+    with embedded() as server:
+        state = State(redis=Secret(server.url), when_lost=WhenLost(keys="closed"))
+        async with gateway(Upstream(), keys=KEYS, state=state) as g, httpx.AsyncClient() as client:
+            made = await client.post(f"{g.url}/admin/keys", headers=ROOT, json={"name": "web"})
+            key, store = made.json()["key"], connect(server.url)
+            await becomes(client, g.url, key, 200)
+            kept = await store.hgetall("{gateway}:keys")
+            server.stop()
+            await becomes(client, g.url, key, 503)
+            assert await status(client, g.url, "sk-some-application") == 200
+            server.start()
+            await store.hset("{gateway}:keys", mapping=kept)
+            await becomes(client, g.url, key, 200)
+            await store.aclose()
 
 
 def test_the_command_line_makes_what_a_gateway_takes(tmp_path, capsys):

@@ -87,13 +87,13 @@ const CANDIDATE = [
   ["In flight", (c) => number(c.in_flight)],
 ];
 
-const shown = new Map(); // number of a decision -> its element: what is open stays open
+const shown = new Map(); // id of a decision -> its element: what is open stays open
 const FEW = 12;
 let all = false;
 
 export function showDecisions(latest) {
   // What somebody has opened stays, for as long as the gateway remembers it.
-  const decisions = latest.filter((d, i) => all || i < FEW || shown.get(d.number)?.open);
+  const decisions = latest.filter((d, i) => all || i < FEW || shown.get(d.id)?.open);
   const list = $("decision-list");
   $("all").hidden = latest.length <= FEW;
   $("all").textContent = all ? "Show fewer" : `Show all ${latest.length}`;
@@ -101,7 +101,7 @@ export function showDecisions(latest) {
     all = !all;
     showDecisions(latest);
   };
-  const wanted = new Set(decisions.map((decision) => decision.number));
+  const wanted = new Set(decisions.map((decision) => decision.id));
   for (const [key, node] of shown) {
     if (!wanted.has(key)) {
       node.remove();
@@ -114,8 +114,8 @@ export function showDecisions(latest) {
   }
   list.querySelector(".empty")?.remove();
   decisions.forEach((decision, index) => {
-    if (!shown.has(decision.number)) shown.set(decision.number, decisionRow(decision));
-    const node = shown.get(decision.number);
+    if (!shown.has(decision.id)) shown.set(decision.id, decisionRow(decision));
+    const node = shown.get(decision.id);
     if (list.children[index] !== node) list.insertBefore(node, list.children[index] ?? null);
   });
 }
