@@ -42,6 +42,7 @@ from gateway.fleet.watch import watch
 from gateway.front.admin import Admin
 from gateway.front.body import BodyLimits
 from gateway.front.completions import Completions
+from gateway.front.direct import Direct
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
@@ -181,8 +182,8 @@ class Gateway:
         models = Models(self.door, self.fleet, created=int(time.time()))
         health = Health(self.fleet, self.live, self.drain)
 
-        def completions(operation: Operation) -> Route:
-            endpoint = Completions(
+        exchanges = {
+            f"/v1/{operation}": Completions(
                 operation,
                 self.door,
                 self.drain,
@@ -190,12 +191,11 @@ class Gateway:
                 self.clock,
                 self.seeing.tracing,
             )
-            return Route(f"/v1/{operation}", endpoint, methods=["POST"])
-
+            for operation in Operation
+        }
         app = Starlette(
             routes=[
-                completions(Operation.CHAT),
-                completions(Operation.COMPLETION),
+                *(Route(path, each, methods=["POST"]) for path, each in exchanges.items()),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
                 Route("/admin/keys", admin.every, methods=["GET"]),
@@ -210,6 +210,7 @@ class Gateway:
                 Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
                 *([] if self.config.keys else [Middleware(LoopbackOnly)]),  # no web pages
+                Middleware(Direct, posts=exchanges),
             ],
             exception_handlers={GatewayError: rescue, HTTPException: no_such_route},
             lifespan=self.lifespan,

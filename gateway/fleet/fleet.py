@@ -273,9 +273,9 @@ class Fleet:
 
     def _introduce_peers_of(self, known: Endpoint) -> None:
         """Endpoints of its kind that have not answered yet start from what theirs have taught."""
-        peers = [e for e in self.endpoints.values() if e.is_peer_of(known)]
-        new = [e for e in peers if not e.learning.coefficients.samples]
+        new = [e for e in self.endpoints.values() if e.learning.untaught and e.is_peer_of(known)]
         if new:
+            peers = [e for e in self.endpoints.values() if e.is_peer_of(known)]
             taught = [e.learning.coefficients for e in peers if e not in new]
             prior = from_peers(taught, Coefficients())
             for endpoint in new:

@@ -11,10 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
 from gateway.domain import Operation, Outcome, TraceContext
+from gateway.errors import GatewayError
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.exchange import Exchange
 from gateway.front.request_id import request_id
+from gateway.front.rescue import error_response
 from gateway.wire.openai import TenantKeys
 
 
@@ -39,6 +41,14 @@ class Completions:
     tracing: Begins | None = None  # None: nobody traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            exchange = self._exchange(scope, receive, send)
+        except GatewayError as error:  # theirs who do not come in
+            await error_response(error)(scope, receive, send)
+        else:
+            await exchange.run()
+
+    def _exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         self.drain.check()
         headers = Headers(scope=scope)
         principal = self.door.ring.identify(headers.get("authorization"))
@@ -46,7 +56,7 @@ class Completions:
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)
             outcome.answer = [] if self.tracing.content else None
-        exchange = Exchange(
+        return Exchange(
             scope,
             receive,
             send,
@@ -57,4 +67,3 @@ class Completions:
             self.door.limits,
             self.clock,
         )
-        await exchange.run()

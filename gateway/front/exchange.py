@@ -8,12 +8,12 @@ settled once, after everything it held has been given back.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import anyio
-from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -57,37 +57,42 @@ class Exchange:
     limits: BodyLimits
     clock: Callable[[], float]
     _started: bool = False  # the point of no return: the response's head is out
+    _listener: asyncio.Task[None] | None = None  # while there is something to hang up on
 
     async def run(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            async with anyio.create_task_group() as tasks:
-                await self._answer(tasks)
-                tasks.cancel_scope.cancel()
+            await self._answer(task)
         finally:
+            if self._listener is not None:
+                self._listener.cancel()
             self.outcome.ended = self.outcome.ended or Ended.FAILED
             self.outcome.finished = self.clock()
             self.dispatcher.settle(self.outcome)
 
-    async def _answer(self, tasks: TaskGroup) -> None:
+    async def _answer(self, task: asyncio.Task[Any]) -> None:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
-            tasks.start_soon(self._listen, tasks.cancel_scope)
+            self._listener = task.get_loop().create_task(self._listen(task))
             session = session_of(Headers(scope=self.scope))
             await self._serve(parse_request(self.operation, raw, self.keys, session))
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:
             await self._fail(error)
-        except anyio.get_cancelled_exc_class():
+        except asyncio.CancelledError:
+            if self.outcome.ended is Ended.HUNG_UP:
+                task.uncancel()
+                return
             if self.outcome.ended is None:  # not the client: this server is going down
-                with anyio.CancelScope(shield=True):
-                    await self._fail(Unavailable("the gateway is shutting down"))
+                await self._fail(Unavailable("the gateway is shutting down"))
             raise
         except Exception:  # the rim: a defect of ours must end in an answer
             logger.exception("exchange %s failed", self.outcome.request_id)
             await self._fail(GatewayError("the gateway failed; its log says why"))
 
-    async def _listen(self, exchange: anyio.CancelScope) -> None:
+    async def _listen(self, exchange: asyncio.Task[Any]) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
         # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
