@@ -55,7 +55,7 @@ from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
 from gateway.pacer import Pacers
 from gateway.providers.dialects.replica import Replica
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.providers.reading import Timeouts
@@ -232,10 +232,10 @@ class Gateway:
                 stack.callback(sharing.cancel)
             if self.gossip is not None:
                 await stack.enter_async_context(self.gossip.running())
-            transport = Http1Transport()
-            stack.push_async_callback(transport.aclose)
+            client = Http1Client()
+            stack.push_async_callback(client.aclose)
             for name, endpoint in self._usable().items():
-                provider = self._provider(name, endpoint, transport)
+                provider = self._provider(name, endpoint, client)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
                     waking = _beside(_wake(name, provider), f"{name}'s waking is")
@@ -248,7 +248,7 @@ class Gateway:
             if self.source is not None:
                 reloading = watch_config(self.source, self.live, self.put_in_force)
                 await stack.enter_async_context(_beside(reloading, "the config is"))
-            local = LocalReplicas(self.fleet, transport, self._say_ready)
+            local = LocalReplicas(self.fleet, client, self._say_ready)
             if self.replicas_elsewhere is None:
                 supervisor = Supervisor(replica_commands(self.config), local)
                 await stack.enter_async_context(supervisor)
@@ -350,11 +350,11 @@ class Gateway:
         return [*local, *configured]
 
     def _provider(
-        self, name: str, endpoint: EndpointConfig, transport: Http1Transport
+        self, name: str, endpoint: EndpointConfig, client: Http1Client
     ) -> OpenAICompatible:
         waits, dialect = endpoint.timeouts, endpoint.provider
         return dialect(
-            transport,
+            client,
             endpoint.url,
             endpoint.models,
             Keys(endpoint.key_values, self.clock),

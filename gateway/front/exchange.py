@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
@@ -41,7 +39,7 @@ SESSION_HEADERS = ("x-session-id", "x-session-affinity")
 """By which clients name a conversation; the body's `session_id` comes before them."""
 
 
-def session_of(headers: Headers) -> str | None:
+def session_of(headers: Mapping[str, str]) -> str | None:
     return next((headers[name] for name in SESSION_HEADERS if headers.get(name)), None)
 
 
@@ -50,6 +48,7 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
+    headers: Mapping[str, str]
     operation: Operation
     outcome: Outcome
     keys: TenantKeys
@@ -75,7 +74,7 @@ class Exchange:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
             self._listener = task.get_loop().create_task(self._listen(task))
-            session = session_of(Headers(scope=self.scope))
+            session = session_of(self.headers)
             await self._serve(parse_request(self.operation, raw, self.keys, session))
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
@@ -103,8 +102,7 @@ class Exchange:
     async def _serve(self, request: InferenceRequest) -> None:
         self.outcome.model = request.model
         presenter = Presenter(request.model, self.outcome.request_id)
-        headers = Headers(scope=self.scope)
-        async with self.dispatcher.open(request, self.outcome, headers) as events:
+        async with self.dispatcher.open(request, self.outcome, self.headers) as events:
             if request.stream:
                 await self._start(STREAM_HEADERS | self._headers())
             async for event in events:
@@ -119,9 +117,10 @@ class Exchange:
         if request.stream:
             await self._send(encode_event(DONE), more=False)
         else:
-            await self._respond(
-                Response(presenter.present(whole), 200, self._headers(), "application/json")
-            )
+            data = presenter.present(whole)
+            length = {"content-length": str(len(data)), "content-type": "application/json"}
+            await self._start(self._headers() | length)
+            await self._send(data, more=False)
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
@@ -130,14 +129,11 @@ class Exchange:
             await self._send(error_event(error), more=False)
         else:
             response = error_response(error)
-            response.headers.update(decision_headers(self.outcome, Headers(scope=self.scope)))
+            response.headers.update(decision_headers(self.outcome, self.headers))
             response.headers.update(quota_headers(self.outcome.quotas))
-            await self._respond(response)
-
-    async def _respond(self, response: Response) -> None:
-        self._started = True
-        self.outcome.status = response.status_code
-        await response(self.scope, self.receive, self.send)
+            self._started = True
+            self.outcome.status = response.status_code
+            await response(self.scope, self.receive, self.send)
 
     async def _start(self, headers: dict[str, str]) -> None:
         self._started = True
@@ -157,7 +153,7 @@ class Exchange:
             "x-gateway-policy": self.outcome.policy or "",
             **quota_headers(self.outcome.quotas),
             **({} if cache is None else {"x-gateway-cache": cache}),
-            **decision_headers(self.outcome, Headers(scope=self.scope)),
+            **decision_headers(self.outcome, self.headers),
         }
 
     def _note(self, event: Event) -> None:
