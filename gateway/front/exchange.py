@@ -101,15 +101,15 @@ class Exchange:
 
     async def _serve(self, request: InferenceRequest) -> None:
         self.outcome.model = request.model
-        presenter = Presenter(request.model, self.outcome.request_id)
+        presenter, stream = Presenter(request.model, self.outcome.request_id), request.stream
         async with self.dispatcher.open(request, self.outcome, self.headers) as events:
-            if request.stream:
+            if stream:
                 await self._start(STREAM_HEADERS | self._headers())
             async for event in events:
                 self._note(event)
-                if not request.stream:
+                if not stream:
                     whole = event
-                elif not event.is_usage_only or request.include_usage:  # we asked, always
+                elif request.include_usage or not event.is_usage_only:  # we asked, always
                     await self._send(encode_event(presenter.present(event)))
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
@@ -157,8 +157,11 @@ class Exchange:
         }
 
     def _note(self, event: Event) -> None:
-        self.outcome.events += 1
-        self.outcome.usage = event.usage or self.outcome.usage
-        self.outcome.report = event.report or self.outcome.report
-        if self.outcome.answer is not None:
-            self.outcome.answer.append(event.payload)
+        outcome = self.outcome
+        outcome.events += 1
+        if event.usage is not None:
+            outcome.usage = event.usage
+        if event.report is not None:
+            outcome.report = event.report
+        if outcome.answer is not None:
+            outcome.answer.append(event.payload)

@@ -82,7 +82,7 @@ class Pace:
             if finished:
                 return None
             raise
-        if self._started and not finished:
+        if self._started and not finished and self.timeouts.slowest:
             self._check_speed(self.now() - began)
         return chunk
 

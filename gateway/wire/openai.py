@@ -196,20 +196,18 @@ class Ending:
         self._missing = set(range((request.forwarded.get("n") or 1) * prompts))
         self._open: set[int] = set()  # begun, and not finished
         self._some = False  # some choice has finished
+        self.reached = not self._missing
 
     def note(self, event: Event) -> None:
         for choice in event.payload["choices"]:
             index = choice.get("index") or 0
-            if choice.get("finish_reason"):
+            if event.finishes and choice.get("finish_reason"):
                 self._missing.discard(index)
                 self._open.discard(index)
                 self._some = True
+                self.reached = not self._missing
             elif index in self._missing:
                 self._open.add(index)
-
-    @property
-    def reached(self) -> bool:
-        return not self._missing
 
     @property
     def said(self) -> bool:
