@@ -14,17 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
-from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
+from gateway.domain import Ended, Event, InferenceRequest, Outcome
 from gateway.errors import GatewayError, Unavailable
+from gateway.front.api import Answer, Api, Asker
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
-from gateway.front.rescue import error_event, error_response
-from gateway.wire.openai import Presenter, TenantKeys, parse_request
-from gateway.wire.sse import DONE, encode_event
+from gateway.front.rescue import error_response
+from gateway.wire.openai import TenantKeys
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +50,17 @@ class Exchange:
     receive: Receive
     send: Send
     headers: Mapping[str, str]
-    operation: Operation
+    api: Api[Any]
     outcome: Outcome
     keys: TenantKeys
     dispatcher: Dispatcher
     limits: BodyLimits
     clock: Callable[[], float]
+    answer: Answer | None = None  # from when the request has been read
     _started: bool = False  # the point of no return: the response's head is out
-    _listener: asyncio.Task[None] | None = None  # while there is something to hang up on
+    _alone: bool = False  # the client has its response, and the exchange goes on without it
+    _task: asyncio.Task[Any] | None = None  # while there is something to hang up on
+    _listener: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         task = asyncio.current_task()
@@ -73,9 +77,13 @@ class Exchange:
     async def _answer(self, task: asyncio.Task[Any]) -> None:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
-            self._listener = task.get_loop().create_task(self._listen(task))
-            session = session_of(self.headers)
-            await self._serve(parse_request(self.operation, raw, self.keys, session))
+            self._task = task
+            self._listener = task.get_loop().create_task(self._listen())
+            asker = Asker(
+                self.keys, session_of(self.headers), self.outcome.request_id, self._detach
+            )
+            request, self.answer = await self.api.read(raw, asker)
+            await self._serve(request, self.answer)
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:
@@ -91,17 +99,27 @@ class Exchange:
             logger.exception("exchange %s failed", self.outcome.request_id)
             await self._fail(GatewayError("the gateway failed; its log says why"))
 
-    async def _listen(self, exchange: asyncio.Task[Any]) -> None:
+    async def _listen(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
-        if self.outcome.ended is None:
-            self.outcome.ended = Ended.HUNG_UP
-            exchange.cancel()
+        if not self._alone:
+            self._hang_up()
 
-    async def _serve(self, request: InferenceRequest) -> None:
+    def _hang_up(self) -> None:
+        # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
+        if self.outcome.ended is None and self._task is not None:
+            self.outcome.ended = Ended.HUNG_UP
+            self._task.cancel()
+
+    async def _detach(self, body: bytes) -> Callable[[], None]:
+        self._alone = True
+        await self._respond(Response(body, 200, media_type="application/json"))
+        self.send = _nowhere
+        return self._hang_up
+
+    async def _serve(self, request: InferenceRequest, answer: Answer) -> None:
         self.outcome.model = request.model
-        presenter, stream = Presenter(request.model, self.outcome.request_id), request.stream
+        stream = request.stream
         async with self.dispatcher.open(request, self.outcome, self.headers) as events:
             if stream:
                 await self._start(STREAM_HEADERS | self._headers())
@@ -109,31 +127,37 @@ class Exchange:
                 self._note(event)
                 if not stream:
                     whole = event
-                elif request.include_usage or not event.is_usage_only:  # we asked, always
-                    await self._send(encode_event(presenter.present(event)))
+                elif piece := answer.piece(event):
+                    await self._send(piece)
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
+        last = answer.end() if request.stream else answer.whole(whole)
+        await self.api.keep(answer)
         self.outcome.ended = Ended.FINISHED
         if request.stream:
-            await self._send(encode_event(DONE), more=False)
+            await self._send(last, more=False)
         else:
-            data = presenter.present(whole)
-            length = {"content-length": str(len(data)), "content-type": "application/json"}
+            length = {"content-length": str(len(last)), "content-type": "application/json"}
             await self._start(self._headers() | length)
-            await self._send(data, more=False)
+            await self._send(last, more=False)
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
         self.outcome.error = error.code
-        if self._started:
-            await self._send(error_event(error), more=False)
+        if self._started and self.answer is not None:
+            last = self.answer.broken(error)
+            await self.api.keep(self.answer)
+            await self._send(last, more=False)
         else:
-            response = error_response(error)
+            response = error_response(error, self.api.refusal(error))
             response.headers.update(decision_headers(self.outcome, self.headers))
             response.headers.update(quota_headers(self.outcome.quotas))
-            self._started = True
-            self.outcome.status = response.status_code
-            await response(self.scope, self.receive, self.send)
+            await self._respond(response)
+
+    async def _respond(self, response: Response) -> None:
+        self._started = True
+        self.outcome.status = response.status_code
+        await response(self.scope, self.receive, self.send)
 
     async def _start(self, headers: dict[str, str]) -> None:
         self._started = True
@@ -165,3 +189,7 @@ class Exchange:
             outcome.report = event.report
         if outcome.answer is not None:
             outcome.answer.append(event.payload)
+
+
+async def _nowhere(message: Message) -> None:
+    """For what nobody listens to any more."""

@@ -1,17 +1,18 @@
-"""`POST /v1/chat/completions` and `/v1/completions`: who asks, then one exchange."""
+"""`POST` of whatever a model answers: who asks, then one exchange."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
 from gateway.domain import Operation, Outcome, TraceContext
 from gateway.errors import GatewayError
+from gateway.front.api import Api
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.exchange import Exchange
@@ -42,26 +43,32 @@ class Begins(Protocol):
 
 
 @dataclass(frozen=True)
-class Completions:
-    operation: Operation
+class Inference:
+    api: Api[Any]
+    operation: Operation  # what it comes to behind the door
     door: Door
     drain: Drain
     dispatcher: Dispatcher
     clock: Callable[[], float]
     tracing: Begins | None = None  # None: nobody traces
+    refused: Callable[[str], None] = lambda code: (
+        None
+    )  # told the error's, of whoever is turned away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            exchange = self._exchange(scope, receive, send)
-        except GatewayError as error:  # theirs who do not come in
-            await error_response(error)(scope, receive, send)
+            exchange = self.exchange(scope, receive, send)
+        except GatewayError as error:
+            self.refused(error.code or "")
+            await error_response(error, self.api.refusal(error))(scope, receive, send)
         else:
             await exchange.run()
 
-    def _exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
+    def exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
+        """Raises Unavailable, InvalidKey."""
         self.drain.check()
         headers = headers_of(scope)
-        principal = self.door.ring.identify(headers.get("authorization"))
+        principal = self.door.identify(headers)
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)
@@ -71,7 +78,7 @@ class Completions:
             receive,
             send,
             headers,
-            self.operation,
+            self.api,
             outcome,
             tenant_keys(self.door.secret, principal.tenant),
             self.dispatcher,
