@@ -105,7 +105,7 @@ class Attempts:
         """Taken at once: a try may begin in a task of its own, and nobody may come between."""
         estimate, held = choice.ranked.estimate, ExitStack()
         lease = self.fleet.endpoints[choice.endpoint].lease(
-            estimate.uncached_tokens, self.clock(), estimate.cached_tokens
+            estimate.uncached_tokens, self.clock(), estimate.cached_tokens, request.tenant
         )
         # What is not streamed is silent while it is computed: nobody can tell it from a failure
         # before its time is over.
@@ -148,7 +148,7 @@ class Attempts:
                     lease.first_event(attempt.first_event)
                     yield attempt, _counted(first, events, lease)
                 attempt.ended = Ended.FINISHED
-                endpoint.breaker.succeeded(self.clock())
+                endpoint.finished(self.clock())
             except GatewayError as exc:
                 _failed(endpoint, attempt, request.model, exc, self.clock())
                 raise
@@ -173,7 +173,7 @@ def _failed(
         error.limit = endpoint.context_length
     if isinstance(error, UpstreamError):
         attempt.failed = True
-        endpoint.failed(model, error, now)
+        endpoint.failed(model, error, now, attempt.started)
 
 
 async def _counted(first: Event, rest: AsyncIterator[Event], lease: Lease) -> AsyncIterator[Event]:

@@ -11,7 +11,13 @@ from gateway.admission.limits import Hold
 from gateway.attempts import Choice
 from gateway.delivery import Delivery
 from gateway.domain import Considered, InferenceRequest, Outcome
-from gateway.errors import BudgetExhausted, ContextLengthExceeded, Unavailable, UnsupportedRequest
+from gateway.errors import (
+    BudgetExhausted,
+    ContextLengthExceeded,
+    NotSupported,
+    Unavailable,
+    UnsupportedRequest,
+)
 from gateway.fleet.endpoint import EJECTED
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import NO_MATCH
@@ -64,7 +70,8 @@ class Decider:
             _check_request(request, candidates, decision)
             _check_budget(request, decision, tries.hold)
         there = [ranked for ranked in decision.ranked if self._may_ask(ranked, tries)]
-        room = [r for r in there if not self.fleet.endpoints[r.candidate.endpoint].full]
+        endpoints, tenant = self.fleet.endpoints, request.tenant
+        room = [r for r in there if not endpoints[r.candidate.endpoint].full(tenant)]
         chosen = next(iter(room or (there if delivery.begun else ())), None)
         if chosen is not None:
             match = matches.get(chosen.candidate.endpoint, NO_MATCH)
@@ -108,6 +115,8 @@ def _check_request(
             f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
         )
     if reasons == {"has_capabilities"} and request.needs:
+        if not request.operation.writes:
+            raise NotSupported(f"no endpoint of {request.model!r} can do embeddings", param="model")
         asked = ", ".join(sorted(request.needs))
         raise UnsupportedRequest(
             f"no endpoint of {request.model!r} can do what this takes: {asked}"

@@ -105,14 +105,13 @@ class Delivery:
         self.tokens += bool(text) if token_ids is None else len(token_ids)
         others = {name for name, value in said.items() if value} - _KNOWN
         self._seen = self._seen or bool(text or others)
-        if choice.get("index") not in (None, 0) or others & _TOOLS or choice.get("logprobs"):
+        if choice.get("index") not in (None, 0) or choice.get("logprobs"):
             self._one_plain_choice = False
         if others:
             self._text_is_all = False
 
 
 _KNOWN = {"role", "content", "text", "index", "finish_reason", "stop_reason", "matched_stop"}
-_TOOLS = {"tool_calls", "function_call"}
 
 
 def _asks_for_one(forwarded: Mapping[str, Any]) -> bool:

@@ -34,6 +34,7 @@ from gateway.errors import (
     GatewayError,
     ModelNotFound,
     NoCandidate,
+    Overloaded,
     UnsupportedRequest,
     UpstreamError,
 )
@@ -64,7 +65,7 @@ RESUME_PATIENCE_S = 10.0
 
 
 ELSEWHERE = (
-    *(UpstreamError, NoCandidate, BudgetExhausted),
+    *(UpstreamError, NoCandidate, Overloaded, BudgetExhausted),
     *(ContextLengthExceeded, UnsupportedRequest),
 )
 """What a model that the policy falls back on may do better."""
@@ -135,7 +136,7 @@ class Dispatcher:
                     # Not what another model said instead.
                     if place is not None and outcome.request.model == request.model:
                         outcome.cache = "miss"
-                        answer = self.cache.keeping(place, request.stream, answer)
+                        answer = self.cache.keeping(place, request, answer)
                     yield answer
             except TimeoutError:
                 raise DeadlineExceeded(
@@ -168,13 +169,18 @@ class Dispatcher:
     ) -> AsyncGenerator[Event]:
         failure: GatewayError | None = None
         took_work = False
+        expected = self.fleet.expected(request)
+        tokens = expected.prompt_tokens + expected.output_tokens
+        # One for all models: nobody waits longer in all because there are others to fall back on.
+        turn = self.queue.turn(request.tenant, request.request_class, tokens)
         for asked in _in_turn(request, policy.fallback.models, outcome.principal):
             if took_work and not self.retries.take(self.clock()):
                 break
             asked = await self._counting.where_in_doubt(asked)
             delivery = Delivery(asked)
             try:
-                answer = self._whole(asked, policy, outcome, hold, timer, delivery)
+                tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
+                answer = self._whole(tries, policy, outcome, delivery)
                 async with aclosing(answer) as events:
                     async for event in events:
                         yield event
@@ -188,19 +194,9 @@ class Dispatcher:
         raise failure
 
     async def _whole(
-        self,
-        request: InferenceRequest,
-        policy: Policy,
-        outcome: Outcome,
-        hold: Hold,
-        timer: asyncio.Timeout,
-        delivery: Delivery,
+        self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
     ) -> AsyncGenerator[Event]:
         """One answer, from as many endpoints as it takes."""
-        asked = self.fleet.expected(request)
-        tokens = asked.prompt_tokens + asked.output_tokens
-        turn = self.queue.turn(request.tenant, request.request_class, tokens)
-        tries = Tries(request, policy.fallback, [*outcome.attempts], hold, timer, turn)
         while True:
             choice = await self._next(tries, policy, outcome, delivery)
             before, answering = delivery.tokens, None
@@ -211,7 +207,7 @@ class Dispatcher:
                     # Whoever answers stands last, for all who ask later.
                     outcome.attempts.sort(key=lambda other: other is attempt)
                     begun = [a for a in outcome.attempts if a.first_event is not None]
-                    hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
+                    tries.hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
                     async for event in events:
                         if event.usage is not None:
                             attempt.billed = delivery.billed(event.usage)
@@ -300,10 +296,15 @@ class Dispatcher:
         While all of them are full, the request waits for its turn. Raises when there is nobody."""
         if delivery.begun:
             await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
+        queued = None
         while True:
             choice = self._decider.choose(tries, policy, outcome, delivery)
             if isinstance(choice, Full):
-                await self.queue.wait(tries.turn, choice.endpoints)
+                queued = self.clock() if queued is None else queued
+                try:
+                    await self.queue.wait(tries.turn, choice.endpoints)
+                finally:
+                    outcome.queued[queued] = self.clock()
                 continue
             if choice is not None:
                 self.queue.started(tries.turn)
@@ -315,6 +316,11 @@ class Dispatcher:
                 raise tries.broke or exhausted(tries.request.model, said)
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
             await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
+
+    async def count(self, request: InferenceRequest, principal: Principal) -> int:
+        """Tokens of its prompt. Raises ModelNotFound."""
+        self._check_model(request.model, principal)
+        return await self._counting.tokens(request)
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
@@ -356,9 +362,10 @@ def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
 def _in_turn(
     request: InferenceRequest, fallbacks: Sequence[str], principal: Principal
 ) -> Iterator[InferenceRequest]:
-    """The request for the client's model, then for each other that its key may use."""
+    """The request for the client's model, then for each other that its key may use. Another
+    model's vectors are no substitute: they lie in another space."""
     yield request
-    for model in fallbacks:
+    for model in fallbacks if request.operation.writes else ():
         if model != request.model and principal.may_use(model):
             # Prefix keys are of the client's model: what this leaves in a cache they do not name.
             yield dataclasses.replace(request, model=model, prefix=())

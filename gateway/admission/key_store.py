@@ -1,5 +1,5 @@
 """
-MadeKeys that are made while the gateway runs.
+Keys that are made while the gateway runs.
 
 A store holds records without keys: only their digests. Every gateway reads it again each second, so
 a key that was revoked anywhere is refused everywhere within `REFRESH_S` and the time of a request.
@@ -13,14 +13,16 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from gateway.admission.keys import HASHED, Key
+from gateway.admission.keys import HASHED, PREFIX, Key
+from gateway.admission.limits import UNLIMITED, Limits
+from gateway.admission.limits_json import read_limits, shown_limits
 from gateway.domain import CLASSES, Json
 from gateway.errors import InvalidRequest, NotFound
 from routing_policies.base import DATA_POLICIES
@@ -28,8 +30,9 @@ from routing_policies.base import DATA_POLICIES
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
-PREFIX = "gw-"
-"""Begins every key that we make, so that a leaked one is recognised for what it is."""
+MISSES = 3
+"""Looks in a row that may fail before a store counts as away for those who fail closed: a key that
+was revoked meanwhile is refused within five seconds there too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class KeyRecord:
     data_policy: str | None = None
     request_class: str = "standard"
     expires: str | None = None  # ISO 8601
+    limits: Limits = UNLIMITED
 
     def __post_init__(self) -> None:
         for name in ("id", "name", "tenant"):
@@ -99,11 +103,16 @@ class KeyRecord:
             _all_or(self.endpoints),
             self.admin,
             self.expires_s(),
+            self.limits,
         )
+
+    def written(self) -> dict[str, object]:
+        """What a store holds."""
+        return {**asdict(self), "limits": shown_limits(self.limits)}
 
     def shown(self) -> dict[str, object]:
         """For whoever manages keys: all but the digest."""
-        shown = asdict(self)
+        shown = self.written()
         del shown["hash"]
         return shown
 
@@ -114,6 +123,7 @@ class KeyRecord:
         for name in ("models", "policies", "endpoints"):
             if isinstance(known.get(name), list):
                 known[name] = tuple(known[name])
+        known["limits"] = read_limits(known.get("limits"))
         return cls(**known)
 
 
@@ -139,6 +149,7 @@ class MadeKeys:
     """Make, list, rotate, revoke. A key itself is told once, to whoever made it."""
 
     store: KeyStore
+    named: Callable[[], Container[str]] = lambda: ()  # the config's: limits go by a key's name
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def create(self, given: Json) -> tuple[KeyRecord, str]:
@@ -146,7 +157,9 @@ class MadeKeys:
         if unknown := sorted(set(given) - GIVEN):
             known = ", ".join(sorted(GIVEN))
             raise InvalidRequest(f"a key has no {unknown[0][:100]!r}; it has: {known}")
-        if any(record.name == given.get("name") for record in await self.store.records()):
+        name = given.get("name")
+        taken = isinstance(name, str) and name in self.named()
+        if taken or any(record.name == name for record in await self.store.records()):
             raise InvalidRequest("there is a key of this name already", param="name")
         key = _new_key()
         made = {"id": secrets.token_hex(6), "hash": hashed(key), "created": self._time()}
@@ -224,7 +237,7 @@ class KeyFile:
             raise OSError(f"{self.path}: {error}") from None
 
     def _write(self, records: Sequence[KeyRecord]) -> None:
-        text = json.dumps([asdict(record) for record in records], indent=1) + "\n"
+        text = json.dumps([record.written() for record in records], indent=1) + "\n"
         handle, temporary = tempfile.mkstemp(dir=self.path.parent)  # for our eyes only
         with os.fdopen(handle, "w") as file:
             file.write(text)
@@ -232,21 +245,29 @@ class KeyFile:
 
 
 async def watch_keys(
-    store: KeyStore, put_in_force: Callable[[Sequence[Key]], None], period_s: float = REFRESH_S
+    store: KeyStore,
+    put_in_force: Callable[[Sequence[Key], bool], None],
+    period_s: float = REFRESH_S,
+    *,
+    closed: bool = False,
 ) -> None:
-    """Never returns. While the store is away, the keys last read stay in force."""
+    """Never returns. `put_in_force` takes the keys, and whether these are all. While the store is
+    away, the keys last read stay in force, or none of them where it fails `closed`."""
     known: list[KeyRecord] | None = None
-    away = False
+    missed = 0
     while True:
         try:
             records = await store.records()
         except OSError as error:
-            if not away:
-                logger.warning("the key store cannot be read, known keys stay in force: %s", error)
-            away = True
+            missed += 1
+            if missed == 1:
+                logger.warning("the key store cannot be read: %s", error)
+                put_in_force([record.key() for record in known or ()], False)
+            if missed == MISSES and closed:
+                logger.warning("made keys are refused until the key store can be read")
+                put_in_force([], False)
         else:
-            away = False
-            if records != known:
-                known = records
-                put_in_force([record.key() for record in records])
+            if missed or records != known:
+                known, missed = records, 0
+                put_in_force([record.key() for record in records], True)
         await asyncio.sleep(period_s)

@@ -83,7 +83,7 @@ class Fleet:
 
     def may_not_fit(self, request: InferenceRequest) -> bool:
         """Whether it takes an exact count to know if each endpoint's context holds its prompt."""
-        if request.prompt_tokens is not None:
+        if request.prompt_tokens is not None or not request.operation.writes:
             return False
         least, most = fewest(request), self._tokens.count(request).tokens * DOUBT
         return any(
@@ -107,6 +107,8 @@ class Fleet:
         """What a policy is told of this request."""
         length = self._lengths.get((request.tenant, request.model))
         expected = length.mean if length else OUTPUT_GUESS
+        if not request.operation.writes:
+            expected = 0.0
         count = self._tokens.count(request)
         return RouteRequest(
             request.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.admission.keys import OPEN, KeyRing
@@ -15,6 +16,13 @@ class Door:
     ring: KeyRing
     limits: BodyLimits
     secret: bytes = field(default=b"", repr=False)  # keys the tenants' salts and prefixes
+
+    def identify(self, headers: Mapping[str, str]) -> Principal:
+        """By `Authorization`, or else by Anthropic's header. Raises InvalidKey."""
+        given = headers.get("authorization")
+        if given is None and "x-api-key" in headers:
+            given = f"Bearer {headers['x-api-key']}"
+        return self.ring.identify(given)
 
     def admit_admin(self, authorization: str | None) -> Principal:
         """Who may see what others did. Raises InvalidKey, Forbidden."""

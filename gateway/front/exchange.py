@@ -11,22 +11,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
-from gateway.domain import Ended, Event, InferenceRequest, Operation, Outcome
+from gateway.domain import Ended, Event, InferenceRequest, Outcome
 from gateway.errors import GatewayError, Unavailable
+from gateway.front.api import Answer, Api, Asker
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
-from gateway.front.rescue import error_event, error_response
-from gateway.wire.openai import Presenter, TenantKeys, parse_request
-from gateway.wire.sse import DONE, encode_event
+from gateway.front.rescue import error_response
+from gateway.wire.openai import TenantKeys
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +51,16 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
-    operation: Operation
+    api: Api[Any]
     outcome: Outcome
     keys: TenantKeys
     dispatcher: Dispatcher
     limits: BodyLimits
     clock: Callable[[], float]
+    answer: Answer | None = None  # from when the request has been read
     _started: bool = False  # the point of no return: the response's head is out
+    _alone: bool = False  # the client has its response, and the exchange goes on without it
+    _scope: anyio.CancelScope | None = None
 
     async def run(self) -> None:
         try:
@@ -71,9 +75,12 @@ class Exchange:
     async def _answer(self, tasks: TaskGroup) -> None:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
-            tasks.start_soon(self._listen, tasks.cancel_scope)
+            self._scope = tasks.cancel_scope
+            tasks.start_soon(self._listen)
             session = session_of(Headers(scope=self.scope))
-            await self._serve(parse_request(self.operation, raw, self.keys, session))
+            asker = Asker(self.keys, session, self.outcome.request_id, self._detach)
+            request, self.answer = await self.api.read(raw, asker)
+            await self._serve(request, self.answer)
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:
@@ -87,17 +94,26 @@ class Exchange:
             logger.exception("exchange %s failed", self.outcome.request_id)
             await self._fail(GatewayError("the gateway failed; its log says why"))
 
-    async def _listen(self, exchange: anyio.CancelScope) -> None:
+    async def _listen(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
-        if self.outcome.ended is None:
-            self.outcome.ended = Ended.HUNG_UP
-            exchange.cancel()
+        if not self._alone:
+            self._hang_up()
 
-    async def _serve(self, request: InferenceRequest) -> None:
+    def _hang_up(self) -> None:
+        # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
+        if self.outcome.ended is None and self._scope is not None:
+            self.outcome.ended = Ended.HUNG_UP
+            self._scope.cancel()
+
+    async def _detach(self, body: bytes) -> Callable[[], None]:
+        self._alone = True
+        await self._respond(Response(body, 200, media_type="application/json"))
+        self.send = _nowhere
+        return self._hang_up
+
+    async def _serve(self, request: InferenceRequest, answer: Answer) -> None:
         self.outcome.model = request.model
-        presenter = Presenter(request.model, self.outcome.request_id)
         headers = Headers(scope=self.scope)
         async with self.dispatcher.open(request, self.outcome, headers) as events:
             if request.stream:
@@ -106,25 +122,27 @@ class Exchange:
                 self._note(event)
                 if not request.stream:
                     whole = event
-                elif not event.is_usage_only or request.include_usage:  # we asked, always
-                    await self._send(encode_event(presenter.present(event)))
+                elif piece := answer.piece(event):
+                    await self._send(piece)
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
+        last = answer.end() if request.stream else answer.whole(whole)
+        await self.api.keep(answer)
         self.outcome.ended = Ended.FINISHED
         if request.stream:
-            await self._send(encode_event(DONE), more=False)
+            await self._send(last, more=False)
         else:
-            await self._respond(
-                Response(presenter.present(whole), 200, self._headers(), "application/json")
-            )
+            await self._respond(Response(last, 200, self._headers(), "application/json"))
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
         self.outcome.error = error.code
-        if self._started:
-            await self._send(error_event(error), more=False)
+        if self._started and self.answer is not None:
+            last = self.answer.broken(error)
+            await self.api.keep(self.answer)
+            await self._send(last, more=False)
         else:
-            response = error_response(error)
+            response = error_response(error, self.api.refusal(error))
             response.headers.update(decision_headers(self.outcome, Headers(scope=self.scope)))
             response.headers.update(quota_headers(self.outcome.quotas))
             await self._respond(response)
@@ -161,3 +179,7 @@ class Exchange:
         self.outcome.report = event.report or self.outcome.report
         if self.outcome.answer is not None:
             self.outcome.answer.append(event.payload)
+
+
+async def _nowhere(message: Message) -> None:
+    """For what nobody listens to any more."""

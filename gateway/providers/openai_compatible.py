@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -30,7 +30,14 @@ from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
 from gateway.wire.limits import parse_limits
-from gateway.wire.openai import Ending, ErrorInAnswer, check_whole, encode_request, parse_event
+from gateway.wire.openai import (
+    Ending,
+    ErrorInAnswer,
+    check_whole,
+    encode_request,
+    parse_event,
+    parse_vectors,
+)
 from gateway.wire.sse import DONE, EventDecoder
 
 LAST_BYTES_S = 0.05
@@ -41,6 +48,9 @@ BUSY_KEY_RESTS_S = 5.0
 """Where the endpoint does not say for how long."""
 
 MOST_REDIRECTS = 50
+
+Parse = Callable[[bytes, int | None], Event]
+"""Of an answer, and of the cached tokens that were told beside it."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +253,11 @@ class OpenAICompatible:
     async def _whole(
         self, request: InferenceRequest, response: httpx.Response, pace: Pace
     ) -> AsyncGenerator[Event]:
-        event = self._event(await self._body_of(response, pace), response, started=False)
+        raw = await self._body_of(response, pace)
+        if request.operation is Operation.EMBEDDINGS:
+            yield self._event(raw, response, False, lambda raw, _: parse_vectors(raw, request))
+            return
+        event = self._event(raw, response, started=False)
         check_whole(request.operation, event)
         yield event
 
@@ -282,9 +296,11 @@ class OpenAICompatible:
         if not ending.reached:
             raise UpstreamBroken("the endpoint stopped in the middle of its answer")
 
-    def _event(self, raw: bytes, response: httpx.Response, started: bool) -> Event:
+    def _event(
+        self, raw: bytes, response: httpx.Response, started: bool, parse: Parse = parse_event
+    ) -> Event:
         try:
-            return parse_event(raw, self.cached_in_headers(response.headers))
+            return parse(raw, self.cached_in_headers(response.headers))
         except ErrorInAnswer as exc:
             if started or exc.said.status is None:
                 raise UpstreamBroken("the endpoint reported an error in its answer") from None

@@ -42,6 +42,8 @@ from gateway.replica.workers import Workers
 
 logger = logging.getLogger(__name__)
 
+_NO_TOKEN = "no token can come next: the logits are not finite, or a grammar reached its limits"
+
 
 class Engine:
     """Serves one model. Methods may be called from any thread, unless they say otherwise.
@@ -171,6 +173,8 @@ class Engine:
             logits = backend.forward(plan.batch())
             turns = [request.turn for request in plan.sampled]
             tokens = sample(logits, turns, self._generator)
+            for request, token in zip(plan.sampled, tokens, strict=True):
+                request.chose(token)
             logprobs = [
                 _told(request, row, token)
                 for request, row, token in zip(plan.sampled, logits, tokens, strict=True)
@@ -227,7 +231,7 @@ class Engine:
             if request.aborted:
                 continue
             if token is None:
-                self._fail(request, GatewayError("the model gave no finite logits"))
+                self._fail(request, GatewayError(_NO_TOKEN))
                 continue
             self.metrics.sampled(request, now)
             self._report(request, Output(token, finish, told))

@@ -27,6 +27,7 @@ import uvicorn
 from gateway import models
 from gateway.replica.backends.base import BLOCK_SIZE, Backend
 from gateway.replica.engine import Engine
+from gateway.replica.grammar import Grammars
 from gateway.replica.server import Replica, create_app
 from gateway.replica.template import ChatTemplate
 from gateway.replica.text import Tokenizer
@@ -157,6 +158,7 @@ def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
         engine=engine,
         tokenizer=tokenizer,
         template=template,
+        grammars=Grammars(tokenizer),
         models=settings.names or (default,),
         created=int(time.time()),
         secret=settings.secret,

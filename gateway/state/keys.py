@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -28,7 +28,7 @@ class RedisKeys:
 
     async def put(self, record: KeyRecord) -> None:
         async with translated():
-            await self.redis.hset(self.name, record.id, json.dumps(asdict(record)))
+            await self.redis.hset(self.name, record.id, json.dumps(record.written()))
 
     async def remove(self, id: str) -> bool:
         async with translated():

@@ -11,6 +11,7 @@ import sys
 from datetime import UTC, datetime
 
 from gateway.domain import Attempt, Outcome
+from gateway.telemetry.facts import model_of
 
 logger = logging.getLogger("gateway.exchange")
 
@@ -24,15 +25,15 @@ class ExchangeLog:
 
 def _facts(outcome: Outcome) -> dict[str, object]:
     """What is not known is left out."""
-    usage, first = outcome.usage, outcome.first_event_s
+    usage, first, known = outcome.usage, outcome.first_event_s, model_of(outcome)
     facts: dict[str, object] = {
         "request_id": outcome.request_id,
         "trace_id": f"{outcome.trace.trace_id:032x}" if outcome.trace else None,
         "ended": str(outcome.ended),
         "tenant": outcome.principal.tenant,
-        # A name that nobody serves is the caller's text, and could be anything.
-        "model": outcome.model if outcome.attempts else None,
-        "policy": outcome.policy if outcome.attempts else None,
+        "model": outcome.model if known else None,
+        "policy": outcome.policy if known else None,
+        "cache": outcome.cache,
         "tried": [_tried(attempt) for attempt in outcome.attempts],
         "prompt_tokens": usage and usage.prompt_tokens,
         "cached_tokens": usage and usage.cached_tokens,
@@ -82,6 +83,7 @@ def _line(facts: dict[str, object]) -> str:
         f" model={facts.get('model', '-')} tried={','.join(tried) or '-'} tokens={tokens}"
         f" first_s={'-' if first is None else f'{first:.3f}'} total_s={facts['total_s']:.3f}"
         + "".join(_pair(facts, name) for name in ("ttft_s", "usd", "cached"))
+        + (f" cache={facts['cache']}" if "cache" in facts else "")
         + (f" error={facts['error']}" if "error" in facts else "")
         + (f" trace={facts['trace_id']}" if "trace_id" in facts else "")
     )

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import openai
@@ -13,6 +13,7 @@ import pytest
 from gateway.config.tree import Key, ModelPrice, Secret
 from tests.support.browser import Page, browsing
 from tests.support.gateways import Running, gateway
+from tests.support.serving import serving
 from tests.support.upstream import Upstream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.prove]
@@ -82,8 +83,15 @@ async def open_with_key(page: Page, url: str) -> None:
 
 async def test_numbers_move_a_dead_endpoint_turns_red_and_the_playground_answers(tmp_path):
     policy = {"policy": "round_robin", "keys": KEYS, "api_key": "12345678-boss"}
+    *living, mortal = endpoints()
     async with (
-        gateway(*endpoints(), endpoint={"prices": PRICES}, **policy) as g,
+        AsyncExitStack() as life,
+        gateway(
+            *living,
+            f"{await life.enter_async_context(serving(mortal))}/v1",
+            endpoint={"prices": PRICES},
+            **policy,
+        ) as g,
         browsing() as page,
         traffic(g),
     ):
@@ -95,8 +103,8 @@ async def test_numbers_move_a_dead_endpoint_turns_red_and_the_playground_answers
         assert await page.js("document.querySelectorAll('.u-wrap canvas').length") == 4
 
         assert await page.js("document.querySelectorAll('tr.down').length") == 0
-        g.gateway.fleet.endpoints["u2"].down("it does not answer")
-        await page.until("document.querySelector('tr.down')?.dataset.endpoint === 'u2'")
+        await life.aclose()
+        await page.until("document.querySelector('tr.down')?.dataset.endpoint === 'u2'", 40)
         red = await page.js(
             "getComputedStyle(document.querySelector('tr.down .dot')).backgroundColor"
         )

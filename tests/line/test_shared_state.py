@@ -96,7 +96,7 @@ async def test_no_request_fails_and_every_one_is_counted(server, trouble):
 
 
 async def test_closed_limits_are_a_503_while_it_is_lost_and_back_without_a_restart(server):
-    async with sharing(server, when_lost=WhenLost(limits="closed")) as g:
+    async with sharing(server, deadline=Seconds(2), when_lost=WhenLost(limits="closed")) as g:
         await g.sdk.chat.completions.create(**ASK)
         server.stop()
         async with asyncio.timeout(5):
@@ -114,7 +114,7 @@ async def test_closed_limits_are_a_503_while_it_is_lost_and_back_without_a_resta
 
 
 async def test_a_closed_budget_leaves_what_costs_nothing(server):
-    async with sharing(server, when_lost=WhenLost(budgets="closed")) as g:
+    async with sharing(server, deadline=Seconds(2), when_lost=WhenLost(budgets="closed")) as g:
         server.stop()
         async with asyncio.timeout(5):
             while not g.gateway.shared.lost:  # noqa: ASYNC110
@@ -127,9 +127,9 @@ async def test_a_closed_budget_leaves_what_costs_nothing(server):
 
 
 async def test_four_gateways_keep_one_limit(server):
-    """Under load, among requests whose trip was answered in time."""
+    """Under load, among requests whose trip was answered in time; a busy machine is given it."""
     limits = Limits(requests=Windows(day=200))
-    shared = State(redis=Secret(server.url), deadline=Seconds(2))
+    shared = State(redis=Secret(server.url), deadline=Seconds(30))
     upstream = Upstream()
     async with (
         gateway(upstream, state=shared, tenants={"default": Tenant(limits)}) as a,

@@ -1,20 +1,23 @@
-"""`POST /v1/chat/completions` and `/v1/completions`: who asks, then one exchange."""
+"""`POST` of whatever a model answers: who asks, then one exchange."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
 from gateway.domain import Operation, Outcome, TraceContext
+from gateway.errors import GatewayError
+from gateway.front.api import Api
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.exchange import Exchange
 from gateway.front.request_id import request_id
+from gateway.front.rescue import error_response
 from gateway.wire.openai import TenantKeys
 
 
@@ -30,31 +33,44 @@ class Begins(Protocol):
 
 
 @dataclass(frozen=True)
-class Completions:
-    operation: Operation
+class Inference:
+    api: Api[Any]
+    operation: Operation  # what it comes to behind the door
     door: Door
     drain: Drain
     dispatcher: Dispatcher
     clock: Callable[[], float]
     tracing: Begins | None = None  # None: nobody traces
+    refused: Callable[[str], None] = lambda code: (
+        None
+    )  # told the error's, of whoever is turned away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            exchange = self.exchange(scope, receive, send)
+        except GatewayError as error:
+            self.refused(error.code or "")
+            await error_response(error, self.api.refusal(error))(scope, receive, send)
+        else:
+            await exchange.run()
+
+    def exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
+        """Raises Unavailable, InvalidKey."""
         self.drain.check()
         headers = Headers(scope=scope)
-        principal = self.door.ring.identify(headers.get("authorization"))
+        principal = self.door.identify(headers)
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)
             outcome.answer = [] if self.tracing.content else None
-        exchange = Exchange(
+        return Exchange(
             scope,
             receive,
             send,
-            self.operation,
+            self.api,
             outcome,
             TenantKeys.derive(self.door.secret, principal.tenant),
             self.dispatcher,
             self.door.limits,
             self.clock,
         )
-        await exchange.run()
