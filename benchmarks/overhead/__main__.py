@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -183,6 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", help="contestants, by name, with commas between")
+    parser.add_argument("--requests", type=int, help="plain ones of each measurement, if fewer")
     parser.add_argument("--long", action="store_true", help="memory over 100,000 requests too")
     parser.add_argument("--plot", type=Path, help="an SVG to write")
     given = parser.parse_args()
@@ -195,7 +197,8 @@ def main() -> None:
         if contestant.found() is None:
             print(f"{contestant.name} is left out: there is no {contestant.program} here")
         else:
-            contestants.append(contestant)
+            requests = min(contestant.requests, given.requests or contestant.requests)
+            contestants.append(replace(contestant, requests=requests))
     figures = measure(contestants, given.rounds, long=given.long)
     print(table(figures))
     if OURS_ALONE.name in figures:
