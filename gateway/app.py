@@ -37,6 +37,7 @@ from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
+from gateway.filing import Filing
 from gateway.fleet.capacity import Capacity
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
@@ -55,6 +56,7 @@ from gateway.front.inference import Inference
 from gateway.front.kept import ResponseStore
 from gateway.front.kept_responses import KeptResponses
 from gateway.front.loopback import LoopbackOnly
+from gateway.front.messages import Messages
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
 from gateway.front.rescue import counted, no_such_route, rescue
@@ -160,10 +162,11 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
-        self.responses = Responses(self._response_store(), time.time, lambda: uuid.uuid4().hex)
+        self.responses = Responses(self._response_store(), time.time, _number)
         self.key_store = self._key_store()
         self._set_keys()
         self._drain_by_hand(self.config)
+        self.filing = Filing(self.config.files, self.door, self.clock, self.random)
         self._said_ready = False
 
     def put_in_force(self, config: Config, rules: Rules) -> None:
@@ -201,6 +204,7 @@ class Gateway:
         admin = Admin(self.door, self._manageable_keys())
         models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
+        messages = Messages(_number)
         refused = self.seeing.metrics.refused
 
         def inference(api: Api[Any], operation: Operation = Operation.CHAT) -> Inference:
@@ -218,13 +222,18 @@ class Gateway:
         exchanges = {
             **{f"/v1/{each}": inference(OpenAI(each), each) for each in Operation},
             "/v1/responses": inference(self.responses),
+            "/v1/messages": inference(messages),
         }
         app = Starlette(
             routes=[
                 *(Route(path, each, methods=["POST"]) for path, each in exchanges.items()),
                 *self._of_responses(),
+                self._count(
+                    "messages/count_tokens", messages, lambda tokens: {"input_tokens": tokens}
+                ),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
+                *self.filing.routes(),
                 Route("/admin/keys", admin.every, methods=["GET"]),
                 Route("/admin/keys", admin.create, methods=["POST"]),
                 Route("/admin/keys/{id}", admin.revoke, methods=["DELETE"]),
@@ -245,6 +254,7 @@ class Gateway:
             },
             lifespan=self.lifespan,
         )
+        self.filing.app = app
         app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body
         return app
 
@@ -252,21 +262,24 @@ class Gateway:
         kept = KeptResponses(
             self.door, self.responses, time.time, lambda: self.dispatcher.longest_s
         )
-        count = Count(
-            self.door,
-            self.dispatcher,
-            self.responses.count,
-            lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
-            self.responses.refusal,
-        )
         one = "/v1/responses/{id}"
         return [
-            Route("/v1/responses/input_tokens", count.answer, methods=["POST"]),
+            self._count(
+                "responses/input_tokens",
+                self.responses,
+                lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
+            ),
             Route(one, kept.retrieve, methods=["GET"]),
             Route(one, kept.delete, methods=["DELETE"]),
             Route(f"{one}/cancel", kept.cancel, methods=["POST"]),
             Route(f"{one}/input_items", kept.input_items, methods=["GET"]),
         ]
+
+    def _count(
+        self, path: str, api: Responses | Messages, shown: Callable[[int], dict[str, object]]
+    ) -> Route:
+        count = Count(self.door, self.dispatcher, api.count, shown, api.refusal)
+        return Route(f"/v1/{path}", count.answer, methods=["POST"])
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -306,6 +319,7 @@ class Gateway:
                 await stack.enter_async_context(supervisor)
             else:
                 await stack.enter_async_context(self.replicas_elsewhere(local))
+            await stack.enter_async_context(self.filing.running())
             yield
 
     def _say_ready(self) -> None:
@@ -512,6 +526,10 @@ def _cache_limits(config: Config) -> CacheLimits:
 def _queue_limits(config: Config) -> QueueLimits:
     patience = config.queue.patience
     return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
+
+
+def _number() -> str:
+    return uuid.uuid4().hex
 
 
 def _tariffs(endpoint: EndpointConfig) -> Tariffs:

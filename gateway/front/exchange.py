@@ -25,7 +25,7 @@ from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
 from gateway.front.rescue import error_response
-from gateway.wire.openai import TenantKeys
+from gateway.wire.openai import TenantKeys, finish_reasons
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +187,8 @@ class Exchange:
             outcome.usage = event.usage
         if event.report is not None:
             outcome.report = event.report
+        if event.finishes:
+            outcome.finish_reasons += finish_reasons(event.payload)
         if outcome.answer is not None:
             outcome.answer.append(event.payload)
 

@@ -68,7 +68,7 @@ class Inference:
         """Raises Unavailable, InvalidKey."""
         self.drain.check()
         headers = headers_of(scope)
-        principal = self.door.identify(headers)
+        principal = self.door.principal(scope)
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)
