@@ -72,6 +72,9 @@ class Limits:
 
 UNLIMITED = Limits()
 
+MOST_KNOWN = 10_000
+"""Callers whose meters are kept at hand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -109,6 +112,19 @@ class Hold:
             self._give(corrections)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The meters of a caller, as long as nobody has changed its limits and no day has ended."""
+
+    meters: Sequence[Measured]
+    tenant: Limits
+    key: Limits
+    ends: float
+
+    def hold(self, tenant: Limits, key: Limits, now: float) -> bool:
+        return self.tenant is tenant and self.key is key and now < self.ends
+
+
 @dataclass
 class Limiter:
     """A reload of the config puts other limits here."""
@@ -116,6 +132,7 @@ class Limiter:
     meters: Meters
     tenants: Mapping[str, Limits] = field(default_factory=dict)
     keys: Mapping[str, Limits] = field(default_factory=dict)  # by name
+    _known: dict[tuple[str, str], Known] = field(default_factory=dict, init=False)
 
     @asynccontextmanager
     async def held(self, outcome: Outcome, tokens: float, dollars: float) -> AsyncIterator[Hold]:
@@ -162,13 +179,22 @@ class Limiter:
             ]
         return found
 
-    def _measured(self, principal: Principal) -> list[Measured]:
+    def _measured(self, principal: Principal) -> Sequence[Measured]:
+        names = principal.tenant, principal.key_name
         tenant = self.tenants.get(principal.tenant, UNLIMITED)
         key = self.keys.get(principal.key_name, UNLIMITED)
-        return [
+        known = self._known.get(names)
+        if known is not None and known.hold(tenant, key, self.meters.now()):
+            return known.meters
+        measured = (
             *self._of("tenant", principal.tenant, tenant),
             *self._of("key", principal.key_name, key),
-        ]
+        )
+        ends = min((m.meter.ends for m in measured if m.what == "dollars"), default=math.inf)
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[names] = Known(measured, tenant, key, ends)
+        return measured
 
     def _of(self, whose: str, name: str, limits: Limits) -> Iterator[Measured]:
         if limits == UNLIMITED:

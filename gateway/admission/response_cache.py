@@ -90,13 +90,13 @@ class ResponseCache:
         told: list[bytes] = []
         size, ending = 0, Ending(request)
         async for event in events:
-            ending.note(event)
+            if request.operation.writes:
+                ending.note(event)
             if size <= self.limits.size // LARGEST_SHARE:
                 told.append(encode_json(event.payload))
                 size += len(told[-1])
-            if not request.stream and _whole(
-                ending
-            ):  # nobody asks for what comes after a plain answer
+            # Nobody asks for what comes after a plain answer; and vectors come whole or not at all.
+            if not request.stream and (not request.operation.writes or _whole(ending)):
                 self._keep(place, told)
             yield event
         if request.stream and _whole(ending):
