@@ -63,6 +63,10 @@ class Meters(Protocol):
 
     async def take(self, charges: Sequence[Charge]) -> Verdict: ...
 
+    def peek(self, charges: Sequence[Charge]) -> Verdict:
+        """What `take` would answer by what is known here. Takes nothing, and never waits."""
+        ...
+
     def give(self, charges: Sequence[Charge]) -> None:
         """Correct what was taken: negative amounts give back. Never waits."""
         ...
