@@ -44,7 +44,7 @@ CHUNK_TOKENS = 128
 """Most tokens of one engine step."""
 
 MOST_WORKERS = 2
-"""One for those who decode and one for prompts; a third would have nobody to itself."""
+"""One for those who decode and one for prompts; more threads help them with their steps."""
 
 LEAVE_S = 2
 """Seconds for the last bytes to reach their clients, once the engine has stopped."""
@@ -149,8 +149,6 @@ def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
     source = weights.metadata.get("tokenizer.chat_template")
     template = ChatTemplate(source, tokenizer) if isinstance(source, str) else None
     backend = load_backend(weights, settings, status)
-    if settings.threads > MOST_WORKERS:
-        logger.warning("%d threads compute, not %d", MOST_WORKERS, settings.threads)
     forks = [backend.fork() for _ in range(1, min(settings.threads, MOST_WORKERS))]
     engine = Engine(backend, *forks, max_queued=settings.max_queued, chunk_tokens=CHUNK_TOKENS)
     is_path = os.sep in settings.model or path.name == settings.model
@@ -178,7 +176,14 @@ def load_backend(weights: Weights, settings: ReplicaSettings, status: Status) ->
 
         cache = models.cache_folder().parent / "cpu"
         try:
-            return CpuBackend.load(weights, blocks, CHUNK_TOKENS, status.loading, cache=cache)
+            return CpuBackend.load(
+                weights,
+                blocks,
+                CHUNK_TOKENS,
+                status.loading,
+                cache=cache,
+                threads=settings.threads,
+            )
         except UnsupportedProcessor as error:
             if settings.backend == "cpu":
                 raise
