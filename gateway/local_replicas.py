@@ -63,8 +63,11 @@ def replica_commands(config: Config) -> dict[str, Sequence[str]]:
         name: replica_command(
             replica.model,
             *("--name", replica.serves or name.rpartition("-")[0]),
-            *("--kv-tokens", str(replica.kv_tokens)),
+            *(("--kv-tokens", str(replica.kv_tokens)) if replica.kv_tokens else ()),
             *("--threads", str(replica.threads or threads)),
+            *("--backend", replica.backend),
+            *("--gpu-memory", str(replica.gpu_memory)),
+            *(("--deterministic",) if replica.deterministic else ()),
             *(("--traces-to", collector) if collector else ()),
         )
         for name, replica in replicas.items()
