@@ -26,6 +26,9 @@ WINDOWS_S: Mapping[str, float] = {"second": 1, "minute": 60, "day": 86_400}
 MOST_TOLD, TOLD_AT_ONCE, TOLD_WITHIN_S = 1000, 100, 1.0
 """Of budgets, to whoever asks for all: a label for each is as many as a scrape should have."""
 
+HAIR_USD = 1e-9
+"""Sums of floats must not refuse what a budget pays for to the last cent; no token is so cheap."""
+
 
 @dataclass(frozen=True, slots=True)
 class Windows:
@@ -179,6 +182,12 @@ class Limiter:
             ]
         return found
 
+    def quotas(self, principal: Principal) -> tuple[Quota, ...]:
+        """What is left, for an answer to who was never admitted; by what is known here."""
+        measured = self._measured(principal)
+        verdict = self.meters.peek([Charge(m.meter, 0.0) for m in measured])
+        return tuple(_quotas(measured, verdict))
+
     def _measured(self, principal: Principal) -> Sequence[Measured]:
         names = principal.tenant, principal.key_name
         tenant = self.tenants.get(principal.tenant, UNLIMITED)
@@ -233,7 +242,7 @@ def _hold(
 ) -> Hold:
     taken = list(zip(measured, verdict.granted, strict=True))
     return Hold(
-        min((amount for m, amount in taken if m.what == "dollars"), default=None),
+        min((amount + HAIR_USD for m, amount in taken if m.what == "dollars"), default=None),
         verdict.alone,
         [Charge(m.meter, amount) for m, amount in taken],
         [m.what for m in measured],

@@ -65,6 +65,10 @@ class Meters(Protocol):
         """`deadline_s`: for whoever has more time than a request has."""
         ...
 
+    def peek(self, charges: Sequence[Charge]) -> Verdict:
+        """What `take` would answer by what is known here. Takes nothing, and never waits."""
+        ...
+
     def give(self, charges: Sequence[Charge]) -> None:
         """Correct what was taken: negative amounts give back. Never waits."""
         ...

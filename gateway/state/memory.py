@@ -31,6 +31,9 @@ class MemoryMeters:
                 self._move(charge, amount)
         return verdict
 
+    def peek(self, charges: Sequence[Charge]) -> Verdict:
+        return judge(charges, self.numbers, self.now())
+
     def give(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
             self._move(charge, charge.amount)

@@ -103,6 +103,9 @@ class SharedMeters:
             trip.left = True
             raise
 
+    def peek(self, charges: Sequence[Charge]) -> Verdict:
+        return self.book.peek(charges, self.now())
+
     def give(self, charges: Sequence[Charge]) -> None:
         self.book.hold(charges, [charge.amount for charge in charges])
         if self.lost:
