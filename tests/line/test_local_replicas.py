@@ -325,6 +325,15 @@ def test_the_gateway_counts_a_prompt_as_the_replica_does(local: Local):
     assert counter("smollm2")(chat(*texts)) == usage.prompt_tokens
     assert asyncio.run(told_by_the_replica(local, chat(*texts))) == usage.prompt_tokens
     assert asyncio.run(told_by_the_replica(local, chat("hi", tools=[{}]))) is None
+    usage = local.ann.chat.completions.create(
+        model="smollm2",
+        messages=[{"role": "user", "content": "hi"}],
+        tools=[WEATHER],
+        max_completion_tokens=1,
+    ).usage
+    asked = chat("hi", tools=[WEATHER])
+    assert counter("smollm2")(asked) == usage.prompt_tokens
+    assert asyncio.run(told_by_the_replica(local, asked)) == usage.prompt_tokens
 
 
 async def told_by_the_replica(local: Local, request: InferenceRequest) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from gateway.replica.backends.base import Batch, DrawingBackend, Draws
 from gateway.replica.backends.cuda.packing import Counts, pack
 from gateway.replica.backends.cuda.pipeline import sizes_up_to
+from gateway.replica.constraint import Mask
 from gateway.replica.engine import Engine
 from gateway.replica.request import Finish
 from gateway.replica.sampling import Sampling
@@ -179,6 +181,41 @@ def test_what_takes_the_host_is_sampled_there(sampling: Sampling) -> None:
     run(engine, asked)
     assert [asked.tokens, plain.tokens] == [expected(asked), expected(plain)]
     assert all((output.logprobs is None) == (sampling.logprobs is None) for output in asked.outputs)
+
+
+class Rising:
+    """A grammar of rising tokens, 6 of them; it ends on the last."""
+
+    def __init__(self) -> None:
+        self.taken = [-1]
+
+    @property
+    def ended(self) -> bool:
+        return len(self.taken) == 7
+
+    def mask(self) -> Mask:
+        ids = np.arange(50)
+        return (ids > self.taken[-1]) & (ids <= 43 + len(self.taken))  # room for the others
+
+    def take(self, token: int) -> None:
+        self.taken.append(token)
+
+
+def test_a_sequence_under_a_grammar_is_sampled_on_the_host_and_its_neighbours_keep_theirs() -> None:
+    plain = Caller(prompt(30, start=2), SEEDED)
+    held = Caller(prompt(20), Sampling(temperature=1.1, seed=4, max_tokens=40))
+    gpu = FakeGpu()
+    engine = Engine(gpu)
+    plain.submit(engine)
+    for _ in range(6):
+        engine.step()
+    engine.submit(replace(held.submission(), constraint=Rising()))
+    run(engine)
+    assert plain.tokens == expected(plain)
+    assert held.finish is Finish.STOP
+    assert held.tokens == sorted(set(held.tokens))
+    assert len(held.tokens) == 6
+    assert gpu.followed > 0  # before it came and after it had gone
 
 
 def test_min_tokens_takes_the_host_only_until_they_are_there() -> None:
