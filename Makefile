@@ -29,11 +29,20 @@ $(VENV)/.sdks: $(VENV)/.dev
 	  "cerebras-cloud-sdk==1.91.0"
 	touch $@
 
+# Programs as users write them run in an environment of their own.
+$(VENV)/.clients: $(VENV)/.dev
+	$(PYTHON) -m venv $(VENV)/clients
+	$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet \
+	  "openai==3.57.0" "anthropic==2.13.0" "openai-agents==0.24.0" "pydantic-ai-slim[openai]==2.68.0" \
+	  "langchain-openai==1.7.4" "langchain-tests==1.1.9"
+	touch $@
+
 # The same for Node, where there is one.
 NPM := $(shell command -v npm)
 
 $(VENV)/.node: $(VENV)/.dev
-	npm install --prefix $(VENV)/node --no-audit --no-fund --silent openai@6.49.0
+	npm install --prefix $(VENV)/node --no-audit --no-fund --silent openai@6.49.0 \
+	  ai@6.0.326 @ai-sdk/openai@3.0.141 zod@4.6.7
 	touch $@
 
 serve: install
@@ -55,7 +64,7 @@ test: check
 	$(BIN)/gateway model pull cl100k_base
 	$(BIN)/python -m pytest -m "not prove"
 
-prove: test $(VENV)/.torch $(VENV)/.sdks $(if $(NPM),$(VENV)/.node)
+prove: test $(VENV)/.torch $(VENV)/.sdks $(VENV)/.clients $(if $(NPM),$(VENV)/.node)
 	$(BIN)/python -m pytest -m "prove$(if $(NPM),, and not node)"
 
 bench: $(VENV)/.dev
