@@ -37,6 +37,7 @@ from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
+from gateway.filing import Filing
 from gateway.fleet.capacity import Capacity
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
@@ -164,6 +165,7 @@ class Gateway:
         self.key_store = self._key_store()
         self._set_keys()
         self._drain_by_hand(self.config)
+        self.filing = Filing(self.config.files, self.door, self.clock, self.random)
         self._said_ready = False
 
     def put_in_force(self, config: Config, rules: Rules) -> None:
@@ -231,6 +233,7 @@ class Gateway:
                 ),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
+                *self.filing.routes(),
                 Route("/admin/keys", admin.every, methods=["GET"]),
                 Route("/admin/keys", admin.create, methods=["POST"]),
                 Route("/admin/keys/{id}", admin.revoke, methods=["DELETE"]),
@@ -250,6 +253,7 @@ class Gateway:
             },
             lifespan=self.lifespan,
         )
+        self.filing.app = app
         app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body
         return app
 
@@ -314,6 +318,7 @@ class Gateway:
                 await stack.enter_async_context(supervisor)
             else:
                 await stack.enter_async_context(self.replicas_elsewhere(local))
+            await stack.enter_async_context(self.filing.running())
             yield
 
     def _say_ready(self) -> None:

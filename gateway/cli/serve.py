@@ -63,6 +63,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from gateway.app import Gateway
     from gateway.config import ConfigError
+    from gateway.files.store import Folder, StoreError
     from gateway.ledger.ledger import prepare
     from gateway.ledger.store import LedgerError
     from gateway.reload import Source
@@ -91,6 +92,12 @@ def run(args: argparse.Namespace) -> int:
         try:
             prepare(config.ledger.file)
         except LedgerError as error:
+            print(f"gateway serve: {error}", file=sys.stderr)
+            return 1
+    if config.files.folder is not None:
+        try:
+            Folder(config.files.folder).close()
+        except StoreError as error:
             print(f"gateway serve: {error}", file=sys.stderr)
             return 1
     url = _url(listener)

@@ -337,6 +337,20 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """What tenants keep here, and the batches that are run from it."""
+
+    folder: Path | None = None  # made when it is not there. None: no files, no batches
+    max_file: Bytes = Bytes(200 * 1024 * 1024)
+    max_stored: Bytes = Bytes(10 * 1024 * 1024 * 1024)  # of each tenant
+    batch_concurrency: int = 8  # requests of batches at a time, where there is room
+
+    def __post_init__(self) -> None:
+        if self.batch_concurrency < 1:
+            raise ValueError("batch_concurrency must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
 class StoredResponses:
     """What `/v1/responses` keeps, in redis where there is one."""
 
@@ -430,6 +444,7 @@ class Config:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     queue: Queue = Queue()
     cache: Cache = Cache()
+    files: Files = Files()
     responses: StoredResponses = StoredResponses()
     state: State = State()
     tracing: Tracing = Tracing()

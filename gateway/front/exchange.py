@@ -27,7 +27,7 @@ from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
 from gateway.front.rescue import error_response
-from gateway.wire.openai import TenantKeys
+from gateway.wire.openai import TenantKeys, finish_reasons
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +177,8 @@ class Exchange:
         self.outcome.events += 1
         self.outcome.usage = event.usage or self.outcome.usage
         self.outcome.report = event.report or self.outcome.report
+        if event.finishes:
+            self.outcome.finish_reasons += finish_reasons(event.payload)
         if self.outcome.answer is not None:
             self.outcome.answer.append(event.payload)
 

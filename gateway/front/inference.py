@@ -58,7 +58,7 @@ class Inference:
         """Raises Unavailable, InvalidKey."""
         self.drain.check()
         headers = Headers(scope=scope)
-        principal = self.door.identify(headers)
+        principal = self.door.principal(scope)
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)

@@ -118,6 +118,8 @@ def _count_ids(operation: Operation, body: Json) -> int | None:
 HINTS = ("session_id", "prompt_cache_key", "user")
 """Fields by which callers say that requests belong together, the closest first."""
 
+FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
+
 MAX_MESSAGES = 10_000
 """More are no conversation, and each costs the event loop microseconds."""
 
@@ -195,6 +197,12 @@ def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
         finishes=any(choice.get("finish_reason") for choice in choices),
         token_ids=_token_ids(choices),
     )
+
+
+def finish_reasons(payload: Json) -> tuple[str, ...]:
+    """Why its choices ended, as far as it says so; what is not OpenAI's word for it is `other`."""
+    told = (choice.get("finish_reason") for choice in payload.get("choices", ()))
+    return tuple(reason if reason in FINISH_REASONS else "other" for reason in told if reason)
 
 
 def parse_vectors(raw: bytes, request: InferenceRequest) -> Event:
