@@ -34,7 +34,7 @@ $(VENV)/.clients: $(VENV)/.dev
 	$(PYTHON) -m venv $(VENV)/clients
 	$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet \
 	  "openai==3.57.0" "anthropic==2.13.0" "openai-agents==0.24.0" "pydantic-ai-slim[openai]==2.68.0" \
-	  "langchain-openai==1.7.4" "langchain-tests==1.1.9"
+	  "langchain-openai==1.7.4" "langchain-tests==1.1.9" "llm-comply==0.5.0"
 	touch $@
 
 # The same for Node, where there is one.

@@ -43,7 +43,7 @@ class Responses:
     async def read(self, raw: bytes, asker: Asker) -> tuple[InferenceRequest, ResponseAnswer]:
         asked = await self.asked(raw, asker.keys.tenant)
         request = request_of(Operation.CHAT, chat_of(asked), asker.keys, asker.session)
-        answer = ResponseAnswer(asked, self.number(), int(self.wall()))
+        answer = ResponseAnswer(asked, self.number(), self.wall)
         if asked.background:
             await self._send_behind(answer, asker)
         return request, answer
