@@ -47,6 +47,7 @@ from gateway.front.admin import Admin
 from gateway.front.api import Api, OpenAI
 from gateway.front.body import BodyLimits
 from gateway.front.count import Count
+from gateway.front.direct import Direct
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
@@ -64,7 +65,7 @@ from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
 from gateway.pacer import Pacers
 from gateway.providers.dialects.replica import Replica
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.providers.reading import Timeouts
@@ -206,8 +207,8 @@ class Gateway:
         messages = Messages(_number)
         refused = self.seeing.metrics.refused
 
-        def inference(path: str, api: Api[Any], operation: Operation = Operation.CHAT) -> Route:
-            endpoint = Inference(
+        def inference(api: Api[Any], operation: Operation = Operation.CHAT) -> Inference:
+            return Inference(
                 api,
                 operation,
                 self.door,
@@ -217,17 +218,16 @@ class Gateway:
                 self.seeing.tracing,
                 refused,
             )
-            return Route(f"/v1/{path}", endpoint, methods=["POST"])
 
+        exchanges = {
+            **{f"/v1/{each}": inference(OpenAI(each), each) for each in Operation},
+            "/v1/responses": inference(self.responses),
+            "/v1/messages": inference(messages),
+        }
         app = Starlette(
             routes=[
-                *(
-                    inference(str(operation), OpenAI(operation), operation)
-                    for operation in Operation
-                ),
-                inference("responses", self.responses),
+                *(Route(path, each, methods=["POST"]) for path, each in exchanges.items()),
                 *self._of_responses(),
-                inference("messages", messages),
                 self._count(
                     "messages/count_tokens", messages, lambda tokens: {"input_tokens": tokens}
                 ),
@@ -246,6 +246,7 @@ class Gateway:
                 Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
                 *([] if self.config.keys else [Middleware(LoopbackOnly, refused=refused)]),
+                Middleware(Direct, posts=exchanges),
             ],
             exception_handlers={
                 GatewayError: counted(rescue, refused),
@@ -295,10 +296,10 @@ class Gateway:
                 stack.callback(sharing.cancel)
             if self.gossip is not None:
                 await stack.enter_async_context(self.gossip.running())
-            transport = Http1Transport()
-            stack.push_async_callback(transport.aclose)
+            client = Http1Client()
+            stack.push_async_callback(client.aclose)
             for name, endpoint in self._usable().items():
-                provider = self._provider(name, endpoint, transport)
+                provider = self._provider(name, endpoint, client)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
                     waking = _beside(_wake(name, provider), f"{name}'s waking is")
@@ -312,7 +313,7 @@ class Gateway:
             if self.source is not None:
                 reloading = watch_config(self.source, self.live, self.put_in_force)
                 await stack.enter_async_context(_beside(reloading, "the config is"))
-            local = LocalReplicas(self.fleet, transport, self._say_ready)
+            local = LocalReplicas(self.fleet, client, self._say_ready)
             if self.replicas_elsewhere is None:
                 supervisor = Supervisor(replica_commands(self.config), local)
                 await stack.enter_async_context(supervisor)
@@ -439,11 +440,11 @@ class Gateway:
         return [*local, *configured]
 
     def _provider(
-        self, name: str, endpoint: EndpointConfig, transport: Http1Transport
+        self, name: str, endpoint: EndpointConfig, client: Http1Client
     ) -> OpenAICompatible:
         waits, dialect = endpoint.timeouts, endpoint.provider
         return dialect(
-            transport,
+            client,
             endpoint.url,
             endpoint.models,
             Keys(endpoint.key_values, self.clock),

@@ -156,7 +156,7 @@ class Event:
     @property
     def is_usage_only(self) -> bool:
         """The extra last chunk that `stream_options.include_usage` asks for."""
-        return not self.payload.get("choices") and self.usage is not None
+        return self.usage is not None and not self.payload.get("choices")
 
 
 class BilledBy(StrEnum):

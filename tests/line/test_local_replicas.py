@@ -23,7 +23,7 @@ from openai import OpenAI
 
 from gateway.domain import InferenceRequest
 from gateway.providers.dialects.replica import Replica
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from gateway.providers.reading import Timeouts
 from gateway.tokenizers import counter
@@ -377,10 +377,10 @@ def test_the_gateway_counts_a_prompt_as_the_replica_does(local: Local):
 
 
 async def told_by_the_replica(local: Local, request: InferenceRequest) -> int | None:
-    transport = Http1Transport()
+    client = Http1Client()
     url = f"{local.replicas['smollm2-0']}/v1"
-    replica = Replica(transport, url, {"m": "smollm2"}, Keys([], time.monotonic), Timeouts())
+    replica = Replica(client, url, {"m": "smollm2"}, Keys([], time.monotonic), Timeouts())
     try:
         return await replica.count(request)
     finally:
-        await transport.aclose()
+        await client.aclose()
