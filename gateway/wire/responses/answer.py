@@ -10,6 +10,7 @@ from gateway.domain import Event, Json
 from gateway.errors import GatewayError
 from gateway.wire.openai import encode_json
 from gateway.wire.responses.asked import Asked
+from gateway.wire.responses.native import renamed
 from gateway.wire.responses.output import PREFIXES, Output
 from gateway.wire.said import Piece, detail, finish, pieces
 from gateway.wire.sse import encode_named
@@ -36,6 +37,7 @@ class ResponseAnswer:
     _calls: dict[int, Output] = field(default_factory=dict)
     _open: list[Output] = field(default_factory=list)
     _sent: int = 0
+    _native: dict[str, Any] | None = None  # as the endpoint tells it, where it speaks responses
 
     def __post_init__(self) -> None:
         self.created = int(self.wall())
@@ -47,17 +49,24 @@ class ResponseAnswer:
     # What the exchange calls.
 
     def piece(self, event: Event) -> bytes:
+        if event.native is not None:
+            return self._passed(event, event.native)
         return self._written([*self._begun(), *self._take(event)])
 
     def end(self) -> bytes:
+        if self._native is not None:
+            return self._written([self._state(f"response.{self.status}")])
         return self._written([*self._begun(), *self._end(), self._state(f"response.{self.status}")])
 
     def broken(self, error: GatewayError) -> bytes:
-        begun = [*self._begun()]
+        begun = [] if self._native is not None else [*self._begun()]
         self.fail(error)
         return self._written([*begun, self._state("response.failed")])
 
     def whole(self, event: Event) -> bytes:
+        if event.native is not None:
+            self._passed(event, event.native)
+            return encode_json(self.object())
         for _ in (*self._take(event), *self._end()):
             pass  # nobody sees the events
         return encode_json(self.object())
@@ -69,6 +78,9 @@ class ResponseAnswer:
         self.error = {"code": error.code or "server_error", "message": error.message}
 
     def object(self) -> dict[str, Any]:
+        if self._native is not None:
+            failed = {"status": self.status, "error": self.error} if self.error else {}
+            return {**self._native, **failed}
         told = "completed" if self.status == "completed" else "incomplete"
         output = [
             output.item(told if self.status == "completed" or output in self._open else "completed")
@@ -90,6 +102,22 @@ class ResponseAnswer:
         }
 
     # How it comes.
+
+    def _passed(self, event: Event, native: dict[str, Any]) -> bytes:
+        """An endpoint's own event, with our names. Its last one waits: see `end`."""
+        told = renamed(native, self.number, self._ours())
+        if isinstance(response := told.get("response"), dict):
+            self._native = response
+        if event.finishes:
+            self.status = str(response["status"]) if response else "completed"
+            return b""
+        return self._written([told])
+
+    def _ours(self) -> dict[str, Any]:
+        """What of a response the endpoint does not know."""
+        echoed = _echoed(self.asked)
+        names = ("model", "previous_response_id", "background", "metadata", "store")
+        return {"id": self.id, "created_at": self.created, **{n: echoed[n] for n in names}}
 
     def _begun(self) -> Iterator[dict[str, Any]]:
         if self._sent == 0:
