@@ -23,7 +23,7 @@ from gateway.errors import GatewayError, RateLimited, Unavailable
 WINDOWS_S: Mapping[str, float] = {"second": 1, "minute": 60, "day": 86_400}
 
 
-MOST_TOLD, TOLD_AT_ONCE = 1000, 100
+MOST_TOLD, TOLD_AT_ONCE, TOLD_WITHIN_S = 1000, 100, 1.0
 """Of budgets, to whoever asks for all: a label for each is as many as a scrape should have."""
 
 
@@ -141,7 +141,7 @@ class Limiter:
 
     async def balances(self) -> Sequence[tuple[str, str, float, float]]:
         """Tenant, window, dollars and what is left of them: of each budget, the first MOST_TOLD of
-        them; as far as is known here while what gateways share is away."""
+        them; of none while what gateways share is away."""
         every = (
             (name, measured)
             for name, limits in self.tenants.items()
@@ -153,10 +153,12 @@ class Limiter:
         for start in range(0, len(spends), TOLD_AT_ONCE):
             some = spends[start : start + TOLD_AT_ONCE]
             nothing = [Charge(measured.meter, 0.0, at_most=True) for _, measured in some]
-            left = (await self.meters.take(nothing)).left
+            verdict = await self.meters.take(nothing, TOLD_WITHIN_S)
+            if verdict.alone:
+                break  # its own share is not what is left
             found += [
                 (name, measured.window, measured.meter.limit, max(0.0, room))
-                for (name, measured), room in zip(some, left, strict=True)
+                for (name, measured), room in zip(some, verdict.left, strict=True)
             ]
         return found
 

@@ -24,7 +24,7 @@ class MemoryMeters:
         self._dead_after: dict[str, float] = {}
         self._moves = 0
 
-    async def take(self, charges: Sequence[Charge]) -> Verdict:
+    async def take(self, charges: Sequence[Charge], deadline_s: float | None = None) -> Verdict:
         verdict = judge(charges, self.numbers, self.now())
         if verdict.refused_by is None:
             for charge, amount in zip(charges, verdict.granted, strict=True):
