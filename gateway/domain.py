@@ -106,6 +106,7 @@ class InferenceRequest:
     data_policy: str | None = None  # its principal's
     request_class: str = "standard"  # likewise, or a less urgent one that the caller asks for
     trace_headers: Mapping[str, str] | None = None  # for the endpoint's own spans
+    native: Json | None = None  # the same as a response's fields, for endpoints that speak them
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class Event:
     report: ReplicaReport | None
     finishes: bool  # some choice has its finish_reason
     token_ids: tuple[int, ...] | None = None  # sampled since the event before; None: not told
+    native: dict[str, Any] | None = None  # of a request's `native`: as the endpoint said it
 
     @property
     def is_usage_only(self) -> bool:

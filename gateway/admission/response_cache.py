@@ -68,7 +68,8 @@ class ResponseCache:
             return None
         # The salt names the tenant, and what of it the caller set apart.
         digest = blake2b(key=bytes.fromhex(request.cache_salt), digest_size=32)
-        digest.update(canonical([request.operation, request.model, request.forwarded]))
+        asked_of_all = [request.operation, request.model, request.forwarded, request.native]
+        digest.update(canonical(asked_of_all))
         return Place(digest.digest(), self.limits.ttl_s if ttl is None else ttl, request)
 
     def find(self, place: Place) -> list[Event] | None:
