@@ -20,7 +20,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	touch $@
 
 $(VENV)/.torch: $(VENV)/.dev
-	$(PIP) install --quiet "torch==2.13.0" "transformers==5.23.0"
+	$(PIP) install --quiet "torch==2.13.0" "transformers==5.23.0" "triton==3.7.1"
 	touch $@
 
 # The official SDKs, as judges. They pull some of the locked tools' dependencies back a version.

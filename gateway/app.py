@@ -47,6 +47,7 @@ from gateway.front.admin import Admin
 from gateway.front.api import Api, OpenAI
 from gateway.front.body import BodyLimits
 from gateway.front.count import Count
+from gateway.front.direct import Direct
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
@@ -55,6 +56,7 @@ from gateway.front.inference import Inference
 from gateway.front.kept import ResponseStore
 from gateway.front.kept_responses import KeptResponses
 from gateway.front.loopback import LoopbackOnly
+from gateway.front.messages import Messages
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
 from gateway.front.rescue import counted, no_such_route, rescue
@@ -63,7 +65,7 @@ from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
 from gateway.pacer import Pacers
 from gateway.providers.dialects.replica import Replica
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.providers.reading import Timeouts
@@ -160,7 +162,7 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
-        self.responses = Responses(self._response_store(), time.time, lambda: uuid.uuid4().hex)
+        self.responses = Responses(self._response_store(), time.time, _number)
         self.key_store = self._key_store()
         self._set_keys()
         self._drain_by_hand(self.config)
@@ -202,10 +204,11 @@ class Gateway:
         admin = Admin(self.door, self._manageable_keys())
         models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
+        messages = Messages(_number)
         refused = self.seeing.metrics.refused
 
-        def inference(path: str, api: Api[Any], operation: Operation = Operation.CHAT) -> Route:
-            endpoint = Inference(
+        def inference(api: Api[Any], operation: Operation = Operation.CHAT) -> Inference:
+            return Inference(
                 api,
                 operation,
                 self.door,
@@ -215,16 +218,19 @@ class Gateway:
                 self.seeing.tracing,
                 refused,
             )
-            return Route(f"/v1/{path}", endpoint, methods=["POST"])
 
+        exchanges = {
+            **{f"/v1/{each}": inference(OpenAI(each), each) for each in Operation},
+            "/v1/responses": inference(self.responses),
+            "/v1/messages": inference(messages),
+        }
         app = Starlette(
             routes=[
-                *(
-                    inference(str(operation), OpenAI(operation), operation)
-                    for operation in Operation
-                ),
-                inference("responses", self.responses),
+                *(Route(path, each, methods=["POST"]) for path, each in exchanges.items()),
                 *self._of_responses(),
+                self._count(
+                    "messages/count_tokens", messages, lambda tokens: {"input_tokens": tokens}
+                ),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
                 *self.filing.routes(),
@@ -240,6 +246,7 @@ class Gateway:
                 Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
                 *([] if self.config.keys else [Middleware(LoopbackOnly, refused=refused)]),
+                Middleware(Direct, posts=exchanges),
             ],
             exception_handlers={
                 GatewayError: counted(rescue, refused),
@@ -255,21 +262,24 @@ class Gateway:
         kept = KeptResponses(
             self.door, self.responses, time.time, lambda: self.dispatcher.longest_s
         )
-        count = Count(
-            self.door,
-            self.dispatcher,
-            self.responses.count,
-            lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
-            self.responses.refusal,
-        )
         one = "/v1/responses/{id}"
         return [
-            Route("/v1/responses/input_tokens", count.answer, methods=["POST"]),
+            self._count(
+                "responses/input_tokens",
+                self.responses,
+                lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
+            ),
             Route(one, kept.retrieve, methods=["GET"]),
             Route(one, kept.delete, methods=["DELETE"]),
             Route(f"{one}/cancel", kept.cancel, methods=["POST"]),
             Route(f"{one}/input_items", kept.input_items, methods=["GET"]),
         ]
+
+    def _count(
+        self, path: str, api: Responses | Messages, shown: Callable[[int], dict[str, object]]
+    ) -> Route:
+        count = Count(self.door, self.dispatcher, api.count, shown, api.refusal)
+        return Route(f"/v1/{path}", count.answer, methods=["POST"])
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -286,10 +296,10 @@ class Gateway:
                 stack.callback(sharing.cancel)
             if self.gossip is not None:
                 await stack.enter_async_context(self.gossip.running())
-            transport = Http1Transport()
-            stack.push_async_callback(transport.aclose)
+            client = Http1Client()
+            stack.push_async_callback(client.aclose)
             for name, endpoint in self._usable().items():
-                provider = self._provider(name, endpoint, transport)
+                provider = self._provider(name, endpoint, client)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
                     waking = _beside(_wake(name, provider), f"{name}'s waking is")
@@ -303,7 +313,7 @@ class Gateway:
             if self.source is not None:
                 reloading = watch_config(self.source, self.live, self.put_in_force)
                 await stack.enter_async_context(_beside(reloading, "the config is"))
-            local = LocalReplicas(self.fleet, transport, self._say_ready)
+            local = LocalReplicas(self.fleet, client, self._say_ready)
             if self.replicas_elsewhere is None:
                 supervisor = Supervisor(replica_commands(self.config), local)
                 await stack.enter_async_context(supervisor)
@@ -430,11 +440,11 @@ class Gateway:
         return [*local, *configured]
 
     def _provider(
-        self, name: str, endpoint: EndpointConfig, transport: Http1Transport
+        self, name: str, endpoint: EndpointConfig, client: Http1Client
     ) -> OpenAICompatible:
         waits, dialect = endpoint.timeouts, endpoint.provider
         return dialect(
-            transport,
+            client,
             endpoint.url,
             endpoint.models,
             Keys(endpoint.key_values, self.clock),
@@ -516,6 +526,10 @@ def _cache_limits(config: Config) -> CacheLimits:
 def _queue_limits(config: Config) -> QueueLimits:
     patience = config.queue.patience
     return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
+
+
+def _number() -> str:
+    return uuid.uuid4().hex
 
 
 def _tariffs(endpoint: EndpointConfig) -> Tariffs:

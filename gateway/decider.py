@@ -54,9 +54,13 @@ class Decider:
         room. To take up an answer that has begun they need none: it had its room elsewhere."""
         request, begun = tries.request, self.clock()
         asked, everyone, matches = self.fleet.snapshot(request)
-        candidates = [c for c in everyone if outcome.principal.may_reach(c.endpoint)]
+        candidates, principal = everyone, outcome.principal
+        if principal.endpoints is not None:
+            candidates = [c for c in everyone if principal.may_reach(c.endpoint)]
         tried = {*tries.failed, without}
-        asked = dataclasses.replace(asked, budget_usd=self.pacers.left_usd(policy.name))
+        left_usd = self.pacers.left_usd(policy.name)
+        if left_usd is not None:
+            asked = dataclasses.replace(asked, budget_usd=left_usd)
         dearer = self.pacers.multiplier(policy.name)
         context = Context(self.clock(), self.random.random(), dearer, tries.hold.dollars)
         decision = policy.decide(asked, self._left(candidates, tried, delivery), context)

@@ -156,7 +156,7 @@ class Event:
     @property
     def is_usage_only(self) -> bool:
         """The extra last chunk that `stream_options.include_usage` asks for."""
-        return not self.payload.get("choices") and self.usage is not None
+        return self.usage is not None and not self.payload.get("choices")
 
 
 class BilledBy(StrEnum):
@@ -288,6 +288,7 @@ class Outcome:
     trace: TraceContext | None = None  # None: nobody traces
     policy_version: str = ""  # a digest of the policy's file
     decided: tuple[float, float] | None = None  # when the last decision began and ended
+    finish_reasons: tuple[str, ...] = ()  # of its choices, in OpenAI's words
     queued: dict[float, float] = field(default_factory=dict)  # waits for room: began, ended
     answer: list[Json] | None = None  # the answer's payloads; None unless an operator wants them
 

@@ -18,6 +18,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from gateway.errors import InvalidRequest
 from gateway.replica.constraint import Mask
+from gateway.replica.json_schema import inclusive
 from gateway.replica.text import Tokenizer
 
 MOST_CHARACTERS = 1 << 18
@@ -29,8 +30,11 @@ llguidance reads this in a schema's own `x-guidance`, which a caller's therefore
 
 
 def any_json(schema: Mapping[str, object]) -> str:
-    """Lark for a JSON text that a schema allows."""
-    return f"%json {json.dumps({**schema, 'x-guidance': _STYLE})}"
+    """Lark for a JSON text that a schema allows. Raises InvalidRequest."""
+    try:
+        return f"%json {json.dumps({**inclusive(schema), 'x-guidance': _STYLE})}"
+    except RecursionError:
+        raise InvalidRequest("a JSON schema is nested too deeply") from None
 
 
 def literal(text: str) -> str:

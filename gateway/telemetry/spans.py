@@ -133,6 +133,8 @@ class SpanFactory:
             **_request(outcome),
             **_tokens(outcome.usage),
         }
+        if outcome.finish_reasons:
+            attributes[names.FINISH_REASONS] = outcome.finish_reasons
         if outcome.status is not None:
             attributes[names.STATUS] = outcome.status
         if outcome.policy is not None:
@@ -222,6 +224,8 @@ class SpanFactory:
         if attempt.number:
             attributes[names.RESENDS] = attempt.number
         attributes |= _tokens(attempt.billed)
+        if outcome.finish_reasons and attempt is outcome.answering:
+            attributes[names.FINISH_REASONS] = outcome.finish_reasons
         for name, is_so in (
             (names.HEDGE, attempt.hedge),
             (names.RESUMED, attempt.resumed),

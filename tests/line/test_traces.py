@@ -143,6 +143,7 @@ def check_server(server: Span, case: Case) -> None:
     if case.error is not None:
         assert server.attributes["error.type"] == case.error
     if case.ended == "finished":
+        assert server.attributes["gen_ai.response.finish_reasons"] == ["stop"]
         assert server.attributes["gen_ai.usage.input_tokens"] == 11
         assert server.attributes["gen_ai.usage.output_tokens"] == 3
         assert server.attributes["gen_ai.usage.cache_read.input_tokens"] == 3
@@ -177,6 +178,8 @@ def check_attempts(attempts: list[Span], case: Case) -> None:
         assert span.attributes["gen_ai.request.model"] == "m"
         assert span.attributes.get("http.request.resend_count", 0) == index
         assert span.error is (case.attempts[index][1] is not None)
+    told = [span.attributes.get("gen_ai.response.finish_reasons") for span in attempts]
+    assert told == [None] * (len(attempts) - 1) + [["stop"] if case.ended == "finished" else None]
     if case.ended == "finished":
         assert attempts[-1].attributes["gen_ai.usage.output_tokens"] in case.computed
         assert attempts[-1].attributes.get("gateway.attempt.resumed", False) is (
