@@ -33,6 +33,7 @@ from gateway.replica.backends.base import BLOCK_SIZE, Backend, Float32
 from gateway.replica.blocks import BlockPool, Chain
 from gateway.replica.intake import Intake
 from gateway.replica.metrics import EngineMetrics
+from gateway.replica.pace import Busy
 from gateway.replica.plan import Plan
 from gateway.replica.request import Finish, Logprobs, Output, Request, Submission
 from gateway.replica.sampler import logprobs_of, sample
@@ -85,6 +86,7 @@ class Engine:
         self._lock = threading.Lock()  # of all that follows, and of the scheduler and its pool
         self._numbers = count()
         self._prefill_tokens = self._decode_tokens = 0
+        self._busy = Busy()
         self._epoch = secrets.token_hex(8)
         self.metrics = EngineMetrics()
         self._stats = self._snapshot()
@@ -135,7 +137,7 @@ class Engine:
     def stats(self) -> EngineStats:
         horizon = self._pool.horizon
         age = None if horizon is None else self._clock() - horizon
-        return replace(self._stats, horizon_age_s=age)
+        return replace(self._stats, horizon_age_s=age, busy_s=self._busy.seconds)
 
     def step(self) -> bool:
         """One step here and now, for an engine that was not started; whether requests are left."""
@@ -184,6 +186,9 @@ class Engine:
         except Exception as error:  # the rim: no failed step may end the engine
             with self._lock:
                 self._fail_step(plan, error)
+        finally:
+            with self._lock:
+                self._busy.end(self._clock())
         return True
 
     def _receive(self) -> None:
@@ -202,6 +207,7 @@ class Engine:
         if plan is not None:
             for source, target in plan.copies:
                 self._backends[0].copy_block(source, target)
+            self._busy.begin(now)
             self.metrics.planned(plan, now)
             if self._scheduler.leaves_some:
                 self._intake.stir()
