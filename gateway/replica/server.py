@@ -244,6 +244,7 @@ def _stats(replica: Replica) -> dict[str, object]:
             "owned": stats.owned_blocks,
         },
         "context_length": stats.context_length,
+        "busy_s": stats.busy_s,
         "models": list(replica.models),
     }
 
