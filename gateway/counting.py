@@ -32,6 +32,11 @@ class Counting:
         tokens = await self._count(request)
         return request if tokens is None else dataclasses.replace(request, prompt_tokens=tokens)
 
+    async def tokens(self, request: InferenceRequest) -> int:
+        """Of its prompt: exactly where somebody can tell, else as we expect."""
+        exact = await self._count(request)
+        return self.fleet.expected(request).prompt_tokens if exact is None else exact
+
     async def _count(self, request: InferenceRequest) -> int | None:
         if (counter := self.tokenizers.get(request.model)) is not None:
             return await asyncio.to_thread(counter, request)

@@ -11,7 +11,13 @@ from gateway.admission.limits import Hold
 from gateway.attempts import Choice
 from gateway.delivery import Delivery
 from gateway.domain import Considered, InferenceRequest, Outcome
-from gateway.errors import BudgetExhausted, ContextLengthExceeded, Unavailable, UnsupportedRequest
+from gateway.errors import (
+    BudgetExhausted,
+    ContextLengthExceeded,
+    NotSupported,
+    Unavailable,
+    UnsupportedRequest,
+)
 from gateway.fleet.endpoint import EJECTED
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import NO_MATCH
@@ -48,9 +54,13 @@ class Decider:
         room. To take up an answer that has begun they need none: it had its room elsewhere."""
         request, begun = tries.request, self.clock()
         asked, everyone, matches = self.fleet.snapshot(request)
-        candidates = [c for c in everyone if outcome.principal.may_reach(c.endpoint)]
+        candidates, principal = everyone, outcome.principal
+        if principal.endpoints is not None:
+            candidates = [c for c in everyone if principal.may_reach(c.endpoint)]
         tried = {*tries.failed, without}
-        asked = dataclasses.replace(asked, budget_usd=self.pacers.left_usd(policy.name))
+        left_usd = self.pacers.left_usd(policy.name)
+        if left_usd is not None:
+            asked = dataclasses.replace(asked, budget_usd=left_usd)
         dearer = self.pacers.multiplier(policy.name)
         context = Context(self.clock(), self.random.random(), dearer, tries.hold.dollars)
         decision = policy.decide(asked, self._left(candidates, tried, delivery), context)
@@ -64,7 +74,8 @@ class Decider:
             _check_request(request, candidates, decision)
             _check_budget(request, decision, tries.hold)
         there = [ranked for ranked in decision.ranked if self._may_ask(ranked, tries)]
-        room = [r for r in there if not self.fleet.endpoints[r.candidate.endpoint].full]
+        endpoints, tenant = self.fleet.endpoints, request.tenant
+        room = [r for r in there if not endpoints[r.candidate.endpoint].full(tenant)]
         chosen = next(iter(room or (there if delivery.begun else ())), None)
         if chosen is not None:
             match = matches.get(chosen.candidate.endpoint, NO_MATCH)
@@ -108,6 +119,8 @@ def _check_request(
             f"the prompt is longer than any endpoint of {request.model!r} takes", param="messages"
         )
     if reasons == {"has_capabilities"} and request.needs:
+        if not request.operation.writes:
+            raise NotSupported(f"no endpoint of {request.model!r} can do embeddings", param="model")
         asked = ", ".join(sorted(request.needs))
         raise UnsupportedRequest(
             f"no endpoint of {request.model!r} can do what this takes: {asked}"

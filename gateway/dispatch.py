@@ -21,7 +21,7 @@ from gateway.admission.classes import asked_class
 from gateway.admission.limits import Hold, Limiter
 from gateway.admission.queue import Queue
 from gateway.admission.response_cache import ResponseCache, replayed
-from gateway.attempts import Attempts, Choice, chained
+from gateway.attempts import Attempts, Begun, Choice, Opened
 from gateway.counting import Counter, Counting
 from gateway.deadline import deadline
 from gateway.decider import Decider, Full
@@ -34,13 +34,14 @@ from gateway.errors import (
     GatewayError,
     ModelNotFound,
     NoCandidate,
+    Overloaded,
     UnsupportedRequest,
     UpstreamError,
 )
 from gateway.exhausted import exhausted
 from gateway.extra_tries import ExtraTries
 from gateway.fleet.fleet import Fleet
-from gateway.hedge import Opened, Racer, hedge_after_s, race
+from gateway.hedge import Racer, hedge_after_s, race
 from gateway.pacer import Pacers
 from gateway.rules import Rules
 from gateway.tries import Tries
@@ -64,7 +65,7 @@ RESUME_PATIENCE_S = 10.0
 
 
 ELSEWHERE = (
-    *(UpstreamError, NoCandidate, BudgetExhausted),
+    *(UpstreamError, NoCandidate, Overloaded, BudgetExhausted),
     *(ContextLengthExceeded, UnsupportedRequest),
 )
 """What a model that the policy falls back on may do better."""
@@ -125,18 +126,17 @@ class Dispatcher:
                 yield replayed(known)
                 return
             try:
-                async with (
-                    asyncio.timeout_at(began + limit.first_event_s) as timer,
-                    aclosing(self._of_some_model(request, policy, outcome, hold, timer)) as events,
-                ):
-                    first = await anext(events)
-                    timer.reschedule(began + limit.whole_s)
-                    answer = chained(first, events)
-                    # Not what another model said instead.
-                    if place is not None and outcome.request.model == request.model:
-                        outcome.cache = "miss"
-                        answer = self.cache.keeping(place, request.stream, answer)
-                    yield answer
+                async with asyncio.timeout_at(began + limit.first_event_s) as timer:
+                    first, rest = await self._of_some_model(request, policy, outcome, hold, timer)
+                    async with aclosing(rest):
+                        if limit.whole_s != limit.first_event_s:
+                            timer.reschedule(began + limit.whole_s)
+                        answer: AsyncIterator[Event] = Begun(first, rest)
+                        # Not what another model said instead.
+                        if place is not None and outcome.request.model == request.model:
+                            outcome.cache = "miss"
+                            answer = self.cache.keeping(place, request, answer)
+                        yield answer
             except TimeoutError:
                 raise DeadlineExceeded(
                     "the answer did not come within the request's time"
@@ -148,7 +148,8 @@ class Dispatcher:
     ) -> AsyncIterator[Hold]:
         """What the request may use, held while it runs; what it did use stands in the end."""
         asked = self.fleet.expected(request)
-        dollars = self.fleet.dearest(request, (request.model, *policy.fallback.models))
+        models = (request.model, *policy.fallback.models)
+        dollars = self.fleet.dearest(request, asked, models)
         tokens = asked.prompt_tokens + asked.output_tokens
         async with self.limiter.held(outcome, tokens, dollars) as hold:
             try:
@@ -165,54 +166,45 @@ class Dispatcher:
         outcome: Outcome,
         hold: Hold,
         timer: asyncio.Timeout,
-    ) -> AsyncGenerator[Event]:
+    ) -> tuple[Event, AsyncGenerator[Event]]:
+        """The first event of the first model that answers, and the rest."""
         failure: GatewayError | None = None
         took_work = False
+        expected = self.fleet.expected(request)
+        tokens = expected.prompt_tokens + expected.output_tokens
+        # One for all models: nobody waits longer in all because there are others to fall back on.
+        turn = self.queue.turn(request.tenant, request.request_class, tokens)
         for asked in _in_turn(request, policy.fallback.models, outcome.principal):
             if took_work and not self.retries.take(self.clock()):
                 break
             asked = await self._counting.where_in_doubt(asked)
-            delivery = Delivery(asked)
+            tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
+            answer = self._whole(tries, policy, outcome)
             try:
-                answer = self._whole(asked, policy, outcome, hold, timer, delivery)
-                async with aclosing(answer) as events:
-                    async for event in events:
-                        yield event
-                return
+                return await anext(answer), answer
             except ELSEWHERE as exc:
-                if delivery.begun:
-                    raise
                 failure = failure or exc  # what the client hears is of its own model
                 took_work = isinstance(exc, UpstreamError) and exc.took_work
         assert failure is not None
         raise failure
 
-    async def _whole(
-        self,
-        request: InferenceRequest,
-        policy: Policy,
-        outcome: Outcome,
-        hold: Hold,
-        timer: asyncio.Timeout,
-        delivery: Delivery,
-    ) -> AsyncGenerator[Event]:
+    async def _whole(self, tries: Tries, policy: Policy, outcome: Outcome) -> AsyncGenerator[Event]:
         """One answer, from as many endpoints as it takes."""
-        asked = self.fleet.expected(request)
-        tokens = asked.prompt_tokens + asked.output_tokens
-        turn = self.queue.turn(request.tenant, request.request_class, tokens)
-        tries = Tries(request, policy.fallback, [*outcome.attempts], hold, timer, turn)
+        delivery = Delivery(tries.request)
         while True:
             choice = await self._next(tries, policy, outcome, delivery)
             before, answering = delivery.tokens, None
             try:
                 opening = self._open(choice, tries, policy, outcome, delivery)
-                async with opening as (attempt, events):
-                    answering = attempt
+                async with opening as opened:
+                    answering = attempt = opened.attempt
                     # Whoever answers stands last, for all who ask later.
-                    outcome.attempts.sort(key=lambda other: other is attempt)
+                    if len(outcome.attempts) > 1:
+                        outcome.attempts.sort(key=lambda other: other is attempt)
                     begun = [a for a in outcome.attempts if a.first_event is not None]
-                    hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
-                    async for event in events:
+                    tries.hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
+                    async for event in opened.events:
+                        opened.lease.answered(1)
                         if event.usage is not None:
                             attempt.billed = delivery.billed(event.usage)
                         shown = delivery.take(event)
@@ -300,10 +292,15 @@ class Dispatcher:
         While all of them are full, the request waits for its turn. Raises when there is nobody."""
         if delivery.begun:
             await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
+        queued = None
         while True:
             choice = self._decider.choose(tries, policy, outcome, delivery)
             if isinstance(choice, Full):
-                await self.queue.wait(tries.turn, choice.endpoints)
+                queued = self.clock() if queued is None else queued
+                try:
+                    await self.queue.wait(tries.turn, choice.endpoints)
+                finally:
+                    outcome.queued[queued] = self.clock()
                 continue
             if choice is not None:
                 self.queue.started(tries.turn)
@@ -316,6 +313,11 @@ class Dispatcher:
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
             await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
 
+    async def count(self, request: InferenceRequest, principal: Principal) -> int:
+        """Tokens of its prompt. Raises ModelNotFound."""
+        self._check_model(request.model, principal)
+        return await self._counting.tokens(request)
+
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
         for observer in self.observers:
@@ -325,8 +327,8 @@ class Dispatcher:
                 logger.exception("%s did not take the outcome", type(observer).__name__)
 
     def _check_model(self, model: str, principal: Principal) -> None:
-        usable = [name for name in self.fleet.models() if principal.may_use(name)]
-        if model not in usable:
+        if not principal.may_use(model) or not self.fleet.serves(model):
+            usable = [name for name in self.fleet.models() if principal.may_use(name)]
             raise ModelNotFound.among(usable, model)
 
 
@@ -334,10 +336,11 @@ def _of(
     request: InferenceRequest, principal: Principal, headers: Mapping[str, str]
 ) -> InferenceRequest:
     """With what a policy has to know of the caller."""
+    request_class = asked_class(principal, headers)
+    if principal.data_policy is None and request_class == request.request_class:
+        return request
     return dataclasses.replace(
-        request,
-        data_policy=principal.data_policy,
-        request_class=asked_class(principal, headers),
+        request, data_policy=principal.data_policy, request_class=request_class
     )
 
 
@@ -356,9 +359,10 @@ def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
 def _in_turn(
     request: InferenceRequest, fallbacks: Sequence[str], principal: Principal
 ) -> Iterator[InferenceRequest]:
-    """The request for the client's model, then for each other that its key may use."""
+    """The request for the client's model, then for each other that its key may use. Another
+    model's vectors are no substitute: they lie in another space."""
     yield request
-    for model in fallbacks:
+    for model in fallbacks if request.operation.writes else ():
         if model != request.model and principal.may_use(model):
             # Prefix keys are of the client's model: what this leaves in a cache they do not name.
             yield dataclasses.replace(request, model=model, prefix=())

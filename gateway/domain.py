@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 CLASSES = ("interactive", "standard", "batch")
 """Of requests, the most urgent first: who waits for whom, and what numbers a policy has."""
 
-CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio")
+CAPABILITIES = ("tools", "json_schema", "logprobs", "n", "vision", "audio", "embeddings")
 """What a request may need of an endpoint. `json_schema`: answers in JSON by request, with a schema
 or without. `n`: several choices."""
 
@@ -22,6 +22,12 @@ class Operation(StrEnum):
 
     CHAT = "chat/completions"
     COMPLETION = "completions"
+    EMBEDDINGS = "embeddings"
+
+    @property
+    def writes(self) -> bool:
+        """Its answer is made of tokens."""
+        return self is not Operation.EMBEDDINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,7 @@ class Event:
     @property
     def is_usage_only(self) -> bool:
         """The extra last chunk that `stream_options.include_usage` asks for."""
-        return not self.payload.get("choices") and self.usage is not None
+        return self.usage is not None and not self.payload.get("choices")
 
 
 class BilledBy(StrEnum):
@@ -282,6 +288,8 @@ class Outcome:
     trace: TraceContext | None = None  # None: nobody traces
     policy_version: str = ""  # a digest of the policy's file
     decided: tuple[float, float] | None = None  # when the last decision began and ended
+    finish_reasons: tuple[str, ...] = ()  # of its choices, in OpenAI's words
+    queued: dict[float, float] = field(default_factory=dict)  # waits for room: began, ended
     answer: list[Json] | None = None  # the answer's payloads; None unless an operator wants them
 
     @property
@@ -291,7 +299,8 @@ class Outcome:
             return None
         if self.answering is not None and self.answering.failed:
             return Fault.PROVIDER
-        return Fault.CALLER if 400 <= (self.status or 500) < 500 else Fault.OURS
+        status = self.status or 500
+        return Fault.CALLER if 400 <= status < 500 or status == 501 else Fault.OURS
 
     @property
     def answering(self) -> Attempt | None:

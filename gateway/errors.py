@@ -5,12 +5,14 @@ right exception. The gateway and its replica both answer from this tree.
 GatewayError                    500 server_error
 ├── InvalidRequest              400 invalid_request_error
 │   ├── ContextLengthExceeded   400 context_length_exceeded
-│   └── UnsupportedRequest      400 unsupported_request      no endpoint of the model can do it
+│   ├── UnsupportedRequest      400 unsupported_request      no endpoint of the model can do it
+│   └── PreviousResponseNotFound  400 previous_response_not_found
 ├── InvalidKey                  401 invalid_api_key
 ├── BudgetExhausted             402 budget_exhausted
 ├── Forbidden                   403 permission_denied
 ├── NotFound                    404 not_found
 │   └── ModelNotFound           404 model_not_found
+├── NotSupported                501 not_supported            nobody here can do it
 ├── RequestTimeout              408 request_timeout
 ├── BodyTooLarge                413 request_too_large
 ├── RateLimited                 429 rate_limit_exceeded
@@ -78,6 +80,10 @@ class UnsupportedRequest(InvalidRequest):
     code = "unsupported_request"
 
 
+class PreviousResponseNotFound(InvalidRequest):
+    code = "previous_response_not_found"
+
+
 class InvalidKey(GatewayError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
 
@@ -104,6 +110,10 @@ class ModelNotFound(NotFound):
         return cls(
             f"there is no model {asked[:100]!r} for this key; it may use: {names}", param="model"
         )
+
+
+class NotSupported(GatewayError):
+    status, type, code = 501, "invalid_request_error", "not_supported"
 
 
 class RequestTimeout(GatewayError):

@@ -21,9 +21,11 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gateway.config import Config
+from gateway.dashboard.siblings import FOLDER as SIBLINGS
 from gateway.local_replicas import replica_commands
 from gateway.state.embedded import embedded
 from gateway.supervisor import Supervisor, Watcher
@@ -35,7 +37,8 @@ STATE_URL = "GATEWAY_STATE_URL"
 """Where a worker finds the state that it shares, when the parent keeps it."""
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Where workers add up what they count, by prometheus_client's own name."""
+"""Where workers add up what they count, by prometheus_client's own name: each in files of its own,
+of which those of gauges of the living are `gauge_live`*`_`PID`.db`."""
 
 
 @dataclass(eq=False)
@@ -81,8 +84,16 @@ class Parent:
                     self._ready = True
                     self.on_ready(said.split()[1].decode())
             code = await process.wait()
+            self._forget(process.pid)
             logger.warning("worker %d ended with exit code %d; starts again", number, code)
             await asyncio.sleep(AGAIN_S)
+
+    def _forget(self, pid: int) -> None:
+        """What a worker held when it died, nobody holds any more."""
+        known = {**os.environ, **self.environ}
+        for folder, files in ((METRICS_FOLDER, f"gauge_live*_{pid}.db"), (SIBLINGS, f"{pid}.sock")):
+            for file in Path(known[folder]).glob(files) if folder in known else ():
+                file.unlink(missing_ok=True)
 
     async def _end(self) -> None:
         running = [p for p in self._workers.values() if p.returncode is None]
@@ -133,6 +144,7 @@ async def run_parent(config: Config, parent: Parent) -> None:
             parent.environ[STATE_URL] = stack.enter_context(embedded()).url
         if METRICS_FOLDER not in os.environ:
             parent.environ[METRICS_FOLDER] = stack.enter_context(TemporaryDirectory())
+        parent.environ[SIBLINGS] = stack.enter_context(TemporaryDirectory())
         task = asyncio.ensure_future(_with_replicas(config, parent))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)

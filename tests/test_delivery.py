@@ -41,7 +41,7 @@ def after(request: InferenceRequest, *events: Event) -> Delivery:
         (chat(stream=True), [said("a"), said("b")], False, True),
         (chat(stream=True), [said("a", [1]), said("b")], False, True),
         (chat(stream=True), [said("a", [1], reasoning_content="x")], True, False),
-        (chat(stream=True), [said("a", [1], tool_calls=[{"index": 0}])], False, False),
+        (chat(stream=True), [said("a", [1], tool_calls=[{"index": 0}])], True, False),
         (chat(stream=True, response_format={"type": "json_object"}), [said("{", [1])], True, False),
         (chat(stream=True, n=2), [said("a", [1])], False, False),
         (chat(stream=True, logprobs=True), [said("a", [1])], False, False),

@@ -102,11 +102,12 @@ def test_grafanas_panels_ask_for_metrics_that_we_have():
         *(histogram.name for histogram in instruments.HISTOGRAMS),
         *(f"gateway_{name}_total" for name in instruments.COUNTERS),
         *(f"gateway_{name}" for name in instruments.GAUGES),
+        *(f"gateway_{name}" for name in instruments.BALANCES),
     }
     asked = set()
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
-            names = re.findall(r"\b(?:gateway|gen_ai)_\w+(?=[{\[]|$)", target["expr"])
+            names = re.findall(r"\b(?:gateway|gen_ai)_\w+(?=[{\[ ]|$)", target["expr"])
             assert names, target
             asked |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
     assert asked <= ours

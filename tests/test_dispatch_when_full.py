@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.errors import DeadlineExceeded, UpstreamRefused
+from gateway.errors import DeadlineExceeded, Overloaded, UpstreamRefused
 from tests.support.fake_providers import ANSWER, World
 from tests.test_dispatch import HEDGED, run
 
@@ -63,6 +63,40 @@ def test_a_second_try_of_a_late_answer_needs_room() -> None:
         world.fakes["e0"].first_s = world.fakes["e1"].first_s = 10.0
         clients = await asyncio.gather(world.ask(), world.ask())
         assert [len(client.outcome.attempts) for client in clients] == [1, 1]
+
+    run(story)
+
+
+def test_who_waits_in_vain_is_answered_by_the_model_to_fall_back_on() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = full(clock, 2, fallback={"models": ["n"]})
+        world.fleet.endpoints["e1"].models = frozenset("n")
+        world.fakes["e0"].first_s = 60.0
+        first = asyncio.ensure_future(world.ask())
+        await asyncio.sleep(0.01)
+        began = clock()
+        second = await world.ask()
+        assert second.text == WHOLE
+        assert [a.endpoint for a in second.outcome.attempts] == ["e1"]
+        assert 30 <= clock() - began < 35, "its class's patience, and then the answer"
+        assert (await first).text == WHOLE
+
+    run(story)
+
+
+def test_models_to_fall_back_on_prolong_nobodys_patience() -> None:
+    async def story(clock: Callable[[], float]) -> None:
+        world = full(clock, 2, fallback={"models": ["n"]})
+        world.fleet.endpoints["e1"].models = frozenset("n")
+        for fake in world.fakes.values():
+            fake.first_s = 100.0
+        others = [asyncio.ensure_future(world.ask(model=model)) for model in "mn"]
+        await asyncio.sleep(0.01)
+        began = clock()
+        late = await world.ask()
+        assert isinstance(late.error, Overloaded)
+        assert clock() - began <= 31
+        await asyncio.gather(*others)
 
     run(story)
 

@@ -1,5 +1,5 @@
 """
-MadeKeys that are made while the gateway runs.
+Keys that are made while the gateway runs.
 
 A store holds records without keys: only their digests. Every gateway reads it again each second, so
 a key that was revoked anywhere is refused everywhere within `REFRESH_S` and the time of a request.
@@ -8,19 +8,22 @@ a key that was revoked anywhere is refused everywhere within `REFRESH_S` and the
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from gateway.admission.keys import HASHED, Key
+from gateway.admission.keys import HASHED, PREFIX, Key
+from gateway.admission.limits import UNLIMITED, Limits
+from gateway.admission.limits_json import read_limits, shown_limits
 from gateway.domain import CLASSES, Json
 from gateway.errors import InvalidRequest, NotFound
 from routing_policies.base import DATA_POLICIES
@@ -28,8 +31,9 @@ from routing_policies.base import DATA_POLICIES
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
-PREFIX = "gw-"
-"""Begins every key that we make, so that a leaked one is recognised for what it is."""
+MISSES = 3
+"""Looks in a row that may fail before a store counts as away for those who fail closed: a key that
+was revoked meanwhile is refused within five seconds there too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class KeyRecord:
     data_policy: str | None = None
     request_class: str = "standard"
     expires: str | None = None  # ISO 8601
+    limits: Limits = UNLIMITED
 
     def __post_init__(self) -> None:
         for name in ("id", "name", "tenant"):
@@ -99,11 +104,16 @@ class KeyRecord:
             _all_or(self.endpoints),
             self.admin,
             self.expires_s(),
+            self.limits,
         )
+
+    def written(self) -> dict[str, object]:
+        """What a store holds."""
+        return {**asdict(self), "limits": shown_limits(self.limits)}
 
     def shown(self) -> dict[str, object]:
         """For whoever manages keys: all but the digest."""
-        shown = asdict(self)
+        shown = self.written()
         del shown["hash"]
         return shown
 
@@ -114,6 +124,7 @@ class KeyRecord:
         for name in ("models", "policies", "endpoints"):
             if isinstance(known.get(name), list):
                 known[name] = tuple(known[name])
+        known["limits"] = read_limits(known.get("limits"))
         return cls(**known)
 
 
@@ -131,6 +142,10 @@ class KeyStore(Protocol):
 
     async def records(self) -> list[KeyRecord]: ...
     async def put(self, record: KeyRecord) -> None: ...
+    async def replace(self, record: KeyRecord) -> bool:
+        """Where its id is still there."""
+        ...
+
     async def remove(self, id: str) -> bool: ...
 
 
@@ -139,6 +154,7 @@ class MadeKeys:
     """Make, list, rotate, revoke. A key itself is told once, to whoever made it."""
 
     store: KeyStore
+    named: Callable[[], Container[str]] = lambda: ()  # the config's: limits go by a key's name
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def create(self, given: Json) -> tuple[KeyRecord, str]:
@@ -146,7 +162,9 @@ class MadeKeys:
         if unknown := sorted(set(given) - GIVEN):
             known = ", ".join(sorted(GIVEN))
             raise InvalidRequest(f"a key has no {unknown[0][:100]!r}; it has: {known}")
-        if any(record.name == given.get("name") for record in await self.store.records()):
+        name = given.get("name")
+        taken = isinstance(name, str) and name in self.named()
+        if taken or any(record.name == name for record in await self.store.records()):
             raise InvalidRequest("there is a key of this name already", param="name")
         key = _new_key()
         made = {"id": secrets.token_hex(6), "hash": hashed(key), "created": self._time()}
@@ -165,7 +183,8 @@ class MadeKeys:
         """Another key in its place; the old one is refused from now on. Raises NotFound."""
         key = _new_key()
         record = replace(await self._find(id), hash=hashed(key), created=self._time())
-        await self.store.put(record)
+        if not await self.store.replace(record):  # revoked meanwhile
+            raise self._missing(id)
         return record, key
 
     async def revoke(self, id: str) -> KeyRecord:
@@ -178,7 +197,10 @@ class MadeKeys:
         for record in await self.store.records():
             if id in (record.id, record.name):
                 return record
-        raise NotFound(f"there is no key {id[:100]!r} in the store")
+        raise self._missing(id)
+
+    def _missing(self, id: str) -> NotFound:
+        return NotFound(f"there is no key {id[:100]!r} in the store")
 
     def _time(self) -> str:
         return self.now().isoformat(timespec="seconds")
@@ -202,14 +224,23 @@ class KeyFile:
         return await asyncio.to_thread(self._read)
 
     async def put(self, record: KeyRecord) -> None:
-        others = [known for known in await self.records() if known.id != record.id]
-        await asyncio.to_thread(self._write, [*others, record])
+        await asyncio.to_thread(self._change, record.id, record)
+
+    async def replace(self, record: KeyRecord) -> bool:
+        return await asyncio.to_thread(self._change, record.id, record, only_if_there=True)
 
     async def remove(self, id: str) -> bool:
-        records = await self.records()
-        left = [record for record in records if record.id != id]
-        await asyncio.to_thread(self._write, left)
-        return len(left) < len(records)
+        return await asyncio.to_thread(self._change, id, None, only_if_there=True)
+
+    def _change(self, id: str, record: KeyRecord | None, *, only_if_there: bool = False) -> bool:
+        with open(self.path.with_name(self.path.name + ".lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed: other gateways change it too
+            known = self._read()
+            others = [one for one in known if one.id != id]
+            if only_if_there and len(others) == len(known):
+                return False
+            self._write(others if record is None else [*others, record])
+            return True
 
     def _read(self) -> list[KeyRecord]:
         try:
@@ -224,7 +255,7 @@ class KeyFile:
             raise OSError(f"{self.path}: {error}") from None
 
     def _write(self, records: Sequence[KeyRecord]) -> None:
-        text = json.dumps([asdict(record) for record in records], indent=1) + "\n"
+        text = json.dumps([record.written() for record in records], indent=1) + "\n"
         handle, temporary = tempfile.mkstemp(dir=self.path.parent)  # for our eyes only
         with os.fdopen(handle, "w") as file:
             file.write(text)
@@ -232,21 +263,29 @@ class KeyFile:
 
 
 async def watch_keys(
-    store: KeyStore, put_in_force: Callable[[Sequence[Key]], None], period_s: float = REFRESH_S
+    store: KeyStore,
+    put_in_force: Callable[[Sequence[Key], bool], None],
+    period_s: float = REFRESH_S,
+    *,
+    closed: bool = False,
 ) -> None:
-    """Never returns. While the store is away, the keys last read stay in force."""
+    """Never returns. `put_in_force` takes the keys, and whether these are all. While the store is
+    away, the keys last read stay in force, or none of them where it fails `closed`."""
     known: list[KeyRecord] | None = None
-    away = False
+    missed = 0
     while True:
         try:
             records = await store.records()
         except OSError as error:
-            if not away:
-                logger.warning("the key store cannot be read, known keys stay in force: %s", error)
-            away = True
+            missed += 1
+            if missed == 1:
+                logger.warning("the key store cannot be read: %s", error)
+                put_in_force([record.key() for record in known or ()], False)
+            if missed == MISSES and closed:
+                logger.warning("made keys are refused until the key store can be read")
+                put_in_force([], False)
         else:
-            away = False
-            if records != known:
-                known = records
-                put_in_force([record.key() for record in records])
+            if missed or records != known:
+                known, missed = records, 0
+                put_in_force([record.key() for record in records], True)
         await asyncio.sleep(period_s)

@@ -14,12 +14,17 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from gateway.admission.meters import Charge, Kind, Meter, Meters, Verdict, reset_s
 from gateway.domain import Outcome, Principal, Quota
 from gateway.errors import GatewayError, RateLimited, Unavailable
 
 WINDOWS_S: Mapping[str, float] = {"second": 1, "minute": 60, "day": 86_400}
+
+
+MOST_TOLD, TOLD_AT_ONCE = 1000, 100
+"""Of budgets, to whoever asks for all: a label for each is as many as a scrape should have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,27 @@ class Limiter:
             yield hold
         finally:
             hold.needs("concurrent", 0)
+
+    async def balances(self) -> Sequence[tuple[str, str, float, float]]:
+        """Tenant, window, dollars and what is left of them: of each budget, the first MOST_TOLD of
+        them; as far as is known here while what gateways share is away."""
+        every = (
+            (name, measured)
+            for name, limits in self.tenants.items()
+            if limits.dollars != UNLIMITED.dollars
+            for measured in self._of("tenant", name, Limits(dollars=limits.dollars))
+        )
+        spends = list(islice(every, MOST_TOLD))
+        found = []
+        for start in range(0, len(spends), TOLD_AT_ONCE):
+            some = spends[start : start + TOLD_AT_ONCE]
+            nothing = [Charge(measured.meter, 0.0, at_most=True) for _, measured in some]
+            left = (await self.meters.take(nothing)).left
+            found += [
+                (name, measured.window, measured.meter.limit, max(0.0, room))
+                for (name, measured), room in zip(some, left, strict=True)
+            ]
+        return found
 
     def _measured(self, principal: Principal) -> list[Measured]:
         tenant = self.tenants.get(principal.tenant, UNLIMITED)

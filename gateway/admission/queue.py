@@ -3,7 +3,8 @@ Who comes next when every endpoint that could take a request is full.
 
 Classes first: interactive before standard before batch. Within a class tenants share by weight:
 start-time fair queueing (Goyal, Vin and Cheng 1996), where a request starts at the virtual time at
-which its tenant's last one would have ended, had each tenant a line of its own. The queue is
+which its tenant's last one would have ended, had each tenant a line of its own. A place that an
+endpoint keeps from one tenant goes to the next in order of another. The queue is
 bounded and knows how fast it moves: who could not be served within its class's patience is refused
 at once and told when to come back, and the last of the lowest class makes way for a better one.
 
@@ -32,10 +33,9 @@ PACE, LATELY_S = 32, 30.0
 class Room(Protocol):
     """An endpoint, as far as the queue knows it."""
 
-    promised: int
+    def full(self, tenant: str) -> bool: ...
 
-    @property
-    def full(self) -> bool: ...
+    def promise(self, tenant: str, count: int = 1) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class QueueLimits:
 class Turn:
     """One request's place. `endpoints`: whose room would do."""
 
+    tenant: str
     request_class: str
     start: float  # virtual
     arrived: float
@@ -79,7 +80,7 @@ class Queue:
             self._ends = {t: end for t, end in self._ends.items() if end > self._virtual}
         start = max(self._virtual, self._ends.get(tenant, 0.0))
         self._ends[tenant] = start + max(1.0, tokens) / self.weights.get(tenant, 1.0)
-        return Turn(request_class, start, self.clock())
+        return Turn(tenant, request_class, start, self.clock())
 
     def started(self, turn: Turn) -> None:
         self._virtual = max(self._virtual, turn.start)
@@ -108,31 +109,39 @@ class Queue:
             if turn in self._waiting:
                 self._waiting.remove(turn)
             if turn.called.done() and not turn.called.cancelled() and not turn.called.exception():
-                self._keep_promise(turn.called.result())
+                self._keep_promise(turn, turn.called.result())
 
-    def _keep_promise(self, endpoint: str | None) -> None:
+    def _keep_promise(self, turn: Turn, endpoint: str | None) -> None:
         """The room is the caller's now, who takes it before anyone else runs, or it is free."""
         if endpoint is not None:
-            self.rooms[endpoint].promised -= 1
+            self.rooms[endpoint].promise(turn.tenant, -1)
             asyncio.get_running_loop().call_soon(self.freed)
 
     def freed(self) -> None:
         """An endpoint may have room: call whoever comes next."""
-        while True:
-            open_ = {name for name, room in self.rooms.items() if not room.full}
-            fitting = [t for t in self._waiting if not open_.isdisjoint(t.endpoints)]
-            if not fitting:
-                return
-            turn = min(fitting, key=lambda t: t.order)
-            endpoint = next(name for name in turn.endpoints if name in open_)
-            self.rooms[endpoint].promised += 1
+        while (called := self._next()) is not None:
+            turn, endpoint = called
             self._waiting.remove(turn)
             self._turns.append(self.clock())
             assert turn.called is not None
-            if turn.called.done():  # it left this very moment
-                self.rooms[endpoint].promised -= 1
-            else:
+            if not turn.called.done():  # else it left this very moment
+                self.rooms[endpoint].promise(turn.tenant)
                 turn.called.set_result(endpoint)
+
+    def _next(self) -> tuple[Turn, str] | None:
+        """Who is first of those that an endpoint has room for, and that endpoint."""
+        open_: dict[str, set[str]] = {}  # by tenant
+        first: tuple[Turn, str] | None = None
+        for turn in self._waiting:
+            if first is not None and first[0].order <= turn.order:
+                continue
+            if turn.tenant not in open_:
+                rooms = self.rooms.items()
+                open_[turn.tenant] = {name for name, room in rooms if not room.full(turn.tenant)}
+            endpoint = next((e for e in turn.endpoints if e in open_[turn.tenant]), None)
+            if endpoint is not None:
+                first = turn, endpoint
+        return first
 
     def _make_way(self, turn: Turn) -> None:
         last = max(self._waiting, key=lambda t: t.order, default=None)

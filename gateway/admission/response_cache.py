@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from gateway.domain import Event, InferenceRequest
 from gateway.errors import InvalidRequest
-from gateway.wire.openai import encode_json, parse_event
+from gateway.wire.openai import Ending, encode_json, parse_event, parse_vectors
 from gateway.wire.prefix import canonical
 
 ASK = "x-gateway-cache"
@@ -48,6 +48,7 @@ class Place:
 
     key: bytes
     ttl_s: float
+    request: InferenceRequest
 
 
 @dataclass
@@ -68,7 +69,7 @@ class ResponseCache:
         # The salt names the tenant, and what of it the caller set apart.
         digest = blake2b(key=bytes.fromhex(request.cache_salt), digest_size=32)
         digest.update(canonical([request.operation, request.model, request.forwarded]))
-        return Place(digest.digest(), self.limits.ttl_s if ttl is None else ttl)
+        return Place(digest.digest(), self.limits.ttl_s if ttl is None else ttl, request)
 
     def find(self, place: Place) -> list[Event] | None:
         kept = self._kept.get(place.key)
@@ -78,23 +79,27 @@ class ResponseCache:
             self._drop(place.key)
             return None
         self._kept.move_to_end(place.key)
+        if not place.request.operation.writes:
+            return [parse_vectors(raw, place.request) for raw in kept.events]
         return [parse_event(raw) for raw in kept.events]
 
     async def keeping(
-        self, place: Place, stream: bool, events: AsyncIterator[Event]
+        self, place: Place, request: InferenceRequest, events: AsyncIterator[Event]
     ) -> AsyncIterator[Event]:
         """The same events; kept once they are a whole answer."""
         told: list[bytes] = []
-        size, whole = 0, False
+        size, ending = 0, Ending(request)
         async for event in events:
-            whole = whole or event.finishes
+            ending.note(event)
             if size <= self.limits.size // LARGEST_SHARE:
                 told.append(encode_json(event.payload))
                 size += len(told[-1])
-            if not stream and whole:  # nobody asks for what comes after a plain answer
+            if not request.stream and _whole(
+                ending
+            ):  # nobody asks for what comes after a plain answer
                 self._keep(place, told)
             yield event
-        if stream and whole:
+        if request.stream and _whole(ending):
             self._keep(place, told)
 
     def _keep(self, place: Place, events: Sequence[bytes]) -> None:
@@ -113,8 +118,14 @@ class ResponseCache:
             self._size -= kept.size
 
 
+def _whole(ending: Ending) -> bool:
+    return ending.reached or ending.said
+
+
 def _by_chance(request: InferenceRequest) -> bool:
     forwarded = request.forwarded
+    if not request.operation.writes:
+        return False
     return forwarded.get("temperature") != 0 and forwarded.get("seed") is None
 
 

@@ -169,10 +169,11 @@ def _margin(first: Row, second: Row, margin: float) -> str:
 
 def _request(file: Path, tenant: str) -> InferenceRequest:
     from gateway.domain import Operation
-    from gateway.wire.openai import TenantKeys, parse_request
+    from gateway.wire.openai import ASKED, TenantKeys, parse_request
 
     raw = file.read_bytes()
-    operation = Operation.CHAT if b'"messages"' in raw else Operation.COMPLETION
+    named = (op for op, field in ASKED.items() if f'"{field}"'.encode() in raw)
+    operation = next(named, Operation.COMPLETION)
     return parse_request(operation, raw, TenantKeys.derive(b"", tenant))
 
 

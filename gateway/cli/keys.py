@@ -14,6 +14,12 @@ from gateway.cli import Subparsers
 if TYPE_CHECKING:
     from gateway.admission.key_store import MadeKeys
 
+LIMITS = {
+    "requests": "second, minute or day",
+    "tokens": "second, minute or day",
+    "dollars": "day or month",
+}
+
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("keys", help="make, list, rotate and revoke API keys")
@@ -26,6 +32,14 @@ def add_parser(subparsers: Subparsers) -> None:
     create.add_argument("--data-policy", metavar="POLICY", help="its endpoints' at least")
     create.add_argument("--request-class", default="standard", metavar="CLASS")
     create.add_argument("--expires", metavar="TIME", help="like 2027-12-31")
+    for what, windows in LIMITS.items():
+        create.add_argument(
+            f"--{what}",
+            nargs="+",
+            metavar="WINDOW=NUMBER",
+            help=f"its limit of {what} in each {windows}",
+        )
+    create.add_argument("--concurrent", type=int, metavar="NUMBER", help="requests at a time")
     create.add_argument("--explain", action="store_true", help="it may ask why an endpoint was")
     create.add_argument("--admin", action="store_true", help="it may manage keys over HTTP")
     actions.add_parser("list", help="all keys of the store, without the keys themselves")
@@ -54,16 +68,34 @@ async def _run(args: argparse.Namespace) -> int:
     from gateway.state.connect import connect
     from gateway.state.keys import RedisKeys
 
-    state = load(args.config)[0].state
+    config = load(args.config)[0]
+    state, named = config.state, {key.name for key in config.keys}
     if state.redis is not None:
         redis = connect(state.redis.value)
         try:
-            return await _act(args, MadeKeys(RedisKeys(redis)))
+            return await _act(args, MadeKeys(RedisKeys(redis), lambda: named))
         finally:
             await redis.aclose()
     if state.keys_file is not None:
-        return await _act(args, MadeKeys(KeyFile(state.keys_file)))
+        return await _act(args, MadeKeys(KeyFile(state.keys_file), lambda: named))
     raise ConfigError(args.config, None, ("state",), "names no key store: set redis or keys_file")
+
+
+def _limits(args: argparse.Namespace) -> dict[str, object]:
+    """As the admin API takes them. Raises InvalidRequest."""
+    from gateway.errors import InvalidRequest
+
+    limits: dict[str, object] = {"concurrent": args.concurrent}
+    for what in LIMITS:
+        each: dict[str, float] = {}
+        for given in getattr(args, what) or ():
+            window, _, number = given.partition("=")
+            try:
+                each[window] = float(number)
+            except ValueError:
+                raise InvalidRequest(f"--{what} takes WINDOW=NUMBER, not {given!r}") from None
+        limits[what] = each
+    return limits
 
 
 async def _act(args: argparse.Namespace, keys: MadeKeys) -> int:
@@ -80,6 +112,7 @@ async def _act(args: argparse.Namespace, keys: MadeKeys) -> int:
                 "expires",
             )
             given = {name: getattr(args, name) for name in (*scopes, "explain", "admin")}
+            given["limits"] = _limits(args)
             record, key = await keys.create({k: v for k, v in given.items() if v is not None})
             print(f"{record.id}  {record.name}\n{key}")
         case "list":

@@ -95,7 +95,7 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=_positive,
         default=min(2, _cores()),
-        help="2 compute prompts beside answers, each on a core; more are not used "
+        help="cores that share each step; with 2 or more, prompts are computed beside answers "
         "(default: 2 where there are two cores, else 1)",
     )
     group.add_argument(

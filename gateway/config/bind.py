@@ -28,9 +28,9 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Seconds(float):
-    """`10s`, `60ms`, `5m`, `1h`, or a number of seconds."""
+    """`10s`, `60ms`, `5m`, `1h`, `90d`, or a number of seconds."""
 
-    UNITS: Mapping[str, float] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+    UNITS: Mapping[str, float] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
     @classmethod
     def from_yaml(cls, value: object) -> Self:

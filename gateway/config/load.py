@@ -11,6 +11,7 @@ import routing_policies
 from gateway.config.bind import Environ, bind
 from gateway.config.document import ConfigError, Document, KeyPath
 from gateway.config.tree import Config
+from gateway.domain import CLASSES
 from gateway.rules import EVERYTHING, Rule, Rules
 from routing_policies.build import build_policy
 from routing_policies.catalog import KINDS, Catalog, PolicyError
@@ -30,7 +31,9 @@ def load(file: Path, environ: Environ = os.environ) -> tuple[Config, Rules]:
         catalog = Catalog.load(*folders)
     except PolicyError as exc:
         raise document.error(("policies",), exc.message) from None
-    return config, _rules(document, config, catalog, policy_files(*folders))
+    rules = _rules(document, config, catalog, policy_files(*folders))
+    _check_names(document, config, rules)
+    return config, rules
 
 
 def load_policy(file: Path, catalog: Catalog) -> Policy:
@@ -40,6 +43,10 @@ def load_policy(file: Path, catalog: Catalog) -> Policy:
         policy = build_policy(file.stem, document.plain(), catalog)
     except PolicyError as exc:
         raise ConfigError(file, document.line(exc.path), exc.path, exc.message) from None
+    for name in policy.classes:
+        if name not in CLASSES:
+            known = ", ".join(CLASSES)
+            raise document.error(("classes", name), f"there is no class {name!r}; known: {known}")
     return dataclasses.replace(policy, version=sha256(file.read_bytes()).hexdigest()[:12])
 
 
@@ -64,6 +71,25 @@ def files_behind(file: Path, policies: Path | None) -> list[Path]:
         part for folder in folders for kind in KINDS for part in (folder / kind).glob("[!_]*.py")
     ]
     return [file, *(policy for folder in folders for policy in folder.glob("*.yaml")), *parts]
+
+
+def _check_names(document: Document, config: Config, rules: Rules) -> None:
+    """A name in a key's scope that means nothing here would lock its holder out, or be no scope."""
+    known = {
+        "models": config.models(),
+        "policies": sorted(rules.policies),
+        "endpoints": [*config.replica_names(), *config.endpoints],
+    }
+    for index, key in enumerate(config.keys):
+        for scope, names in known.items():
+            for at, name in enumerate(getattr(key, scope) or ()):
+                if name not in names:
+                    told = f"there is no {name!r} here; known: {', '.join(names)}"
+                    raise document.error(("keys", index, scope, at), told)
+    for model in config.cache.models:
+        if model not in known["models"]:
+            told = f"no endpoint serves {model!r}; known: {', '.join(known['models'])}"
+            raise document.error(("cache", "models", model), told)
 
 
 def _rules(document: Document, config: Config, catalog: Catalog, files: dict[str, Path]) -> Rules:

@@ -6,7 +6,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -83,9 +83,19 @@ class ModelMap(dict[str, str]):
         raise ValueError("must list models, or map each model to the endpoint's name of it")
 
 
-def _check_in_flight(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise ValueError("max_in_flight must be at least 1")
+AUTO = 0
+
+
+class Places(int):
+    """Requests at a time; `auto`, which is AUTO here: as many as the endpoint turns out to take."""
+
+    @classmethod
+    def from_yaml(cls, value: object) -> Self:
+        if value == "auto":
+            return cls(AUTO)
+        if type(value) is not int or value < 1:
+            raise ValueError("must be at least 1, or auto")
+        return cls(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +107,12 @@ class Replicas:
     count: int = 1
     kv_tokens: int | None = None  # None: 16,384, or on a GPU what fits
     threads: int | None = None
-    max_in_flight: int | None = None  # of each one; further requests wait in the gateway
+    max_in_flight: Places | None = None  # of each one; further requests wait in the gateway
     backend: str = "auto"  # cuda, cpu or reference
     gpu_memory: float = 0.9  # of what is free there
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        _check_in_flight(self.max_in_flight)
         if self.count < 1:
             raise ValueError("count must be at least 1")
         if self.kv_tokens is not None and self.kv_tokens < 256:
@@ -171,7 +180,7 @@ class Endpoint:
     wake: bool = False  # have it start when the gateway does
     context_length: int | None = None
     dedicated: bool = False  # it computes for us alone, as a replica does
-    max_in_flight: int | None = None  # requests at a time; further ones wait in the gateway
+    max_in_flight: Places | None = None  # requests at a time; further ones wait in the gateway
     prices: dict[str, ModelPrice] = field(default_factory=dict)
     machine: Machine | None = None
     capabilities: tuple[str, ...] | None = None  # None: as its dialect has them
@@ -182,7 +191,6 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError("needs 'models'")
-        _check_in_flight(self.max_in_flight)
         provider = self.provider
         if self.base_url is None and provider.URL is None:
             raise ValueError(f"needs 'base_url': {self.dialect} has no place of its own")
@@ -336,16 +344,41 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """What tenants keep here, and the batches that are run from it."""
+
+    folder: Path | None = None  # made when it is not there. None: no files, no batches
+    max_file: Bytes = Bytes(200 * 1024 * 1024)
+    max_stored: Bytes = Bytes(10 * 1024 * 1024 * 1024)  # of each tenant
+    batch_concurrency: int = 8  # requests of batches at a time, where there is room
+
+    def __post_init__(self) -> None:
+        if self.batch_concurrency < 1:
+            raise ValueError("batch_concurrency must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponses:
+    """What `/v1/responses` keeps, in redis where there is one."""
+
+    file: Path | None = None  # SQLite; without it and redis, in memory
+    ttl: Seconds = Seconds(30 * 24 * 3600)
+    size: Bytes = Bytes(256 * 1024 * 1024)  # of each tenant's; beyond, the oldest go
+
+
+@dataclass(frozen=True, slots=True)
 class WhenLost:
     """What a gateway does while it cannot reach the shared state."""
 
     limits: str = "open"  # open: it enforces its share; closed: it refuses
     budgets: str = "open"
+    in_flight: str = "open"  # open: it fills its share of max_in_flight; closed: nothing of it
+    keys: str = "open"  # open: made keys last read stay in force; closed: they are refused
 
     def __post_init__(self) -> None:
-        for name, value in (("limits", self.limits), ("budgets", self.budgets)):
-            if value not in ("open", "closed"):
-                raise ValueError(f"{name} must be open or closed")
+        for concern in fields(self):
+            if getattr(self, concern.name) not in ("open", "closed"):
+                raise ValueError(f"{concern.name} must be open or closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +422,8 @@ class Tracing:
 @dataclass(frozen=True, slots=True)
 class Ledger:
     file: Path | None = None  # SQLite; made when it is not there. None: no ledger
+    keep: Seconds | None = None  # older exchanges are deleted. None: for ever
+    size: Bytes | None = None  # the oldest make way for new ones. None: as it grows
 
 
 LOG_FORMATS = ("auto", "text", "json")
@@ -416,6 +451,8 @@ class Config:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     queue: Queue = Queue()
     cache: Cache = Cache()
+    files: Files = Files()
+    responses: StoredResponses = StoredResponses()
     state: State = State()
     tracing: Tracing = Tracing()
     ledger: Ledger = Ledger()
@@ -454,6 +491,12 @@ class Config:
         if self.replicas or None in missing:
             return None
         return f"none can be used: the environment has no {', no '.join(filter(None, missing))}"
+
+    def models(self) -> list[str]:
+        """As clients call them, in order."""
+        replicas = [replicas.serves or name for name, replicas in self.replicas.items()]
+        endpoints = [model for endpoint in self.endpoints.values() for model in endpoint.models]
+        return list(dict.fromkeys([*replicas, *endpoints]))
 
     def replica_names(self) -> dict[str, Replicas]:
         """Each replica process by its endpoint's name: `smollm2-0`, `smollm2-1`, …"""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.dashboard.recent import Recent
+from gateway.dashboard.recent import Recent, Seen
+from gateway.dashboard.siblings import Siblings, Told
+from gateway.dashboard.summary import Summary
 from gateway.errors import NotFound
+from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.front.door import Door
 from gateway.pacer import Pacers
@@ -47,10 +53,16 @@ class Dashboard:
     pacers: Pacers
     live: Live
     recent: Recent
+    siblings_folder: Path | None
     rules: Callable[[], Rules]
     sources: Callable[[], Mapping[str, Path]]
+    clock: Callable[[], float]
     version: str
     started: float  # seconds since 1970
+
+    @cached_property
+    def siblings(self) -> Siblings:
+        return Siblings(self.siblings_folder, self.told)
 
     def routes(self) -> list[Route]:
         return [
@@ -70,19 +82,45 @@ class Dashboard:
         return _file(name)
 
     async def state(self, request: Request) -> Response:
+        """Of all workers, as far as they answer."""
         self.door.admit_admin(request.headers.get("authorization"))
+        parts = [self.part(), *await self.siblings.told()]
+        every = [self.recent.seen, *(Seen.of_json(part["seen"]) for part in parts[1:])]
+        summary = Summary(every, self.recent.latest())
         return _json(
             {
                 "now": time.time(),
-                "started": self.started,
+                "started": min(part["started"] for part in parts),
+                "workers": len(parts),
                 "version": self.version,
-                "config": {"generation": self.live.generation, "reload": self.live.last_reload},
+                "config": min((part["config"] for part in parts), key=_lag),
                 "models": self._models(),
-                "endpoints": {name: self._endpoint(name) for name in self.fleet.endpoints},
-                "series": self.recent.series(),
-                "decisions": self.recent.decisions(),
+                "endpoints": {
+                    name: {
+                        **_together([part["endpoints"][name] for part in parts]),
+                        **summary.endpoint(name),
+                    }
+                    for name in self.fleet.endpoints
+                },
+                "series": {
+                    "at": [round(self.recent.ends(number), 1) for number in summary.numbers],
+                    "endpoints": summary.series(),
+                },
+                "decisions": summary.decisions(),
             }
         )
+
+    def part(self) -> Told:
+        """What this worker adds to it."""
+        return {
+            "started": self.started,
+            "config": {"generation": self.live.generation, "reload": self.live.last_reload},
+            "endpoints": {name: self._endpoint(name) for name in self.fleet.endpoints},
+        }
+
+    def told(self) -> Told:
+        """The same, and what it has seen, for another worker."""
+        return {**self.part(), "seen": self.recent.seen.as_json()}
 
     def policies(self, request: Request) -> Response:
         """In a thread, as all plain functions are: it reads files."""
@@ -114,17 +152,58 @@ class Dashboard:
             for model in self.fleet.models()
         }
 
-    def _endpoint(self, name: str) -> dict[str, object]:
+    def _endpoint(self, name: str) -> dict[str, Any]:
         endpoint = self.fleet.endpoints[name]
+        state, why = condition(endpoint, self.clock())
         return {
-            "healthy": endpoint.healthy,
-            "down_because": endpoint.down_because
-            or (None if endpoint.provider else "it has not started yet"),
+            "state": state,
+            "why": why,
             "dedicated": endpoint.dedicated,
             "in_flight": endpoint.in_flight,
             "queued_tokens": endpoint.queued_tokens,
-            **self.recent.endpoint(name),
         }
+
+
+class State(StrEnum):
+    """Of an endpoint; the worst first."""
+
+    DOWN = "down"
+    EJECTED = "ejected"
+    HALF_OPEN = "half_open"
+    RESTING = "resting"
+    DRAINED = "drained"
+    UP = "up"
+
+
+WORST_FIRST = list(State)
+
+
+def condition(endpoint: Endpoint, now: float) -> tuple[State, str | None]:
+    """Whether requests go there, and what keeps them away."""
+    if endpoint.provider is None or endpoint.down_because is not None:
+        return State.DOWN, endpoint.down_because or "it has not started yet"
+    if endpoint.drained:
+        return State.DRAINED, "drained by hand: nothing new is sent there"
+    if endpoint.breaker.ejected(now):
+        return State.EJECTED, "it keeps failing, and is left alone for a while"
+    if endpoint.breaker.tripped:
+        return State.HALF_OPEN, "it kept failing; the next request finds out"
+    resting = sorted(model for model in endpoint.models if endpoint.resting(model, now))
+    if resting:
+        return State.RESTING, f"it asked to be left alone with {', '.join(resting)}"
+    return State.UP, None
+
+
+def _together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One endpoint, as several workers have it: its worst state, and all that runs there."""
+    worst = min(parts, key=lambda part: WORST_FIRST.index(part["state"]))
+    sums = {name: sum(part[name] for part in parts) for name in ("in_flight", "queued_tokens")}
+    return {**worst, **sums}
+
+
+def _lag(config: Mapping[str, Any]) -> tuple[bool, int]:
+    """Of several workers, the one that a reload has not reached, or not well, comes first."""
+    return config["reload"] == "ok", config["generation"]
 
 
 def _json(value: object) -> Response:

@@ -1,26 +1,29 @@
 """
 What the dashboard shows of the last quarter of an hour, in memory: an observer of exchanges.
 
-Each worker knows its own exchanges; what several did together is in /metrics and in the ledger.
-Nothing of prompts or answers is kept.
+Each worker knows its own exchanges; `summary.py` makes one of what several know. Nothing of prompts
+or answers is kept.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.domain import Attempt, Considered, Ended, Outcome
-from gateway.telemetry.facts import forecast, reason
+from gateway.telemetry.facts import forecast, model_of, reason
 
 BUCKET_S = 5.0
 BUCKETS = 180
 DECISIONS = 100
 CANDIDATES = 16
-SAMPLES = 64
-"""First tokens that one bucket keeps of an endpoint: the first so many, which is fair enough for a
-percentile over five seconds."""
+STEP = math.log(1.05)
+"""First tokens are counted in classes, each so much longer than the last: 5 % is as exact as a
+percentile over five seconds is."""
 
 
 @dataclass(slots=True)
@@ -34,7 +37,51 @@ class Bucket:
     cached_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
-    first_s: list[float] = field(default_factory=list)
+    first: dict[int, int] = field(default_factory=dict)  # tokens, by class
+
+    def add(self, other: Bucket) -> None:
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for class_, count in other.first.items():
+            self.first[class_] = self.first.get(class_, 0) + count
+
+    def as_json(self) -> list[Any]:
+        return [self.number, *(getattr(self, name) for name in SUMS), self.first]
+
+    @classmethod
+    def of_json(cls, told: Sequence[Any]) -> Bucket:
+        number, *sums, first = told
+        bucket = cls(number, *sums)
+        bucket.first = {int(class_): count for class_, count in first.items()}
+        return bucket
+
+
+SUMS = ("answered", "failed", "prompt_tokens", "cached_tokens", "completion_tokens", "usd")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one worker has seen. Its parts may be shared with whoever goes on seeing."""
+
+    buckets: Mapping[str, Sequence[Bucket]]  # by endpoint, the oldest first
+    decisions: Sequence[Mapping[str, object]]  # the latest last
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "buckets": {
+                endpoint: [bucket.as_json() for bucket in buckets]
+                for endpoint, buckets in self.buckets.items()
+            },
+            "decisions": list(self.decisions),
+        }
+
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> Seen:
+        buckets = {
+            endpoint: [Bucket.of_json(bucket) for bucket in buckets]
+            for endpoint, buckets in told["buckets"].items()
+        }
+        return cls(buckets, told["decisions"])
 
 
 class Recent:
@@ -49,59 +96,31 @@ class Recent:
         self._number += 1
         for attempt in outcome.attempts:
             self._count(outcome, attempt)
-        if outcome.decided is not None or outcome.ended is Ended.FAILED:
+        if outcome.decided or outcome.cache or outcome.ended is Ended.FAILED:
             self._decisions.append(self._decision(outcome))
 
-    def decisions(self) -> list[dict[str, object]]:
-        """The latest first."""
-        return list(reversed(self._decisions))
+    @property
+    def seen(self) -> Seen:
+        oldest = self.latest() - BUCKETS
+        return Seen(
+            {
+                endpoint: [bucket for bucket in buckets if bucket.number > oldest]
+                for endpoint, buckets in self._buckets.items()
+            },
+            list(self._decisions),
+        )
 
-    def endpoint(self, name: str) -> dict[str, object]:
-        """Sums over the quarter of an hour. `usd_per_hour` is over the last five minutes."""
-        buckets = list(self._fresh(name))
-        first = sorted(s for bucket in buckets for s in bucket.first_s)
-        prompt = sum(bucket.prompt_tokens for bucket in buckets)
-        latest = self._latest()
-        spent = sum(b.usd for b in buckets if b.number > latest - 60)
-        return {
-            "answered": sum(bucket.answered for bucket in buckets),
-            "failed": sum(bucket.failed for bucket in buckets),
-            "first_p50_s": percentile(first, 0.5),
-            "first_p95_s": percentile(first, 0.95),
-            "hit_rate": sum(b.cached_tokens for b in buckets) / prompt if prompt else None,
-            "usd_per_hour": spent * 3600 / (60 * BUCKET_S),
-        }
-
-    def series(self) -> dict[str, object]:
-        """By endpoint, one number for each bucket, the oldest first; `at` is when each ended."""
-        latest = self._latest()
-        numbers = range(latest - BUCKETS + 1, latest + 1)
-        zero = self._wall() - self._clock()
-        return {
-            "at": [round(zero + (number + 1) * BUCKET_S, 1) for number in numbers],
-            "endpoints": {name: self._series(name, numbers) for name in sorted(self._buckets)},
-        }
-
-    def _series(self, name: str, numbers: Iterable[int]) -> dict[str, list[float | None]]:
-        by_number = {bucket.number: bucket for bucket in self._fresh(name)}
-        found = [by_number.get(number) for number in numbers]
-        return {
-            "requests_per_s": [(b.answered + b.failed) / BUCKET_S if b else 0.0 for b in found],
-            "tokens_per_s": [b.completion_tokens / BUCKET_S if b else 0.0 for b in found],
-            "first_p95_s": [percentile(sorted(b.first_s), 0.95) if b else None for b in found],
-            "usd_per_hour": [b.usd * 3600 / BUCKET_S if b else 0.0 for b in found],
-        }
-
-    def _latest(self) -> int:
+    def latest(self) -> int:
+        """The bucket that is filled now. Workers agree: their clock is the machine's."""
         return int(self._clock() // BUCKET_S)
 
-    def _fresh(self, name: str) -> Iterable[Bucket]:
-        oldest = self._latest() - BUCKETS
-        return (bucket for bucket in self._buckets.get(name, ()) if bucket.number > oldest)
+    def ends(self, number: int) -> float:
+        """When that bucket ends, in seconds since 1970."""
+        return self._wall() - self._clock() + (number + 1) * BUCKET_S
 
     def _count(self, outcome: Outcome, attempt: Attempt) -> None:
         buckets = self._buckets.setdefault(attempt.endpoint, deque(maxlen=BUCKETS))
-        number = self._latest()
+        number = self.latest()
         if not buckets or buckets[-1].number != number:
             buckets.append(Bucket(number))
         bucket = buckets[-1]
@@ -112,8 +131,9 @@ class Recent:
         if attempt.ended is Ended.OVERTAKEN:
             return
         bucket.answered += 1
-        if attempt.first_event is not None and len(bucket.first_s) < SAMPLES:
-            bucket.first_s.append(attempt.first_event - attempt.started)
+        if attempt.ttft_s is not None:
+            class_ = round(math.log(max(attempt.ttft_s, 1e-6)) / STEP)
+            bucket.first[class_] = bucket.first.get(class_, 0) + 1
         usage = outcome.usage
         if usage is not None and attempt is outcome.answering:
             bucket.prompt_tokens += usage.prompt_tokens
@@ -123,12 +143,13 @@ class Recent:
     def _decision(self, outcome: Outcome) -> dict[str, object]:
         usage = outcome.usage
         return {
-            "number": self._number,
+            "id": f"{os.getpid()}.{self._number}",
             "at": round(self._wall() - (self._clock() - outcome.started), 3),
             "request_id": outcome.request_id,
             "trace_id": f"{outcome.trace.trace_id:032x}" if outcome.trace else None,
             "tenant": outcome.principal.tenant,
-            "model": outcome.request.model if outcome.attempts and outcome.request else None,
+            "model": model_of(outcome),
+            "cache": outcome.cache,
             "policy": outcome.policy,
             "reason": reason(outcome.considered) if outcome.decided else None,
             "ended": outcome.ended,
@@ -148,10 +169,3 @@ class Recent:
 
 def _candidate(considered: Considered) -> dict[str, object]:
     return {name: getattr(considered, name) for name in considered.__slots__}
-
-
-def percentile(ascending: list[float], share: float) -> float | None:
-    """The nearest rank; None of nothing."""
-    if not ascending:
-        return None
-    return ascending[min(len(ascending) - 1, int(share * len(ascending)))]

@@ -48,6 +48,7 @@ class Asked:
     tool: tuple[str, str] | None  # name and arguments of the call that is asked for
     json_text: str | None  # the answer where JSON is asked for
     body: Mapping[str, Any] = field(repr=False)
+    inputs: tuple[str, ...] = ()  # of which vectors are asked for, and no answer
 
     @property
     def offers_tools(self) -> bool:
@@ -55,14 +56,9 @@ class Asked:
 
 
 def read(raw: bytes, *, chat: bool, continues: bool, prefills: bool = False) -> Asked:
-    """Raises Refusal. `continues`: the engine knows continue_final_message; `prefills`: it goes on
-    with a message of the assistant's at the end without being asked."""
-    try:
-        body = json.loads(raw)
-    except ValueError:
-        raise Refusal(400, "the body is not valid JSON", kind="invalid_request_error") from None
-    if not isinstance(body, dict):
-        raise Refusal(400, "the body is not a JSON object", kind="invalid_request_error")
+    """For text. Raises Refusal. `continues`: the engine knows continue_final_message; `prefills`:
+    it goes on with a message of the assistant's at the end without being asked."""
+    body = _object(raw)
     model = _typed(body, "model", str, "")
     goes_on = prefills or (continues and bool(body.get("continue_final_message")))
     conversation, begun = _conversation(body, goes_on) if chat else (_prompt(body), "")
@@ -82,6 +78,43 @@ def read(raw: bytes, *, chat: bool, continues: bool, prefills: bool = False) -> 
         json_text=_json_text(body.get("response_format")),
         body=body,
     )
+
+
+def read_inputs(raw: bytes) -> Asked:
+    """For vectors. Raises Refusal."""
+    body = _object(raw)
+    given = body.get("input")
+    if isinstance(given, str) or (isinstance(given, list) and given and type(given[0]) is int):
+        given = [given]
+    if not isinstance(given, list) or not given or not all(given):
+        message = "'input' must be a text, token ids, or a list of either"
+        raise Refusal(400, message, kind="invalid_request_error", param="input")
+    inputs = tuple(one if isinstance(one, str) else " ".join(map(str, one)) for one in given)
+    return Asked(
+        chat=False,
+        model=_typed(body, "model", str, ""),
+        conversation="\n".join(inputs),
+        begun="",
+        stream=False,
+        include_usage=False,
+        max_tokens=None,
+        stop=(),
+        n=0,
+        tool=None,
+        json_text=None,
+        body=body,
+        inputs=inputs,
+    )
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        raise Refusal(400, "the body is not valid JSON", kind="invalid_request_error") from None
+    if not isinstance(body, dict):
+        raise Refusal(400, "the body is not a JSON object", kind="invalid_request_error")
+    return body
 
 
 def _typed(body: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from gateway.emulator.embedding import vectors
 from gateway.emulator.faults import Fault
 from gateway.emulator.machine import Machine
 from gateway.emulator.profile import Object, Profile, Usage
@@ -79,6 +80,9 @@ def _ending(run: Run, profile: Profile, fault: Fault) -> Iterator[Object]:
 async def whole(run: Run, profile: Profile, machine: Machine, fault: Fault) -> Object:
     """The answer, after as long as it takes."""
     await machine.sleep(run.prefill_s)
+    if run.asked.inputs:
+        run.finished = True
+        return vectors(run, profile, fault)
     longest = max(choice.token_count for choice in run.choices)
     for _ in range(longest):
         await machine.sleep(1 / machine.settings.tokens_per_s)

@@ -102,6 +102,7 @@ class Profile:
     bills_hang_ups_whole: ClassVar[bool] = False  # it computes on when nobody listens
     continues: ClassVar[bool] = False  # continue_final_message
     prefills: ClassVar[bool] = False  # an assistant's message at the end is gone on with, unasked
+    embeds: ClassVar[bool] = True  # it has models that make vectors
     waiting_comment: ClassVar[str | None] = None  # sent while a stream waits for its first token
     waiting_blank: ClassVar[bool] = False  # blank lines while an answer that is no stream waits
     result_wait_s: ClassVar[float | None] = None  # then it redirects to where the result will be

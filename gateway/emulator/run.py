@@ -65,6 +65,8 @@ class Run:
 
 
 def choices(asked: Asked, seed: int, *, tool_call: bool) -> list[Choice]:
+    if asked.inputs:
+        return []
     tool = asked.tool or (first_tool(asked.body) if tool_call else None)
     return [_choice(asked, seed, index, tool) for index in range(asked.n)]
 

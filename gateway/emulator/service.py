@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 
-from gateway.emulator.asked import Asked, Refusal, read
+from gateway.emulator.asked import Asked, Refusal, read, read_inputs
 from gateway.emulator.bill import Bill, Charge
 from gateway.emulator.events import Event, encode, stream, whole
 from gateway.emulator.faults import Fault
@@ -19,6 +19,7 @@ from gateway.emulator.profile import Answer, Cold, Profile, query_value
 from gateway.emulator.run import Run, choices
 from gateway.emulator.tokens import blocks, tokens
 
+EMBEDDINGS = "/embeddings"
 RESULT = "__modal_function_call_id"
 HTML = b"<html><head><title>Error</title></head><body><center><h1>%d</h1></center></body></html>"
 
@@ -96,19 +97,26 @@ class Service:
             raise profile.refusal(404)
         if request.method == "GET" and (known := query_value(request, RESULT)) in self._results:
             return await self._result(request, str(known), self._results[str(known)])
-        if request.method != "POST" or path not in ("/chat/completions", "/completions"):
+        if request.method != "POST" or path not in self._paths():
             raise profile.refusal(404)
-        asked = read(
-            request.body,
-            chat=path == "/chat/completions",
-            continues=profile.continues,
-            prefills=profile.prefills,
-        )
+        if path == EMBEDDINGS:
+            asked = read_inputs(request.body)
+        else:
+            asked = read(
+                request.body,
+                chat=path == "/chat/completions",
+                continues=profile.continues,
+                prefills=profile.prefills,
+            )
         work = self._inference(asked, request, number, fault, account)
         if profile.result_wait_s is None:
             return await work
         task = asyncio.create_task(self._primed(work))
         return await self._result(request, f"fc-{number}", task)
+
+    def _paths(self) -> tuple[str, ...]:
+        written = ("/chat/completions", "/completions")
+        return (*written, EMBEDDINGS) if self.profile.embeds else written
 
     def _account(self, request: Request) -> tuple[str, Account]:
         key = self.profile.key(request.headers)
@@ -166,6 +174,8 @@ class Service:
         prompt = tokens(asked.conversation) + tokens(asked.begun)
         limit = self.profile.settings.context_tokens
         wanted = len(prompt) + (asked.max_tokens or 1)
+        if asked.inputs:  # each has a context of its own
+            wanted = max(len(tokens(text)) for text in asked.inputs)
         if wanted > limit:
             if refusal := self.profile.overflow(asked, len(prompt)):
                 raise refusal

@@ -37,6 +37,11 @@ class Breaker:
         """Nothing must be sent: neither a request, nor a probe beyond the one that is there."""
         return self._until is not None and (now < self._until or self._probe is not None)
 
+    @property
+    def tripped(self) -> bool:
+        """Not closed: once it is no longer ejected, the next request finds out."""
+        return self._until is not None
+
     def began(self, now: float) -> object | None:
         """A request is sent. Where it is the probe: a token of it, for `let_go` at its end."""
         if self._until is None or self.ejected(now):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.domain import EndpointStats
 from gateway.errors import UpstreamBusy, UpstreamError, UpstreamOverloaded
 from gateway.fleet.breaker import Breaker
+from gateway.fleet.capacity import Capacity
 from gateway.fleet.learning import Learning
 from gateway.fleet.load import IDLE, Load, OthersLoad
+from gateway.fleet.places import Places
 from gateway.providers.base import Continuation, Provider
 from gateway.tariffs import Machine, Tariff, Tariffs
 from routing_policies.base import DATA_POLICIES, Candidate, Coefficients, Price
@@ -38,6 +40,7 @@ class Lease:
 
     provider: Provider
     probe: object | None  # of an endpoint that was ejected; see Breaker.began
+    tenant: str
     _endpoint: Endpoint
     _queued_tokens: int
     active_tokens: int  # of its prompt and its answer so far
@@ -61,6 +64,7 @@ class Lease:
         self._end_queueing()
         self._endpoint.active_tokens -= self.active_tokens
         self._endpoint.in_flight -= 1
+        self._endpoint.places.ended(self.tenant)
         if self.probe is not None:
             self._endpoint.breaker.let_go(self.probe)
 
@@ -82,6 +86,8 @@ class Endpoint:
     tariffs: Tariffs = field(default_factory=dict)
     machine: Machine | None = None  # None: what runs is not ours to pay by the hour
     max_in_flight: int | None = None  # None: as many as come
+    capacity: Capacity | None = None  # where the number is to be learnt
+    places: Places = field(default_factory=Places)
     freed: Callable[[], None] = lambda: None  # called when a lease is given back
     learning: Learning = field(default_factory=lambda: Learning(Coefficients()))
     chosen_at: dict[str, float] = field(default_factory=dict, init=False)  # by model; monotonic
@@ -91,6 +97,7 @@ class Endpoint:
     queued_tokens: int = field(default=0, init=False)
     promised: int = field(default=0, init=False)  # room that the queue has given away
     elsewhere: Load = field(default=IDLE, init=False)  # other gateways', when last heard
+    share: float = field(default=1.0, init=False)  # of its places, while the others are not heard
     active_tokens: int = field(default=0, init=False)
     _others: OthersLoad = field(default_factory=OthersLoad, init=False)
     _used: float | None = field(default=None, init=False)  # when its last answer ended
@@ -111,10 +118,39 @@ class Endpoint:
         return self.provider is not None and self.down_because is None and not self.drained
 
     @property
-    def full(self) -> bool:
-        """Of requests of ours, other gateways' included."""
-        limit, elsewhere = self.max_in_flight, self.elsewhere.in_flight
-        return limit is not None and self.in_flight + elsewhere + self.promised >= limit
+    def limit(self) -> int | None:
+        """Requests of ours at a time, other gateways' included; None: as many as come."""
+        limit = self.max_in_flight
+        if self.capacity is not None and self.capacity.limit is not None:
+            limit = min(limit or self.capacity.limit, self.capacity.limit)
+        if limit is None or self.share == 1.0:
+            return limit
+        return max(1, int(limit * self.share)) if self.share else 0
+
+    def full(self, tenant: str) -> bool:
+        """For a request of this tenant."""
+        limit = self.limit
+        if limit is None:
+            return False
+        room = limit - self._ours - self.promised
+        return room <= 0 or room <= self.places.kept_from(tenant, limit)
+
+    @property
+    def _ours(self) -> int:
+        return self.in_flight + self.elsewhere.in_flight
+
+    def promise(self, tenant: str, count: int = 1) -> None:
+        """The queue gives a place away; -1: it was taken, or was not wanted."""
+        self.promised += count
+        self.places.promise(tenant, count)
+
+    def held_by_tenant(self) -> dict[str, int]:
+        return {tenant: use.held for tenant, use in self.places.users.items() if use.held}
+
+    def heard(self, elsewhere: Load, tenants: Mapping[str, int]) -> None:
+        """What other gateways have there."""
+        self.elsewhere = elsewhere
+        self.places.heard(tenants)
 
     @property
     def ready(self) -> bool:
@@ -176,8 +212,18 @@ class Endpoint:
         self.provider, self.continuation = provider, provider.continuation
         self.down_because = None
 
-    def failed(self, model: str, error: UpstreamError, now: float) -> None:
+    def finished(self, now: float) -> None:
+        """An attempt there went well; its lease is not over yet."""
+        self.breaker.succeeded(now)
+        if self.capacity is not None:
+            self.capacity.answered(self._ours)
+
+    def failed(
+        self, model: str, error: UpstreamError, now: float, began: float = float("inf")
+    ) -> None:
         """An attempt failed by its fault. Being full is no defect, and is over when it says so."""
+        if self.capacity is not None and isinstance(error, UpstreamBusy | UpstreamOverloaded):
+            self.capacity.refused(self._ours, began, now)
         wait = min(error.retry_after_s or 0.0, LONGEST_REST_S)
         if isinstance(error, UpstreamBusy | UpstreamOverloaded) and wait > 0:
             self._rests[model] = Rest(now + wait, error)
@@ -209,18 +255,23 @@ class Endpoint:
         waiting = stats.waiting or 0
         queued = stats.report.queued_tokens if stats.report else waiting * self._uncached_tokens()
         most = Load(*map(max, ours, self.load))
+        if self.capacity is not None:
+            self.capacity.told(stats.running, waiting, self._ours)
         self._others.told(Load(stats.running + waiting, queued), most, now)
 
     def _uncached_tokens(self) -> int:
         return round(self.learning.uncached_tokens)
 
     @contextmanager
-    def lease(self, uncached_tokens: int, now: float, cached_tokens: int = 0) -> Iterator[Lease]:
+    def lease(
+        self, uncached_tokens: int, now: float, cached_tokens: int = 0, tenant: str = "default"
+    ) -> Iterator[Lease]:
         """Hold the endpoint for one request; its counters move here and nowhere else."""
         assert self.provider is not None, "a policy chose an endpoint that is not there"
         probe, prompt_tokens = self.breaker.began(now), uncached_tokens + cached_tokens
-        lease = Lease(self.provider, probe, self, uncached_tokens, prompt_tokens)
+        lease = Lease(self.provider, probe, tenant, self, uncached_tokens, prompt_tokens)
         self.in_flight += 1
+        self.places.began(tenant, now)
         self.queued_tokens += uncached_tokens
         self.active_tokens += prompt_tokens
         try:
@@ -245,7 +296,7 @@ class Endpoint:
             self.dedicated,
             provider is not None and provider.rests_s() > 0,  # by its own word it would refuse
             self.chosen_at.get(model),
-            self.learning.coefficients,
+            self.learning.recent(now),
             price,
             self.start_usd(now),
             self.starts_in(now) if machine else 0.0,

@@ -46,6 +46,9 @@ class Fleet:
         names = [name for e in self.endpoints.values() for name in sorted(e.models)]
         return list(dict.fromkeys(names))
 
+    def serves(self, model: str) -> bool:
+        return any(model in endpoint.models for endpoint in self.endpoints.values())
+
     def ready(self) -> bool:
         return any(endpoint.ready for endpoint in self.endpoints.values())
 
@@ -83,7 +86,7 @@ class Fleet:
 
     def may_not_fit(self, request: InferenceRequest) -> bool:
         """Whether it takes an exact count to know if each endpoint's context holds its prompt."""
-        if request.prompt_tokens is not None:
+        if request.prompt_tokens is not None or not request.operation.writes:
             return False
         least, most = fewest(request), self._tokens.count(request).tokens * DOUBT
         return any(
@@ -107,6 +110,8 @@ class Fleet:
         """What a policy is told of this request."""
         length = self._lengths.get((request.tenant, request.model))
         expected = length.mean if length else OUTPUT_GUESS
+        if not request.operation.writes:
+            expected = 0.0
         count = self._tokens.count(request)
         return RouteRequest(
             request.model,
@@ -120,9 +125,11 @@ class Fleet:
             data_policy=request.data_policy or DATA_POLICIES[0],
         )
 
-    def dearest(self, request: InferenceRequest, models: Iterable[str]) -> float:
+    def dearest(
+        self, request: InferenceRequest, asked: RouteRequest, models: Iterable[str]
+    ) -> float:
         """Dollars that this request is expected to cost at most, wherever it goes."""
-        asked, now, wall = self.expected(request), self._clock(), self._wall()
+        now, wall = self._clock(), self._wall()
         return max(
             (
                 endpoint.tariff(model)
@@ -273,9 +280,9 @@ class Fleet:
 
     def _introduce_peers_of(self, known: Endpoint) -> None:
         """Endpoints of its kind that have not answered yet start from what theirs have taught."""
-        peers = [e for e in self.endpoints.values() if e.is_peer_of(known)]
-        new = [e for e in peers if not e.learning.coefficients.samples]
+        new = [e for e in self.endpoints.values() if e.learning.untaught and e.is_peer_of(known)]
         if new:
+            peers = [e for e in self.endpoints.values() if e.is_peer_of(known)]
             taught = [e.learning.coefficients for e in peers if e not in new]
             prior = from_peers(taught, Coefficients())
             for endpoint in new:

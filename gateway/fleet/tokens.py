@@ -65,7 +65,9 @@ class TokenRatio:
 
 
 def fewest(request: InferenceRequest) -> int:
-    """Tokens that a request's prompt has at the very least."""
+    """Tokens of an endpoint's context that a request's prompt takes at the very least."""
+    if not request.operation.writes:
+        return 0  # each input has a context of its own
     if request.prompt_tokens is not None:
         return request.prompt_tokens
     return request.prompt_size // BYTES_PER_TOKEN_AT_MOST

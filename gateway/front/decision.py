@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-
-from starlette.datastructures import Headers
+from collections.abc import Mapping
 
 from gateway.domain import Considered, Outcome
 
@@ -14,7 +13,7 @@ MAX_BYTES = 4096
 """Proxies in front of us take 8 KB of headers or refuse the answer."""
 
 
-def decision_headers(outcome: Outcome, asked: Headers) -> dict[str, str]:
+def decision_headers(outcome: Outcome, asked: Mapping[str, str]) -> dict[str, str]:
     if asked.get(ASK) != "1" or not outcome.principal.may_explain or outcome.policy is None:
         return {}
     return {HEADER: decision_json(outcome)}

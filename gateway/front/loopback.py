@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -15,12 +16,14 @@ from gateway.loopback import is_local
 @dataclass(frozen=True)
 class LoopbackOnly:
     app: ASGIApp
+    refused: Callable[[str], None]  # told the error's code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             if not is_local(headers.get("host", ""), headers.get("origin")):
                 answer = Forbidden("without keys, only this machine's own programs may ask")
+                self.refused(answer.code)
                 await error_response(answer)(scope, receive, send)
                 return
         await self.app(scope, receive, send)

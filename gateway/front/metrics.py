@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -14,9 +14,9 @@ from gateway.front.door import Door
 @dataclass(frozen=True)
 class MetricsPage:
     door: Door
-    exposition: Callable[[], bytes]
+    exposition: Callable[[], Awaitable[bytes]]
     content_type: str
 
     async def show(self, request: Request) -> Response:
         self.door.admit_admin(request.headers.get("authorization"))
-        return Response(self.exposition(), headers={"content-type": self.content_type})
+        return Response(await self.exposition(), headers={"content-type": self.content_type})

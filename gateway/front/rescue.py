@@ -1,39 +1,37 @@
-"""Errors to answers: the one table. JSON before the first byte, an event after it."""
+"""Errors to answers before the first byte: the one table."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import GatewayError, NotFound, Unavailable, UpstreamError
+from gateway.errors import GatewayError, NotFound, NotSupported, Unavailable, UpstreamError
+from gateway.front.unsupported import no_such_path
 from gateway.wire.openai import encode_json
-from gateway.wire.sse import encode_event
 
 MAX_RETRY_AFTER_S = 60
 """The Node SDK ignores longer waits, the Python SDK gives up at them."""
 
 
-def error_response(error: GatewayError) -> Response:
+def error_response(error: GatewayError, body: bytes | None = None) -> Response:
+    """`body`: as another API than OpenAI's has it."""
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         # An endpoint's own word may stand behind it, even one that is infinite.
         seconds = min(MAX_RETRY_AFTER_S, max(1, error.retry_after_s))
         headers["retry-after"] = str(math.ceil(seconds))
-    if isinstance(error, UpstreamError) and not error.repeatable:
+    hopeless = isinstance(error, UpstreamError) and not error.repeatable
+    if hopeless or isinstance(error, NotSupported):
         headers["x-should-retry"] = "false"  # the SDKs would, for their part, twice
     if isinstance(error, Unavailable):
         headers["connection"] = "close"  # the next request had better go elsewhere
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(encode_json(error.body()), error.status, headers, "application/json")
-
-
-def error_event(error: GatewayError) -> bytes:
-    """What both SDKs raise from in the middle of a stream. No [DONE] follows it."""
-    return encode_event(encode_json(error.body()))
+    return Response(body or encode_json(error.body()), error.status, headers, "application/json")
 
 
 async def rescue(request: Request, error: Exception) -> Response:
@@ -43,10 +41,24 @@ async def rescue(request: Request, error: Exception) -> Response:
 
 
 async def no_such_route(request: Request, error: Exception) -> Response:
-    """404 and 405 in the API's shape."""
+    """404, 405 and 501 in the API's shape."""
     assert isinstance(error, HTTPException)
-    answer = NotFound(f"there is no {request.method} {request.url.path} here")
+    answer = no_such_path(request.method, request.url.path)
     response = error_response(answer)
-    response.status_code = error.status_code
+    if not isinstance(answer, NotSupported):
+        response.status_code = error.status_code
     response.headers.update(error.headers or {})
     return response
+
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def counted(handler: Handler, refused: Callable[[str], None]) -> Handler:
+    """`refused` is told the error's code; nothing that the caller wrote is in one."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        refused((error.code if isinstance(error, GatewayError) else None) or NotFound.code)
+        return await handler(request, error)
+
+    return answer

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.domain import Attempt, Ended, Outcome
-from gateway.telemetry.facts import reason
+from gateway.telemetry.facts import model_of, place_of, reason
 
 MAX_BLOCKS = 512
 DIGEST = 8  # bytes of each block's hash
@@ -49,7 +49,7 @@ class Record:
     key_name: str
     model: str  # that the client asked for; "-" if nobody serves it
     served: str  # that answered
-    endpoint: str  # that answered, or was tried last
+    endpoint: str  # that answered, or was tried last; "cache": an answer given again
     operation: str
     stream: bool
     policy: str
@@ -73,7 +73,7 @@ class Record:
 
     @classmethod
     def of(cls, outcome: Outcome, at: float) -> Record:
-        request, attempts, last = outcome.request, outcome.attempts, outcome.answering
+        request, attempts, served = outcome.request, outcome.attempts, model_of(outcome)
         tokens = _tokens(outcome)
         return cls(
             at=at,
@@ -81,10 +81,9 @@ class Record:
             trace_id=f"{outcome.trace.trace_id:032x}" if outcome.trace else "",
             tenant=outcome.principal.tenant,
             key_name=outcome.principal.key_name,
-            # A name that nobody serves is the caller's text, and could be anything.
-            model=outcome.model or "-" if attempts else "-",
-            served=request.model if attempts and request else "-",
-            endpoint=last.endpoint if last else "-",
+            model=outcome.model or "-" if served else "-",
+            served=served or "-",
+            endpoint=place_of(outcome) or "-",
             operation=str(outcome.operation or "-"),
             stream=request is not None and request.stream,
             policy=outcome.policy or "-",

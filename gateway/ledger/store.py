@@ -105,6 +105,32 @@ def append(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
     connection.execute("COMMIT")
 
 
+def prune(connection: sqlite3.Connection, before: float, size: int | None, most: int) -> int:
+    """Delete the oldest exchanges, up to `most`: those from before a time, and more while what is
+    stored takes more than so many bytes. How many were deleted; the file keeps their room for new
+    ones."""
+    where = "at < ?" if size is None or _stored(connection) <= size else "? IS NOT NULL"
+    oldest = f"SELECT id FROM exchanges WHERE {where} ORDER BY at LIMIT {most}"
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        numbers = connection.execute(oldest, (before,)).fetchall()
+        connection.executemany("DELETE FROM attempts WHERE exchange = ?", numbers)
+        connection.executemany("DELETE FROM exchanges WHERE id = ?", numbers)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return len(numbers)
+
+
+def _stored(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
 def read(
     connection: sqlite3.Connection, since: float = 0.0, until: float | None = None
 ) -> Iterator[Record]:

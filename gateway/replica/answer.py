@@ -11,6 +11,7 @@ from gateway.errors import GatewayError
 from gateway.replica.choice import Piece
 from gateway.replica.logprobs import chat_logprobs, completion_logprobs
 from gateway.replica.request import Counts
+from gateway.replica.speech import CallPiece, Said
 from gateway.replica.text import Tokenizer
 
 DONE = b"data: [DONE]\n\n"
@@ -38,33 +39,39 @@ class Answer:
         kind = "chat.completion" if is_chat else "text_completion"
         bodies = []
         for piece in choices:
-            said: Mapping[str, object] = {"text": self._before + piece.text}
-            if is_chat:
-                message = {"role": "assistant", "content": piece.text, "refusal": None}
-                said = {"message": message}
+            said = (
+                {"message": _message(piece.said)}
+                if is_chat
+                else {"text": self._before + piece.said.text}
+            )
             bodies.append(self._choice(piece, said))
-        last = _with_report({"usage": _usage(counts)}, report)
+        thought = sum(piece.end.reasoning_tokens for piece in choices if piece.end is not None)
+        last = _with_report({"usage": _usage(counts, thought)}, report)
         return json.dumps({**self._head(kind), "choices": bodies, **last}).encode()
 
     def first(self, index: int) -> bytes:
         """The chunk that names the speaker of a chat, or has an echoed prompt; often none."""
         if self.operation is Operation.COMPLETION:
-            return self._chunk(Piece(index, ""), {"text": self._before}) if self._before else b""
+            return (
+                self._chunk(Piece(index, Said()), {"text": self._before}) if self._before else b""
+            )
         if self.begun:
             return b""
-        return self._chunk(Piece(index, ""), {"delta": {"role": "assistant", "content": ""}})
+        return self._chunk(Piece(index, Said()), {"delta": {"role": "assistant", "content": ""}})
 
     def piece(self, piece: Piece) -> bytes:
         """One chunk; the choice's last one has its finish reason."""
         if self.operation is Operation.COMPLETION:
-            return self._chunk(piece, {"text": piece.text})
-        return self._chunk(piece, {"delta": {"content": piece.text} if piece.text else {}})
+            return self._chunk(piece, {"text": piece.said.text})
+        return self._chunk(piece, {"delta": _delta(piece.said)})
 
-    def last(self, counts: Counts, report: ReplicaReport | None) -> bytes:
+    def last(
+        self, counts: Counts, report: ReplicaReport | None, reasoning_tokens: int = 0
+    ) -> bytes:
         """The chunk with the usage if it was asked for, and the end."""
         if not self.include_usage:
             return DONE
-        last = _with_report({"choices": [], "usage": _usage(counts)}, report)
+        last = _with_report({"choices": [], "usage": _usage(counts, reasoning_tokens)}, report)
         return event({**self._head(self._chunk_kind), **last}) + DONE
 
     @property
@@ -81,7 +88,7 @@ class Answer:
         return event({**chunk, "usage": None} if self.include_usage else chunk)
 
     def _choice(self, piece: Piece, said: Mapping[str, object]) -> dict[str, object]:
-        finish = None if piece.end is None else piece.end.finish.value
+        finish = None if piece.end is None else piece.end.reason
         choice = {"index": piece.index, **said, "logprobs": self._logprobs(piece)}
         ids = {"token_ids": piece.tokens} if self.token_ids else {}
         return {**choice, "finish_reason": finish, **ids}
@@ -95,6 +102,41 @@ class Answer:
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _message(said: Said) -> dict[str, object]:
+    text = said.text or (None if said.calls or said.reasoning else "")
+    message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None}
+    if said.reasoning:
+        message["reasoning_content"] = said.reasoning
+    if said.calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": _function(call)} for call in said.calls
+        ]
+    return message
+
+
+def _delta(said: Said) -> dict[str, object]:
+    delta: dict[str, object] = {}
+    if said.reasoning:
+        delta["reasoning_content"] = said.reasoning
+    if said.text:
+        delta["content"] = said.text
+    if said.calls:
+        delta["tool_calls"] = [_call_delta(call) for call in Said.joined([said]).calls]
+    return delta
+
+
+def _call_delta(call: CallPiece) -> dict[str, object]:
+    """The id, the type and the name are in a call's first piece alone."""
+    if call.id is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    first = {"index": call.index, "id": call.id, "type": "function"}
+    return {**first, "function": _function(call)}
+
+
+def _function(call: CallPiece) -> dict[str, object]:
+    return {"name": call.name, "arguments": call.arguments}
 
 
 def event(payload: Mapping[str, object]) -> bytes:
@@ -120,10 +162,12 @@ def _with_report(last: Mapping[str, object], report: ReplicaReport | None) -> Ma
     return last if report is None else {**last, "replica": report_body(report)}
 
 
-def _usage(counts: Counts) -> dict[str, object]:
+def _usage(counts: Counts, reasoning_tokens: int) -> dict[str, object]:
+    thought = {"completion_tokens_details": {"reasoning_tokens": reasoning_tokens}}
     return {
         "prompt_tokens": counts.prompt_tokens,
         "completion_tokens": counts.completion_tokens,
         "total_tokens": counts.prompt_tokens + counts.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": counts.cached_tokens},
+        **(thought if reasoning_tokens else {}),
     }

@@ -9,7 +9,9 @@ from typing import cast
 from gateway.domain import Operation
 from gateway.replica.fields import Fields, admit, refuse, valid_text
 from gateway.replica.prompt import Prompt, parse_chat, parse_prompt
+from gateway.replica.response_format import parse_schema
 from gateway.replica.sampling import LEAST_REPETITION_PENALTY, Sampling
+from gateway.replica.tools import NO_TOOLS, ToolChoice, Tools, parse_tools
 
 COMPLETION_MAX_TOKENS = 16
 """What OpenAI's completions generate when the client does not say."""
@@ -46,6 +48,9 @@ class Ask:
     continued: tuple[int, ...] | None = field(repr=False)
     """Output tokens that were delivered before; None: the answer begins here."""
     return_token_ids: bool
+    tools: Tools = field(default=NO_TOOLS, repr=False)
+    schema: Mapping[str, object] | None = field(default=None, repr=False)
+    """A JSON schema by which the answer's text must be valid."""
 
 
 def parse(operation: Operation, body: bytes, *, trusted: bool) -> Ask:
@@ -59,10 +64,15 @@ def parse(operation: Operation, body: bytes, *, trusted: bool) -> Ask:
     continued = fields.integers("continue_token_ids", most=MOST_CONTINUED)
     if continued is not None and n > 1:
         refuse("continue_token_ids", "continues one choice; n must be 1")
+    is_chat = operation is Operation.CHAT
+    tools = parse_tools(fields) if is_chat else NO_TOOLS
+    schema = parse_schema(fields) if is_chat else None
+    if sampling.min_tokens and (schema is not None or tools.choice is ToolChoice.REQUIRED):
+        refuse("min_tokens", "cannot be kept with a grammar; leave out it or what asks for one")
     return Ask(
         operation=operation,
         model=fields.text("model", longest=LONGEST_NAME) or refuse("model", "is required"),
-        prompt=parse_chat(fields) if operation is Operation.CHAT else parse_prompt(fields),
+        prompt=parse_chat(fields, tools.prompt) if is_chat else parse_prompt(fields),
         stream=fields.flag("stream"),
         include_usage=_include_usage(fields),
         n=n,
@@ -77,6 +87,8 @@ def parse(operation: Operation, body: bytes, *, trusted: bool) -> Ask:
         session_id=fields.text("session_id", longest=LONGEST_NAME),
         continued=continued,
         return_token_ids=fields.flag("return_token_ids"),
+        tools=tools,
+        schema=schema,
     )
 
 

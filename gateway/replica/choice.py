@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from gateway.replica.api import Ask
 from gateway.replica.logprobs import Scored
+from gateway.replica.manner import PLAIN, Manner
 from gateway.replica.request import Counts, Finish, Output
+from gateway.replica.speech import Said
 from gateway.replica.text import Tokenizer
 from gateway.replica.text_stream import TextStream
 
@@ -16,6 +18,14 @@ from gateway.replica.text_stream import TextStream
 class Done:
     finish: Finish
     counts: Counts
+    reasoning_tokens: int = 0  # of those that were completed
+    called: bool = False  # some tool
+
+    @property
+    def reason(self) -> str:
+        """As OpenAI has it."""
+        whole = self.finish is Finish.STOP
+        return "tool_calls" if self.called and whole else self.finish.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +33,7 @@ class Piece:
     """What became certain of one choice at once."""
 
     index: int
-    text: str
+    said: Said
     tokens: tuple[int, ...] = ()  # sampled since the piece before
     scored: tuple[Scored, ...] = ()  # of these, those that the client may see
     end: Done | None = None  # in the choice's last piece
@@ -33,7 +43,7 @@ class Piece:
         """One piece in place of a choice's consecutive ones, of which there is at least one."""
         return cls(
             index=pieces[0].index,
-            text="".join(piece.text for piece in pieces),
+            said=Said.joined([piece.said for piece in pieces]),
             tokens=tuple(token for piece in pieces for token in piece.tokens),
             scored=tuple(each for piece in pieces for each in piece.scored),
             end=pieces[-1].end,
@@ -50,7 +60,12 @@ class Choice:
     """
 
     def __init__(
-        self, index: int, ask: Ask, tokenizer: Tokenizer, put: Callable[[Piece], None]
+        self,
+        index: int,
+        ask: Ask,
+        tokenizer: Tokenizer,
+        put: Callable[[Piece], None],
+        manner: Manner = PLAIN,
     ) -> None:
         own_ends = frozenset[int]() if ask.ignore_eos else tokenizer.stop_tokens
         self.index = index
@@ -62,8 +77,12 @@ class Choice:
             ask.stop,
             include_stop=ask.include_stop,
             min_tokens=ask.sampling.min_tokens,
+            written=manner.written(tokenizer),
         )
-        self._text = ""  # of the last token
+        self._speech = manner.speech()
+        self._said = Said()  # by the last token
+        self._called = False
+        self._reasoning_tokens = 0
         self._tokens: list[int] = []
         self._scored: list[Scored] = []
 
@@ -75,33 +94,43 @@ class Choice:
         for token in continued:
             if token in self.stop_tokens:
                 return Finish.STOP
-            self._stream.push(token)
+            self._hear(self._stream.push(token))
         if self._stream.stopped:
             return Finish.STOP
         return Finish.LENGTH if continued and len(continued) >= room else None
 
     def end_at_once(self, finish: Finish, counts: Counts) -> None:
         """What was delivered before was the whole answer: only its end is told."""
-        self._put(Piece(self.index, "", end=Done(finish, counts)))
+        self._put(Piece(self.index, Said(), end=self._done(finish, counts)))
 
     def on_token(self, output: Output) -> bool:
         stream = self._stream
         self._tokens.append(output.token)
-        if output.finish is not Finish.STOP or self._include_stop:
+        if output.token not in self.stop_tokens or self._include_stop:
             if output.logprobs is not None:
                 self._scored.append(Scored(output.token, stream.length, output.logprobs))
-            self._text = stream.push(output.token)
-        if self._text and output.finish is None and not stream.stopped:
+            self._said += self._hear(stream.push(output.token))
+        if self._said and output.finish is None and not stream.stopped:
             self._put(self._piece())
         return stream.stopped
 
     def on_finish(self, finish: Finish, counts: Counts) -> None:
-        self._text += self._stream.finish()
-        self._put(self._piece(Done(finish, counts)))
+        self._said += self._speech.push(self._stream.finish()) + self._speech.finish()
+        self._put(self._piece(self._done(finish, counts)))
+
+    def _hear(self, text: str) -> Said:
+        """What one token's text says."""
+        self._reasoning_tokens += self._speech.thinking
+        said = self._speech.push(text)
+        self._called = self._called or bool(said.calls)
+        return said
+
+    def _done(self, finish: Finish, counts: Counts) -> Done:
+        return Done(finish, counts, self._reasoning_tokens, self._called)
 
     def _piece(self, end: Done | None = None) -> Piece:
-        piece = Piece(self.index, self._text, tuple(self._tokens), tuple(self._scored), end)
-        self._text = ""
+        piece = Piece(self.index, self._said, tuple(self._tokens), tuple(self._scored), end)
+        self._said = Said()
         self._tokens.clear()
         self._scored.clear()
         return piece

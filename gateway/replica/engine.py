@@ -53,6 +53,8 @@ from gateway.replica.workers import Workers
 
 logger = logging.getLogger(__name__)
 
+_NO_TOKEN = "no token can come next: the logits are not finite, or a grammar reached its limits"
+
 
 @dataclass(slots=True)
 class Step:
@@ -230,6 +232,8 @@ class Engine:
             return step.drawn.tokens(), [None] * len(sampled)
         logits = backend.forward(step.plan.batch())
         tokens = sample(logits, [request.turn for request in sampled], self._generator)
+        for request, token in zip(sampled, tokens, strict=True):
+            request.chose(token)
         logprobs = [
             _told(request, row, token)
             for request, row, token in zip(sampled, logits, tokens, strict=True)
@@ -282,7 +286,7 @@ class Engine:
             if request.ending:
                 continue
             if token is None:
-                self._fail(request, GatewayError("the model gave no finite logits"))
+                self._fail(request, GatewayError(_NO_TOKEN))
                 continue
             self.metrics.sampled(request, now)
             self._report(request, Output(token, finish, told))

@@ -21,7 +21,9 @@ from gateway.domain import Operation, ReplicaReport
 from gateway.replica.answer import Answer
 from gateway.replica.api import Ask
 from gateway.replica.choice import Choice, Piece
+from gateway.replica.grammar import Grammar
 from gateway.replica.inbox import Inbox
+from gateway.replica.manner import PLAIN, Manner
 from gateway.replica.request import Counts, Finish, Submission
 from gateway.replica.text import Tokenizer
 
@@ -47,6 +49,8 @@ class Exchange:
     tokenizer: Tokenizer
     report: Callable[[], ReplicaReport | None]  # asked for when the answer ends
     inbox: Inbox
+    manner: Manner = PLAIN
+    grammar: Grammar | None = None
     traced: Callable[[Finish, Counts], None] | None = None
     """Told of each choice's end, on a thread of the engine."""
 
@@ -58,12 +62,16 @@ class Exchange:
         ask = self.ask
         kind = "chatcmpl" if ask.operation is Operation.CHAT else "cmpl"
         answer_id = f"{kind}-{uuid.uuid4().hex}"
-        choices = [Choice(i, ask, self.tokenizer, self.inbox.put) for i in range(ask.n)]
+        put, manner = self.inbox.put, self.manner
+        choices = [Choice(i, ask, self.tokenizer, put, manner) for i in range(ask.n)]
         submissions = [self._submission(answer_id, choice) for choice in choices]
         submissions[0].check_tokens(self.tokenizer.vocabulary)
         answer = self._answer(answer_id)
         respond = self._stream if ask.stream else self._whole
         over = choices[0].replay(ask.continued or (), self._room)
+        constraint = submissions[0].constraint
+        if constraint is not None and constraint.ended:
+            over = Finish.STOP
         if over is not None:
             delivered = len(ask.continued or ())
             choices[0].end_at_once(over, Counts(len(self.prompt), 0, delivered))
@@ -81,7 +89,8 @@ class Exchange:
             ended += (piece for piece in pieces if piece.end is not None)
             is_last = len(ended) == self.ask.n
             if is_last:
-                out += answer.last(_counts(ended), self.report())
+                thought = sum(piece.end.reasoning_tokens for piece in ended if piece.end)
+                out += answer.last(_counts(ended), self.report(), thought)
             if not started:
                 await send(_start(answer.id, b"text/event-stream", (b"cache-control", b"no-cache")))
                 started = True
@@ -145,6 +154,7 @@ class Exchange:
             salt=ask.cache_salt,
             priority=ask.priority,
             continued=ask.continued or (),
+            constraint=None if self.grammar is None else self.grammar.begin(ask.continued or ()),
         )
 
 

@@ -68,16 +68,17 @@ _FIELDS: Mapping[str, _Field] = {
     "prompt_cache_key": _Field(_Class.LABEL),  # the cache here goes by content
     "store": _Field(_Class.NEUTRAL, (False,)),
     "service_tier": _Field(_Class.NEUTRAL, ("auto", "default")),
-    "response_format": _Field(_Class.NEUTRAL, ({"type": "text"},), only=_CHAT),
-    "tools": _Field(_Class.NEUTRAL, ([],), only=_CHAT),
-    "tool_choice": _Field(_Class.NEUTRAL, ("none", "auto"), only=_CHAT),
-    "parallel_tool_calls": _Field(_Class.NEUTRAL, (True, False), only=_CHAT),
+    "response_format": _Field(_Class.HONOURED, only=_CHAT),
+    "tools": _Field(_Class.HONOURED, only=_CHAT),
+    "tool_choice": _Field(_Class.HONOURED, only=_CHAT),
+    "parallel_tool_calls": _Field(_Class.HONOURED, only=_CHAT),
+    "reasoning_effort": _Field(_Class.HONOURED, only=_CHAT),
+    "chat_template_kwargs": _Field(_Class.HONOURED, only=_CHAT),
     "functions": _Field(_Class.NEUTRAL, ([],), only=_CHAT),
     "function_call": _Field(_Class.NEUTRAL, ("none",), only=_CHAT),
     "modalities": _Field(_Class.NEUTRAL, (["text"],), only=_CHAT),
     "audio": _Field(_Class.NEUTRAL, only=_CHAT),
     "prediction": _Field(_Class.NEUTRAL, only=_CHAT),
-    "reasoning_effort": _Field(_Class.NEUTRAL, ("none",), only=_CHAT),
     "verbosity": _Field(_Class.NEUTRAL, ("medium",), only=_CHAT),
     "web_search_options": _Field(_Class.NEUTRAL, only=_CHAT),
     "suffix": _Field(_Class.NEUTRAL, ("",), only=_COMPLETION),
@@ -189,6 +190,17 @@ def valid_text(value: object, param: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         refuse(param, "holds a lone surrogate, which is not a character")
+    return value
+
+
+def valid_json(value: Mapping[str, object], param: str) -> Mapping[str, object]:
+    """As `valid_text`, for all text in it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        refuse(param, "holds a lone surrogate, which is not a character")
+    except RecursionError:
+        refuse(param, "is nested too deeply")
     return value
 
 

@@ -28,6 +28,7 @@ from gateway import models
 from gateway.replica.backends.base import BLOCK_SIZE, Backend, DrawingBackend
 from gateway.replica.backends.cuda.start import MOST_RUNNING, NoGpu, load_on_gpu
 from gateway.replica.engine import Engine
+from gateway.replica.grammar import Grammars
 from gateway.replica.server import Replica, create_app
 from gateway.replica.template import ChatTemplate
 from gateway.replica.text import Tokenizer
@@ -47,7 +48,7 @@ KV_TOKENS = 16_384
 """What a cache in this machine's memory holds, unless told otherwise."""
 
 MOST_WORKERS = 2
-"""One for those who decode and one for prompts; a third would have nobody to itself."""
+"""One for those who decode and one for prompts; more threads help them with their steps."""
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
 
@@ -167,6 +168,7 @@ def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
         engine=engine,
         tokenizer=tokenizer,
         template=template,
+        grammars=Grammars(tokenizer),
         models=settings.names or (default,),
         created=int(time.time()),
         secret=settings.secret,
@@ -183,8 +185,6 @@ def _engine(backend: Backend, settings: ReplicaSettings) -> Engine:
             max_queued_tokens=QUEUED_TOKENS_ON_GPU,
             chunk_tokens=backend.max_tokens,
         )
-    if settings.threads > MOST_WORKERS:
-        logger.warning("%d threads compute, not %d", MOST_WORKERS, settings.threads)
     forks = [backend.fork() for _ in range(1, min(settings.threads, MOST_WORKERS))]
     return Engine(backend, *forks, max_queued=settings.max_queued, chunk_tokens=CHUNK_TOKENS)
 
@@ -214,7 +214,14 @@ def load_backend(weights: Weights, settings: ReplicaSettings, status: Status) ->
 
         cache = models.cache_folder().parent / "cpu"
         try:
-            return CpuBackend.load(weights, blocks, CHUNK_TOKENS, status.loading, cache=cache)
+            return CpuBackend.load(
+                weights,
+                blocks,
+                CHUNK_TOKENS,
+                status.loading,
+                cache=cache,
+                threads=settings.threads,
+            )
         except UnsupportedProcessor as error:
             if settings.backend == "cpu":
                 raise

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gateway.replica.fields import Fields, is_integer, refuse, valid_text
-
-MOST_MESSAGES = 4096
-
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-"""What the template gets for each role; OpenAI's `developer` is the newer name of `system`."""
+from gateway.replica.fields import Fields, is_integer, refuse, valid_json, valid_text
+from gateway.replica.messages import Message, parse_messages
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    messages: tuple[Mapping[str, str], ...]  # each with `role` and `content`
+    messages: tuple[Message, ...]
     begins_answer: bool = True  # the template writes where the assistant's turn begins
     continues: bool = False  # the last message is the assistant's, and its end is left open
+    tools: tuple[Mapping[str, object], ...] = ()
+    effort: str | None = None  # of thinking; None: the template's own
+    variables: Mapping[str, object] = field(default_factory=dict)  # for the template
+
+    @property
+    def size(self) -> int:
+        """Characters, about."""
+        return len(str(self.messages)) + len(str(self.tools))
 
 
 Prompt = Chat | str | tuple[int, ...]
 
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
-def parse_chat(fields: Fields) -> Chat:
-    value = fields.get("messages")
-    if not isinstance(value, list) or not 1 <= len(value) <= MOST_MESSAGES:
-        refuse("messages", f"must be a list of 1 to {MOST_MESSAGES} messages")
-    messages = tuple(_message(message, f"messages[{i}]") for i, message in enumerate(value))
+
+def parse_chat(fields: Fields, tools: tuple[Mapping[str, object], ...] = ()) -> Chat:
+    messages = parse_messages(fields.get("messages"))
     continues = fields.flag("continue_final_message")
     begins = fields.flag("add_generation_prompt", default=not continues)
     if continues and begins:
         refuse("add_generation_prompt", "must be false with continue_final_message")
     if continues and messages[-1]["role"] != "assistant":
         refuse("continue_final_message", "needs a last message of the assistant")
-    return Chat(messages, begins, continues)
+    effort = fields.get("reasoning_effort")
+    if effort is not None and (not isinstance(effort, str) or effort not in EFFORTS):
+        refuse("reasoning_effort", f"must be one of {', '.join(EFFORTS)}")
+    variables = fields.get("chat_template_kwargs")
+    if variables is None:
+        variables = {}
+    if not isinstance(variables, dict):
+        refuse("chat_template_kwargs", "must be an object")
+    valid_json(variables, "chat_template_kwargs")
+    return Chat(messages, begins, continues, tools, effort, variables)
 
 
 def parse_prompt(fields: Fields) -> str | tuple[int, ...]:
@@ -46,31 +58,3 @@ def parse_prompt(fields: Fields) -> str | tuple[int, ...]:
     if isinstance(value, list):
         refuse("prompt", "must be one prompt: a string, or a list of token ids that is not empty")
     return valid_text(value, "prompt") or refuse("prompt", "must not be empty")
-
-
-def _message(value: object, where: str) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        refuse(where, "must be an object with role and content")
-    # An assistant's message comes back as the SDK dumped it, with its empty fields.
-    for name in value.keys() - {"role", "content"}:
-        if value[name] not in (None, []):
-            refuse(f"{where}.{name[:64]}", "is not supported here; known: role, content")
-    role = value.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        refuse(f"{where}.role", f"must be one of {', '.join(_ROLES)}")
-    return {"role": _ROLES[role], "content": _content(value.get("content"), f"{where}.content")}
-
-
-def _content(value: object, where: str) -> str:
-    if not isinstance(value, list):
-        return valid_text(value, where)
-    # Lines of their own, as vLLM and llama.cpp join them for templates that know strings only.
-    return "\n".join(_part(part, f"{where}[{i}]") for i, part in enumerate(value))
-
-
-def _part(value: object, where: str) -> str:
-    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
-        refuse(where, "must be an object with a type")
-    if value["type"] != "text":
-        refuse(f"{where}.type", f"{value['type'][:64]!r} is not supported here; known: 'text'")
-    return valid_text(value.get("text"), f"{where}.text")

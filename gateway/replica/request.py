@@ -9,6 +9,7 @@ from enum import StrEnum, auto
 
 from gateway.errors import InvalidRequest
 from gateway.replica.blocks import Chain
+from gateway.replica.constraint import Constraint
 from gateway.replica.sampling import Sampling, Seen, Turn
 
 
@@ -52,7 +53,8 @@ class Output:
     """One sampled token."""
 
     token: int
-    finish: Finish | None = None  # why it is the last, if it is: STOP for a stop token
+    finish: Finish | None = None
+    """Why it is the last, if it is: STOP for a stop token, and where a grammar ends."""
     logprobs: Logprobs | None = None  # if they were asked for
 
 
@@ -75,6 +77,8 @@ class Submission:
     continued: tuple[int, ...] = field(default=(), repr=False)
     """Output tokens that were told before, perhaps by another engine: the answer goes on after
     them, and they count as its own in every respect."""
+    constraint: Constraint | None = field(default=None, repr=False)
+    """Where the output stands in its grammar, the continued tokens taken in. Each has its own."""
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -154,6 +158,7 @@ class Request:
         generated = position - len(self.submission.prompt)
         return (
             self.seen is None
+            and self.submission.constraint is None
             and sampling.plain
             and not (generated < sampling.min_tokens and sampling.stop_tokens)
         )
@@ -167,9 +172,17 @@ class Request:
 
     @property
     def turn(self) -> Turn:
+        """Asks the constraint, so not under the engine's lock."""
         position = len(self.tokens)
         generated = position - len(self.submission.prompt)
-        return Turn(self.submission.sampling, position, generated, self.seen)
+        constraint = self.submission.constraint
+        mask = None if constraint is None else constraint.mask()
+        return Turn(self.submission.sampling, position, generated, self.seen, mask)
+
+    def chose(self, token: int | None) -> None:
+        """Tells the constraint, so not under the engine's lock; None: there was no token."""
+        if token is not None and self.submission.constraint is not None:
+            self.submission.constraint.take(token)
 
     def append(self, token: int) -> Finish | None:
         """Adds a sampled token; returns why it is the last one, if it is."""
@@ -177,6 +190,8 @@ class Request:
         self.chain.extend(self.hashes, self.tokens)
         if self.seen is not None:
             self.seen.add(token)
-        if token in self.submission.sampling.stop_tokens:
+        constraint = self.submission.constraint
+        ended = constraint is not None and constraint.ended
+        if ended or token in self.submission.sampling.stop_tokens:
             return Finish.STOP
         return Finish.LENGTH if len(self.tokens) >= self.limit else None

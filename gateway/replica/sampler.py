@@ -3,7 +3,7 @@ From logits to tokens. Pure functions: what is random comes in as an argument.
 
 The order is vLLM's, so that equal requests mean the same: the log-probabilities that a caller is
 told are the model's own (`logprobs_of`); then come `logit_bias` and `min_tokens`, the penalties,
-greedy or the temperature, and which tokens may be drawn (`truncation`).
+what a grammar allows, greedy or the temperature, and which tokens may be drawn (`truncation`).
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def adjusted(row: Float32, turn: Turn) -> Float32:
         row[list(sampling.stop_tokens)] = -np.inf
     if turn.seen is not None:
         _penalise(row, turn.seen, sampling)
+    if turn.mask is not None:
+        row[~turn.mask] = -np.inf
     return row
 
 

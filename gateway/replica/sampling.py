@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.errors import InvalidRequest
+from gateway.replica.constraint import Mask
 
 LEAST_REPETITION_PENALTY = 0.01
 """Logits are divided by it: with much less they would overflow float32."""
@@ -104,6 +105,7 @@ class Turn:
     position: int  # where the token will stand, the prompt's tokens included
     generated: int = 0  # output tokens before it
     seen: Seen | None = None
+    mask: Mask | None = field(default=None, repr=False)  # which tokens may be drawn; None: all
 
     @property
     def adjusts(self) -> bool:
@@ -111,6 +113,7 @@ class Turn:
         sampling = self.sampling
         return (
             self.seen is not None
+            or self.mask is not None
             or bool(sampling.logit_bias)
             or (self.generated < sampling.min_tokens and bool(sampling.stop_tokens))
         )

@@ -16,12 +16,6 @@ from gateway.replica.plan import Plan, Row, check_apart
 from gateway.replica.request import Finish, Request, State
 from gateway.replica.waiting import WaitingQueue, urgency
 
-HALVED_FROM = 8
-"""So many answers are decoded in halves, by two workers with nothing else to do. Below, the halves
-cost more than they save: weights are read for each. Measured with SmolLM2-135M on two cores (Zen 5,
-VNNI): 16 in 10.7 ms or 2 × 8 in 5.8 ms, 8 in 5.6 ms or 2 × 4 in 3.8 ms; without VNNI tiles are of
-4, so that halves of 8 cost nothing."""
-
 
 class Scheduler:
     """Owns the requests from `add` to `remove`, and through them the pool's blocks.
@@ -118,13 +112,10 @@ class Scheduler:
                 if not self._pool.can_take(1):
                     self._preempt(request)
         rows: list[Row] = []
-        decoding = any(plan.decodes for plan in self._in_flight)
-        if not decoding:
+        if not any(plan.decodes for plan in self._in_flight):
             rows += self._decodes(now)
         if not rows or self._workers == 1:
             rows += self._prefills(self._chunk_tokens - len(rows), now)
-        if not rows and decoding:
-            rows += self._decodes(now, helping=True)
         return self._launched(rows)
 
     def follow(self, plan: Plan, now: float) -> Plan | None:
@@ -195,25 +186,15 @@ class Scheduler:
         in_flight = [request for plan in self._in_flight for request in plan.requests]
         assert all(request.in_flight == in_flight.count(request) for request in self), "counts"
 
-    def _decodes(self, now: float, *, helping: bool = False) -> list[Row]:
-        """The next token of each answer, or of half of them if two workers share them."""
-        answers = [request for request in self.running if request.decoding]
-        free = sorted((r for r in answers if not r.in_flight), key=lambda r: urgency(r, now))
-        if self._workers > 1 and len(answers) >= HALVED_FROM and not self._prefilling:
-            free = free[: -(-len(answers) // 2)]
-        elif helping:
-            return []
+    def _decodes(self, now: float) -> list[Row]:
+        """The next token of each answer."""
+        free = [request for request in self.running if request.decoding and not request.in_flight]
         # growing may preempt those that come later
         return [
             Row.of(request, 1)
-            for request in free
+            for request in sorted(free, key=lambda r: urgency(r, now))
             if request.state is State.RUNNING and self._grow(request, now)
         ]
-
-    @property
-    def _prefilling(self) -> bool:
-        """Whether some prompt is being computed, or could be."""
-        return bool(self._waiting) or any(not request.decoding for request in self.running)
 
     def _prefills(self, budget: int, now: float) -> Iterator[Row]:
         """Chunks of prompts, those that run and newcomers': tenants take turns, chunk by chunk.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,11 +22,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.domain import Operation, ReplicaReport
 from gateway.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.replica.answer import report_body
-from gateway.replica.api import parse
+from gateway.replica.api import Ask, parse
 from gateway.replica.client import listening, read_body
 from gateway.replica.exchange import Exchange, Submits
+from gateway.replica.grammar import Grammar, Grammars
+from gateway.replica.guide import guide
 from gateway.replica.inbox import Inbox
 from gateway.replica.local import LoopbackOnly
+from gateway.replica.manner import PLAIN, Manner
 from gateway.replica.metrics import CONTENT_TYPE, EngineMetrics, exposition
 from gateway.replica.prompt import Chat, Prompt
 from gateway.replica.request import Counts, Finish
@@ -70,6 +73,7 @@ class Replica:
     engine: Engine
     tokenizer: Tokenizer
     template: ChatTemplate | None  # None: the model cannot chat
+    grammars: Grammars
     models: tuple[str, ...]  # the names it serves
     created: int  # seconds since the epoch
     secret: str | None = field(default=None, repr=False)  # None: nobody is trusted
@@ -98,10 +102,27 @@ class Replica:
         """The prompt's tokens. Raises InvalidRequest."""
         if isinstance(prompt, tuple):
             return prompt
-        texts = [m["content"] for m in prompt.messages] if isinstance(prompt, Chat) else [prompt]
-        if sum(map(len, texts)) <= INLINE_TEXT:
+        size = prompt.size if isinstance(prompt, Chat) else len(prompt)
+        if size <= INLINE_TEXT:
             return self._encode(prompt)
         return await anyio.to_thread.run_sync(self._encode, prompt, limiter=self.tokenising)
+
+    def manner(self, ask: Ask, prompt: Sequence[int]) -> Manner:
+        if self.template is None or not isinstance(ask.prompt, Chat):
+            return PLAIN
+        names = frozenset(tool.name for tool in ask.tools.callable)
+        return Manner(self.template.thinking(prompt), self.template.tool_format, names)
+
+    async def grammar(self, ask: Ask, manner: Manner) -> Grammar | None:
+        """Raises InvalidRequest for one that is not supported."""
+        mark = self.grammars.literal
+        wanted = guide(ask.tools, ask.schema, manner.form, manner.thinking, mark)
+        if wanted is None:
+            return None
+        read = self.grammars.read
+        return await anyio.to_thread.run_sync(
+            read, wanted.lark, wanted.field, limiter=self.tokenising
+        )
 
     def _encode(self, prompt: Chat | str) -> tuple[int, ...]:
         if isinstance(prompt, str):
@@ -182,15 +203,19 @@ class Generate:
         trusted = replica.trusts(headers)
         ask = parse(self._operation, body, trusted=trusted)
         replica.check_model(ask.model)
+        prompt = await replica.encode(ask.prompt)
+        manner = replica.manner(ask, prompt)
         traceparent = headers.get("traceparent") if trusted else None
         exchange = Exchange(
             ask=ask,
-            prompt=await replica.encode(ask.prompt),
+            prompt=prompt,
             engine=replica.engine,
             context_length=replica.engine.stats().context_length,
             tokenizer=replica.tokenizer,
             report=replica.report if trusted else lambda: None,
             inbox=inbox,
+            manner=manner,
+            grammar=await replica.grammar(ask, manner),
             traced=None if replica.tracing is None else replica.tracing.watch(traceparent),
         )
         for done in (piece.end for piece in await exchange.run(send) if piece.end is not None):

@@ -9,24 +9,37 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, meta
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.lexer import Token, TokenStream
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gateway.errors import InvalidRequest
+from gateway.replica.messages import in_words
 from gateway.replica.prompt import Chat
+from gateway.replica.speech import CLOSE, OPEN, Thinking
 from gateway.replica.text import MARK, Tokenizer
+from gateway.replica.tool_formats import format_of
 
 RENDER_S = 1.0
 """Seconds that one rendering may take; a plain one takes well under a millisecond."""
 
 _TICK = "replica_tick"
+
+_TAIL = 8
+"""Tokens at a prompt's end in which its thoughts may be opened."""
+
+_OURS = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
+_OURS |= {"raise_exception", "strftime_now", "namespace", "range", "dict", "documents", _TICK}
+"""Variables that no request may set."""
+
+_SWITCHES = ("enable_thinking", "thinking")
+"""Under which templates take whether to think."""
 
 _HERE = "\udffe"
 """Ends a message that is to be continued, whatever the template writes after it. A lone surrogate
@@ -58,10 +71,22 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda pattern: now().strftime(pattern)
         try:
             self._template = environment.from_string(source)
+            self._variables = meta.find_undeclared_variables(environment.parse(source))
         except TemplateError as error:
             raise ValueError(f"the model file's chat template is not valid: {error}") from error
         self._tokenizer = tokenizer
         self._clock = clock
+        self._thinks = CLOSE in source
+        self.tool_format = format_of(source)
+
+    def thinking(self, prompt: Sequence[int]) -> Thinking:
+        """Whether the answer to a prompt of this template begins with thoughts."""
+        if not self._thinks:
+            return Thinking.NEVER
+        end = self._tokenizer.decode(prompt[-_TAIL:]).rstrip()
+        if end.endswith(OPEN):
+            return Thinking.BEGUN
+        return Thinking.NEVER if end.endswith(CLOSE) else Thinking.PERHAPS
 
     def encode(self, chat: Chat) -> list[int]:
         """Prompt tokens of a chat, up to where the assistant's answer begins or goes on.
@@ -100,11 +125,15 @@ class ChatTemplate:
         return self._tokenizer.encode_marked_up(rendered)
 
     def _render(self, chat: Chat) -> str:
-        guard = self._tokenizer.guard
-        guarded = [{key: guard(text) for key, text in message.items()} for message in chat.messages]
+        tools, messages = [*chat.tools], [*chat.messages]
+        if "tools" not in self._variables:
+            tools, messages = [], in_words(chat.messages, tools)
         if chat.continues:
-            guarded[-1]["content"] += _HERE
-        most = 65_536 + 4 * sum(len(text) for message in guarded for text in message.values())
+            last = messages.pop()
+            messages.append({**last, "content": last["content"] + _HERE})
+        given = {**self._variables_of(chat), "messages": messages, "tools": tools or None}
+        variables = {name: self._guarded(value) for name, value in given.items()}
+        most = 65_536 + 8 * chat.size
         deadline = self._clock() + RENDER_S
 
         def tick() -> str:
@@ -119,7 +148,7 @@ class ChatTemplate:
         size = 0
         for piece in self._template.generate(
             {
-                "messages": guarded,
+                **variables,
                 "add_generation_prompt": chat.begins_answer,
                 "bos_token": bos[1] if bos else "",
                 "eos_token": eos[1] if eos else "",
@@ -132,6 +161,45 @@ class ChatTemplate:
             if size > most:
                 raise InvalidRequest("the model's chat template wrote too much", param="messages")
         return "".join(pieces)
+
+    def _variables_of(self, chat: Chat) -> dict[str, object]:
+        """What the request sets for the template. Raises InvalidRequest for what it has not."""
+        known = self._variables - _OURS
+        for name in chat.variables:
+            if name not in known:
+                has = ", ".join(sorted(known)) or "none"
+                raise InvalidRequest(
+                    f"the model's chat template has no variable {name[:64]!r}; it has: {has}",
+                    param="chat_template_kwargs",
+                )
+        return {**self._effort(chat.effort), **chat.variables}
+
+    def _effort(self, effort: str | None) -> Mapping[str, object]:
+        if effort is None:
+            return {}
+        variables: dict[str, object] = {"reasoning_effort": effort} | dict.fromkeys(
+            _SWITCHES, effort != "none"
+        )
+        taken = {name: variables[name] for name in variables if name in self._variables}
+        if not taken and effort != "none":
+            raise InvalidRequest(
+                "reasoning_effort is not supported by this model: its chat template has no such "
+                'choice; leave it out or send "none"',
+                param="reasoning_effort",
+            )
+        return taken
+
+    def _guarded(self, value: object) -> object:
+        """A copy in which no text of the client's names a control token."""
+        match value:
+            case str():
+                return self._tokenizer.guard(value)
+            case dict():
+                guard = self._tokenizer.guard
+                return {guard(key): self._guarded(item) for key, item in value.items()}
+            case list():
+                return [self._guarded(item) for item in value]
+        return value
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

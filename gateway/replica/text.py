@@ -78,7 +78,8 @@ class Tokenizer:
         merges = _strings(metadata, "tokenizer.ggml.merges")
         self._bpe = _byte_level_bpe(pre, tokens, merges, controls, literals)
         self._bytes = _bytes_of(tokens, frozenset(controls), frozenset(literals))
-        self._controls = controls
+        self.controls: Mapping[str, int] = controls
+        """Control tokens by their names."""
         self._names = {token: name.encode() for name, token in controls.items()}
         self._control = re.compile("|".join(map(re.escape, controls)) or r"(?!)")
         self._control_start = re.compile(rf"(?=(?:{self._control.pattern}))(.)", re.DOTALL)
@@ -113,7 +114,7 @@ class Tokenizer:
         start = 0
         for match in self._control.finditer(text):
             ids += self.encode(text[start : match.start()].replace(MARK, ""))
-            ids.append(self._controls[match[0]])
+            ids.append(self.controls[match[0]])
             start = match.end()
         return ids + self.encode(text[start:].replace(MARK, ""))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Set
 
 from gateway.replica.text import Tokenizer
 
@@ -13,7 +13,8 @@ class TextStream:
     out to be the beginning of a stop string.
 
     A stop string is left out unless `include_stop`, and what follows it always. The text of the
-    first `min_tokens` tokens is not searched for one.
+    first `min_tokens` tokens is not searched for one. Control tokens add no text, but for those
+    that are to be `written` by their names.
     """
 
     def __init__(
@@ -23,12 +24,13 @@ class TextStream:
         *,
         include_stop: bool = False,
         min_tokens: int = 0,
+        written: Set[int] = frozenset(),
     ) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._include_stop = include_stop
         self._unsearched = min_tokens
-        self._longest = max(map(len, self._stop), default=1)
+        self._written = written
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.length = 0  # characters so far, the held ones included
@@ -38,7 +40,8 @@ class TextStream:
         """The text that is certain now, often none."""
         if self.stopped:
             return ""
-        new = self._decoder.decode(self._tokenizer.bytes_of(token))
+        tell = self._tokenizer.written if token in self._written else self._tokenizer.bytes_of
+        new = self._decoder.decode(tell(token))
         self.length += len(new)
         if self._unsearched:
             self._unsearched -= 1
@@ -51,7 +54,7 @@ class TextStream:
             self._held = ""
             end, start = min(found)
             return text[: end if self._include_stop else start]
-        certain = len(text) - self._uncertain(text)
+        certain = len(text) - begun(text, self._stop)
         self._held = text[certain:]
         return text[:certain]
 
@@ -60,10 +63,12 @@ class TextStream:
         held, self._held = self._held, ""
         return held
 
-    def _uncertain(self, text: str) -> int:
-        """Length of the longest end of the text that begins a stop string."""
-        for size in range(min(len(text), self._longest - 1), 0, -1):
-            end = text[-size:]
-            if any(stop.startswith(end) for stop in self._stop):
-                return size
-        return 0
+
+def begun(text: str, marks: Collection[str]) -> int:
+    """Length of the longest end of the text that begins one of the marks, and is not all of it."""
+    longest = max(map(len, marks), default=1)
+    for size in range(min(len(text), longest - 1), 0, -1):
+        end = text[-size:]
+        if any(mark.startswith(end) for mark in marks):
+            return size
+    return 0

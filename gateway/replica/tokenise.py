@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from gateway.replica.fields import Fields, admit_only, refuse
 from gateway.replica.prompt import Prompt, parse_chat, parse_prompt
+from gateway.replica.tools import parse_tools
 
 LONGEST_NAME = 256  # characters
 MOST_TOKENS = 1 << 17
 
-_OF_CHAT = ("messages", "add_generation_prompt", "continue_final_message")
+_OF_CHAT = (
+    "messages",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tools",
+    "tool_choice",
+    "reasoning_effort",
+    "chat_template_kwargs",
+)
 
 
 def parse_tokenise(body: bytes) -> tuple[str | None, Prompt]:
@@ -17,7 +26,9 @@ def parse_tokenise(body: bytes) -> tuple[str | None, Prompt]:
     if fields.get("messages") is not None and fields.get("prompt") is not None:
         refuse("prompt", "and messages exclude each other")
     is_chat = any(fields.get(name) is not None for name in _OF_CHAT)
-    return _model(fields), parse_chat(fields) if is_chat else parse_prompt(fields)
+    if not is_chat:
+        return _model(fields), parse_prompt(fields)
+    return _model(fields), parse_chat(fields, parse_tools(fields).prompt)
 
 
 def parse_tokens(body: bytes, vocabulary: int) -> tuple[str | None, tuple[int, ...]]:

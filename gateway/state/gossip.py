@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from redis.exceptions import RedisError
 
 from gateway.domain import Json, PrefixKey
 from gateway.fleet.endpoint import Endpoint
-from gateway.fleet.load import Load
+from gateway.fleet.load import IDLE, Load
 from gateway.fleet.placement import PlacementIndex
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ AGAIN_S = 0.2
 
 Heard = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
 """Streams by name, each with its messages by id."""
+
+Loads = Mapping[str, tuple[int, int, Mapping[str, int]]]
+"""By endpoint: requests, uncached tokens that wait, and the requests of each tenant."""
 
 LOST = (RedisError, OSError, TimeoutError)
 
@@ -99,9 +103,11 @@ class Gossip:
     clock: Callable[[], float]
     heard: Callable[[], None] = lambda: None  # called when others' loads have changed
     stream: str = "{gateway}:gossip"
-    _others: dict[str, tuple[float, Mapping[str, Sequence[int]]]] = field(default_factory=dict)
-    _told: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    _others: dict[str, tuple[float, Loads]] = field(default_factory=dict)  # when last heard
+    _told: Loads = field(default_factory=dict)
     _told_at: float = float("-inf")
+    closed: bool = False  # while the server is lost, endpoints that may be full take nothing
+    _lost: bool = False
     _over: bool = False
 
     @asynccontextmanager
@@ -122,15 +128,32 @@ class Gossip:
             try:
                 await act()
             except LOST:
+                self._lose()
                 self._forget_silent()
                 await asyncio.sleep(AGAIN_S)
+
+    def _lose(self) -> None:
+        """What the others have in flight is not known any more: each fills its share."""
+        if self._lost:
+            return
+        self._lost = True
+        for endpoint in self.endpoints.values():
+            endpoint.share = 0.0 if self.closed else 1 / (1 + len(self._others))
+            endpoint.heard(IDLE, {})
+
+    def _found(self) -> None:
+        if self._lost:
+            self._lost = False
+            for endpoint in self.endpoints.values():
+                endpoint.share = 1.0
+            self._add_up()
 
     async def _tell(self) -> None:
         while not self._over:
             await asyncio.sleep(TELL_S)
             self._forget_silent()
             loads = {
-                name: (endpoint.in_flight, endpoint.queued_tokens)
+                name: (endpoint.in_flight, endpoint.queued_tokens, endpoint.held_by_tenant())
                 for name, endpoint in self.endpoints.items()
                 if endpoint.in_flight
             }
@@ -139,9 +162,7 @@ class Gossip:
                 await self._say(loads, news)
                 self._told, self._told_at = loads, self.clock()
 
-    async def _say(
-        self, loads: Mapping[str, Sequence[int]], news: Sequence[tuple[float, list[object]]]
-    ) -> None:
+    async def _say(self, loads: Loads, news: Sequence[tuple[float, list[object]]]) -> None:
         now = self.clock()
         aged = [{"age": now - when, "what": what} for when, what in news]
         message = json.dumps({"loads": loads, "news": aged}, separators=(",", ":"))
@@ -153,6 +174,7 @@ class Gossip:
         last: bytes | str = "0-0"
         while not self._over:
             heard = await self.redis.xread({self.stream: last}, count=500, block=HEAR_MS)
+            self._found()
             for _, messages in cast("Heard", heard or []):
                 for _, message in messages:
                     if message[b"from"].decode() != self.gateway:
@@ -177,11 +199,15 @@ class Gossip:
             self._add_up()
 
     def _add_up(self) -> None:
+        if self._lost:
+            return
         for name, endpoint in self.endpoints.items():
             loads = [loads[name] for _, loads in self._others.values() if name in loads]
-            endpoint.elsewhere = Load(
-                sum(load[0] for load in loads), sum(load[1] for load in loads)
-            )
+            tenants: Counter[str] = Counter()
+            for load in loads:
+                tenants.update(load[2])
+            whole = Load(sum(load[0] for load in loads), sum(load[1] for load in loads))
+            endpoint.heard(whole, tenants)
         self.heard()
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.admission.key_store import KeyRecord
+
+REPLACE = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,12 @@ class RedisKeys:
 
     async def put(self, record: KeyRecord) -> None:
         async with translated():
-            await self.redis.hset(self.name, record.id, json.dumps(asdict(record)))
+            await self.redis.hset(self.name, record.id, json.dumps(record.written()))
+
+    async def replace(self, record: KeyRecord) -> bool:
+        text = json.dumps(record.written())
+        async with translated():
+            return bool(await self.redis.eval(REPLACE, 1, self.name, record.id, text))
 
     async def remove(self, id: str) -> bool:
         async with translated():

@@ -7,8 +7,31 @@ from enum import StrEnum
 
 from gateway.domain import Considered, Operation, Outcome
 
-OPERATIONS = {Operation.CHAT: "chat", Operation.COMPLETION: "text_completion"}
+OPERATIONS = {
+    Operation.CHAT: "chat",
+    Operation.COMPLETION: "text_completion",
+    Operation.EMBEDDINGS: "embeddings",
+}
 """OpenTelemetry's words for them."""
+
+
+CACHE = "cache"
+"""Where an answer came from that no endpoint was asked for."""
+
+
+def model_of(outcome: Outcome) -> str | None:
+    """The model that answered, or was to. A name that nobody serves is the caller's text, which may
+    be anything, and is told nowhere; only of others there is a decision, or an answer to find."""
+    if outcome.request is None or not (outcome.attempts or outcome.decided or outcome.cache):
+        return None
+    return outcome.request.model
+
+
+def place_of(outcome: Outcome) -> str | None:
+    """The endpoint that answered, or was the last to try; CACHE."""
+    if outcome.answering is not None:
+        return outcome.answering.endpoint
+    return CACHE if outcome.cache == "hit" else None
 
 
 class Reason(StrEnum):

@@ -103,6 +103,10 @@ COUNTERS = {
     "hedges": CounterOf("Attempts while another was waited for", ("endpoint", "won")),
     "resumes": CounterOf("Attempts that took up a broken answer", ("endpoint", "error_type")),
     "shed": CounterOf("Refused before any endpoint was asked", ("error_type",)),
+    "refused": CounterOf("Refused at the door: no exchange began", ("error_type",)),
+    "response_cache": CounterOf(
+        "Requests whose answer may be one given before", ("model", "found")
+    ),
     "cost_dollars": CounterOf("What attempts cost us", ("endpoint", "model", "billed_by")),
     "expected_cost_dollars": CounterOf("What policies expected of them", ("endpoint", "model")),
     "cached_tokens": CounterOf("Prompt tokens found in caches", ("endpoint", "model")),
@@ -115,17 +119,28 @@ GAUGES = {
     "endpoint_ejected": GaugeOf(
         "Whether it kept failing, and is left alone", "endpoint", "livemax"
     ),
+    "endpoint_half_open": GaugeOf(
+        "Whether it was left alone, and the next request finds out", "endpoint", "livemax"
+    ),
     "endpoint_drained": GaugeOf("Whether it gets nothing new, by hand", "endpoint", "livemax"),
     "endpoint_in_flight": GaugeOf("Requests sent there and not answered in full", "endpoint"),
     "endpoint_queued_tokens": GaugeOf(
         "Uncached prompt tokens sent there, first event awaited", "endpoint"
     ),
+    "queued": GaugeOf("Requests that wait for room at an endpoint", None),
     "budget_multiplier": GaugeOf(
         "How much dearer its budget makes a dollar (lambda)", "policy", "livemax"
     ),
     "config_generation": GaugeOf("One more with every config put in force", None, "livemin"),
     "config_reload_ok": GaugeOf("Whether the last reload went well", None, "livemin"),
-    "spans_dropped": GaugeOf("Spans that no collector took, since the start", None),
-    "ledger_dropped": GaugeOf("Exchanges that the ledger lacks, since the start", None),
+    "spans_dropped": GaugeOf("Spans that no collector took, since the start", None, "sum"),
+    "ledger_dropped": GaugeOf("Exchanges that the ledger lacks, since the start", None, "sum"),
 }
 """`gateway_`NAME, read of the process whenever somebody looks."""
+
+LEFT = "tenant_budget_left_dollars"
+BALANCES = {
+    "tenant_budget_dollars": "What a tenant may spend in a day or a month",
+    LEFT: "What is left of it",
+}
+"""`gateway_`NAME, by tenant and window: for names of the config that have a budget."""

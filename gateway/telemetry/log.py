@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import orjson
+
 from gateway.domain import Attempt, Outcome
+from gateway.telemetry.facts import model_of
 
 logger = logging.getLogger("gateway.exchange")
 
@@ -18,21 +22,32 @@ logger = logging.getLogger("gateway.exchange")
 class ExchangeLog:
     def settled(self, outcome: Outcome) -> None:
         if logger.isEnabledFor(logging.INFO):
-            facts = _facts(outcome)
-            logger.info(_line(facts), extra={"facts": facts})
+            # Made here: `logger.info` would look up who calls it.
+            line = ExchangeLine(_facts(outcome))
+            logger.handle(logging.LogRecord(logger.name, logging.INFO, "", 0, line, None, None))
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLine:
+    """A record's message: its text is made only where it is written as text."""
+
+    facts: dict[str, object]
+
+    def __str__(self) -> str:
+        return _line(self.facts)
 
 
 def _facts(outcome: Outcome) -> dict[str, object]:
     """What is not known is left out."""
-    usage, first = outcome.usage, outcome.first_event_s
+    usage, first, known = outcome.usage, outcome.first_event_s, model_of(outcome)
     facts: dict[str, object] = {
         "request_id": outcome.request_id,
         "trace_id": f"{outcome.trace.trace_id:032x}" if outcome.trace else None,
         "ended": str(outcome.ended),
         "tenant": outcome.principal.tenant,
-        # A name that nobody serves is the caller's text, and could be anything.
-        "model": outcome.model if outcome.attempts else None,
-        "policy": outcome.policy if outcome.attempts else None,
+        "model": outcome.model if known else None,
+        "policy": outcome.policy if known else None,
+        "cache": outcome.cache,
         "tried": [_tried(attempt) for attempt in outcome.attempts],
         "prompt_tokens": usage and usage.prompt_tokens,
         "cached_tokens": usage and usage.cached_tokens,
@@ -82,6 +97,7 @@ def _line(facts: dict[str, object]) -> str:
         f" model={facts.get('model', '-')} tried={','.join(tried) or '-'} tokens={tokens}"
         f" first_s={'-' if first is None else f'{first:.3f}'} total_s={facts['total_s']:.3f}"
         + "".join(_pair(facts, name) for name in ("ttft_s", "usd", "cached"))
+        + (f" cache={facts['cache']}" if "cache" in facts else "")
         + (f" error={facts['error']}" if "error" in facts else "")
         + (f" trace={facts['trace_id']}" if "trace_id" in facts else "")
     )
@@ -105,15 +121,17 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
         }
-        facts = getattr(record, "facts", None)
-        if facts is not None:
+        if isinstance(record.msg, ExchangeLine):
             line["message"] = "exchange"
-            line |= facts
+            line |= record.msg.facts
         else:
             line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        try:
+            return orjson.dumps(line).decode()
+        except TypeError:  # halves of surrogate pairs, and what only prints itself
+            return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure(level: str, *, supervised: bool = False, form: str = "auto") -> None:

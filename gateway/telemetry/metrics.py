@@ -8,7 +8,8 @@ folder, and whichever of them is scraped answers for all.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,17 +19,37 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from gateway.domain import Attempt, Ended, Outcome
 from gateway.telemetry import instruments as of
-from gateway.telemetry.facts import OPERATIONS, forecast, reason
+from gateway.telemetry.facts import OPERATIONS, forecast, model_of, reason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 Gauges = Mapping[str, Mapping[str, float]]
 """By a gauge's name, then by its label's value; `""` where it has no label."""
+
+Balances = Sequence[tuple[str, str, float, float]]
+"""Of budgets: tenant, window, dollars, what is left of them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Balances(Collector):
+    """Read when somebody scrapes, so that a tenant without a budget any more is gone."""
+
+    balances: Balances
+
+    def collect(self) -> Iterator[Metric]:
+        for name, of_tenant in of.BALANCES.items():
+            family = GaugeMetricFamily(f"gateway_{name}", of_tenant, labels=("tenant", "window"))
+            for tenant, window, budget, left in self.balances:
+                value = left if name == of.LEFT else budget
+                family.add_metric((tenant, window), value)
+            yield family
 
 
 class Metrics:
@@ -59,14 +80,16 @@ class Metrics:
         # Looking a series up by its labels takes as long as counting in it: once is enough.
         self._series: dict[tuple[str, ...], Counter | Histogram] = {}
 
-    def exposition(self) -> bytes:
-        """All of it in Prometheus's text format."""
-        self.refresh()
+    def exposition(self, balances: Balances = ()) -> bytes:
+        """All of it in Prometheus's text format, on whatever thread; gauges as of the last refresh.
+        `balances` are of all gateways that share them."""
         registry = self._registry
         if os.environ.get(FOLDER):
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        told = CollectorRegistry()
+        told.register(_Balances(balances))
+        return generate_latest(registry) + generate_latest(told)
 
     def refresh(self) -> None:
         """For a scrape; with several workers also now and then, since another may be scraped."""
@@ -76,7 +99,7 @@ class Metrics:
                 (gauge.labels(label) if label else gauge).set(value)
 
     def settled(self, outcome: Outcome) -> None:
-        model = outcome.request.model if outcome.attempts and outcome.request else "-"
+        model = model_of(outcome) or "-"
         operation = OPERATIONS[outcome.operation] if outcome.operation else "-"
         self._exchange(outcome, operation, model)
         begun = sorted(outcome.attempts, key=lambda attempt: attempt.number)
@@ -88,8 +111,14 @@ class Metrics:
             for considered in outcome.considered:
                 if considered.dropped_by is not None:
                     self._count("rejections", considered.endpoint, considered.dropped_by)
+        if outcome.cache is not None:
+            self._count("response_cache", model, outcome.cache)
         if outcome.ended is Ended.FAILED and not outcome.attempts:
             self._count("shed", outcome.error or "server_error")
+
+    def refused(self, code: str) -> None:
+        """A request that did not come as far as an exchange."""
+        self._count("refused", code)
 
     def _why(self, outcome: Outcome, before: Attempt | None, attempt: Attempt) -> None:
         """There was another attempt before this one: for one of three reasons."""
@@ -106,7 +135,7 @@ class Metrics:
         self._count("exchanges", model, str(outcome.ended), outcome.fault or "")
         self._observe(of.REQUEST_DURATION, outcome.total_s, operation, model, outcome.error or "")
         first, usage = outcome.first_event_s, outcome.usage
-        if first is None:
+        if first is None or outcome.operation is None or not outcome.operation.writes:
             return
         self._observe(of.FIRST_TOKEN, first, operation, model)
         streamed = outcome.request is not None and outcome.request.stream

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway.telemetry.batches import Batches
-from gateway.telemetry.spans import SpanFactory
+from gateway.telemetry.spans import Address, SpanFactory, nowhere
 from gateway.version import installed_version
 
 logger = logging.getLogger(__name__)
@@ -35,12 +35,13 @@ def exporter(endpoint: str | None) -> SpanExporter:
     return OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
 
 
-def factory(service: str, *, content: bool = False) -> SpanFactory:
+def factory(service: str, *, content: bool = False, address: Address = nowhere) -> SpanFactory:
     version = installed_version()
     named = os.environ.get("OTEL_SERVICE_NAME")
     attributes = {} if named else {SERVICE_NAME: service}
     scope = InstrumentationScope("inference-layer", version)
-    return SpanFactory(Resource.create({**attributes, "service.version": version}), scope, content)
+    resource = Resource.create({**attributes, "service.version": version})
+    return SpanFactory(resource, scope, content, address)
 
 
 class SpanQueue:

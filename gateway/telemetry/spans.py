@@ -2,6 +2,7 @@
 What an exchange looks like in a trace, built once it is over from the times that it noted.
 
     POST /v1/chat/completions     the caller's request                                     SERVER
+    ├── queue                     it waited for room at an endpoint
     ├── route                     the decision: one event per candidate, then what became of it
     ├── chat m                    an attempt, refused                                      CLIENT
     └── chat m                    the attempt that answered                                CLIENT
@@ -25,7 +26,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from gateway.domain import Attempt, Considered, Ended, Fault, Outcome, TraceContext, Usage
 from gateway.telemetry import names
-from gateway.telemetry.facts import OPERATIONS, forecast, reason
+from gateway.telemetry.facts import OPERATIONS, forecast, model_of, place_of, reason
 
 MAX_CANDIDATES = 16
 """Events of one decision: a viewer shows no more, and the SDK's own limit is 128."""
@@ -33,7 +34,14 @@ MAX_CANDIDATES = 16
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 """Also on spans that were kept afterwards: a collector takes what it is sent."""
 
-Attributes = dict[str, str | bool | int | float]
+Attributes = dict[str, str | bool | int | float | tuple[str, ...]]
+Address = Callable[[str], tuple[str, int] | None]
+"""An endpoint's host and port, by its name; None: not known."""
+
+
+def nowhere(endpoint: str) -> None:
+    return None
+
 
 _UNSET, _FAILED = Status(StatusCode.UNSET), StatusCode.ERROR
 _WORDS = ("endpoint", "dropped_by", "unavailable")
@@ -46,6 +54,7 @@ _SCALARS = {
     "seed": names.REQUEST_SEED,
     "frequency_penalty": names.REQUEST_FREQUENCY_PENALTY,
     "presence_penalty": names.REQUEST_PRESENCE_PENALTY,
+    "dimensions": names.REQUEST_DIMENSIONS,
 }
 """Fields of a request that are numbers and become attributes; a `stop` would be content."""
 
@@ -57,6 +66,7 @@ class SpanFactory:
     resource: Resource
     scope: InstrumentationScope
     content: bool = False  # prompts and answers too
+    address: Address = nowhere
 
     def span(
         self,
@@ -95,6 +105,16 @@ class SpanFactory:
         spans = [self._server(outcome, trace, to_wall)]
         if outcome.policy is not None and outcome.decided is not None:
             spans.append(self._route(outcome, trace, outcome.decided, to_wall))
+        spans += (
+            self.span(
+                "queue",
+                SpanKind.INTERNAL,
+                (trace.trace_id, trace.attempt_id(-3 - index), trace.span_id),
+                (to_wall(began), to_wall(ended)),
+                {names.REQUEST_CLASS: outcome.request.request_class if outcome.request else ""},
+            )
+            for index, (began, ended) in enumerate(outcome.queued.items())
+        )
         spans += (self._attempt(outcome, trace, attempt, to_wall) for attempt in outcome.attempts)
         return spans
 
@@ -113,13 +133,18 @@ class SpanFactory:
             **_request(outcome),
             **_tokens(outcome.usage),
         }
+        if outcome.finish_reasons:
+            attributes[names.FINISH_REASONS] = outcome.finish_reasons
         if outcome.status is not None:
             attributes[names.STATUS] = outcome.status
         if outcome.policy is not None:
             attributes[names.POLICY] = outcome.policy
-        if outcome.answering is not None:
-            attributes[names.ENDPOINT] = outcome.answering.endpoint
+        place = place_of(outcome)
+        if place is not None:
+            attributes[names.ENDPOINT] = place
             attributes[names.COST_USD] = sum(a.billed_usd for a in outcome.attempts)
+        if outcome.cache is not None:
+            attributes[names.CACHE] = outcome.cache
         if outcome.error is not None:
             attributes[names.ERROR] = outcome.error
         if self.content:
@@ -193,9 +218,14 @@ class SpanFactory:
             f"{names.EXPECTED}.cached_tokens": attempt.expected_cached_tokens,
             f"{names.EXPECTED}.cost_usd": attempt.expected_cost_usd,
         }
+        where = self.address(attempt.endpoint)
+        if where is not None:
+            attributes[names.SERVER_ADDRESS], attributes[names.SERVER_PORT] = where
         if attempt.number:
             attributes[names.RESENDS] = attempt.number
         attributes |= _tokens(attempt.billed)
+        if outcome.finish_reasons and attempt is outcome.answering:
+            attributes[names.FINISH_REASONS] = outcome.finish_reasons
         for name, is_so in (
             (names.HEDGE, attempt.hedge),
             (names.RESUMED, attempt.resumed),
@@ -216,7 +246,7 @@ class SpanFactory:
             events.append(Event("first event", {}, to_wall(attempt.first_event)))
         ended = attempt.last_event or outcome.finished or attempt.started
         return self.span(
-            " ".join(filter(None, (_operation(outcome), _model(outcome)))),
+            " ".join(filter(None, (_operation(outcome), model_of(outcome)))),
             SpanKind.CLIENT,
             (trace.trace_id, trace.attempt_id(attempt.number), trace.span_id),
             (to_wall(attempt.started), to_wall(ended)),
@@ -230,16 +260,9 @@ def _operation(outcome: Outcome) -> str:
     return OPERATIONS[outcome.operation] if outcome.operation else ""
 
 
-def _model(outcome: Outcome) -> str | None:
-    """A name that nobody serves is the caller's text, and could be anything."""
-    if not outcome.attempts or outcome.request is None:
-        return None
-    return outcome.request.model
-
-
 def _request(outcome: Outcome) -> Attributes:
     attributes: Attributes = {names.OPERATION: _operation(outcome)}
-    model = _model(outcome)
+    model = model_of(outcome)
     if model is not None:
         attributes[names.REQUEST_MODEL] = model
     if outcome.request is None:
@@ -252,6 +275,9 @@ def _request(outcome: Outcome) -> Attributes:
             attributes[name] = value if abs(value) < 2**63 else float(value)
     if outcome.request.stream:
         attributes[names.REQUEST_STREAM] = True
+    encoding = forwarded.get("encoding_format")
+    if isinstance(encoding, str):
+        attributes[names.REQUEST_ENCODINGS] = (encoding,)
     choices = forwarded.get("n")
     if isinstance(choices, int) and choices != 1:
         attributes[names.REQUEST_CHOICES] = choices

@@ -108,6 +108,13 @@ FIELDS: Mapping[Operation, Mapping[str, tuple[type, ...]]] = {
         "logprobs": (int, NoneType),
         "suffix": (str, NoneType),
     },
+    Operation.EMBEDDINGS: {
+        "model": (str,),
+        "input": (str, list),
+        "dimensions": (int, NoneType),
+        "encoding_format": (str, NoneType),
+        **{name: _COMMON[name] for name in ("user", "cache_salt", "session_id")},
+    },
 }
 
 _NAMES: Mapping[type, str] = {
@@ -129,15 +136,16 @@ def check_fields(operation: Operation, body: Json) -> None:
             raise InvalidRequest(f"{name!r} is set by the gateway, not by its callers", param=name)
         if name == "chat_template_kwargs" and isinstance(value, dict) and "chat_template" in value:
             raise InvalidRequest("it must not hold 'chat_template'", param=name)
-        if name in known and not _is_one_of(value, known[name]):
-            raise InvalidRequest(
-                f"{name!r} must be {_described(known[name])}, not {_NAMES[type(value)]}", param=name
-            )
+        if name in known:
+            check_type(name, value, known[name])
 
 
-def _is_one_of(value: Any, types: tuple[type, ...]) -> bool:
-    # In Python True is an int; in JSON it is not.
-    return type(value) in types
+def check_type(name: str, value: Any, types: tuple[type, ...]) -> None:
+    """Raises InvalidRequest."""
+    if type(value) not in types:  # in Python True is an int; in JSON it is not
+        raise InvalidRequest(
+            f"{name!r} must be {_described(types)}, not {_NAMES[type(value)]}", param=name
+        )
 
 
 def _described(types: tuple[type, ...]) -> str:

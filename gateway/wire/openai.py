@@ -16,13 +16,15 @@ from gateway.domain import (
     ReplicaReport,
     Usage,
 )
-from gateway.errors import InvalidRequest, UpstreamBroken
+from gateway.errors import GatewayError, InvalidRequest, UpstreamBroken
+from gateway.wire import embeddings
 from gateway.wire.error_body import Said, error_said
 from gateway.wire.fast_json import dumps, loads
 from gateway.wire.fields import OWNED, check_fields
 from gateway.wire.needs import count_images, needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
-from gateway.wire.shapes import tell_cached, to_openai
+from gateway.wire.shapes import choice_to_openai, usage_to_openai
+from gateway.wire.sse import DONE, encode_event
 from gateway.wire.strict_json import parse_object
 
 
@@ -44,8 +46,13 @@ def parse_request(
     operation: Operation, raw: bytes, keys: TenantKeys, session: str | None = None
 ) -> InferenceRequest:
     """A request from the client's bytes; a header may name a session. Raises InvalidRequest."""
-    body = parse_object(raw)
-    required = ("model", "messages" if operation is Operation.CHAT else "prompt")
+    return request_of(operation, parse_object(raw), keys, session)
+
+
+def request_of(
+    operation: Operation, body: Json, keys: TenantKeys, session: str | None = None
+) -> InferenceRequest:
+    required = ("model", ASKED[operation])
     for name in required:
         if name not in body:
             raise InvalidRequest(f"you must provide {name!r}", param=name)
@@ -57,6 +64,9 @@ def parse_request(
     if operation is Operation.CHAT:
         _check_messages(body["messages"])
         parts = chat_parts(model, body)
+    elif operation is Operation.EMBEDDINGS:
+        embeddings.check_asked(body)
+        parts = [embeddings.input_bytes(model, body)]
     else:
         parts = completion_parts(model, body)
     session = body.get("session_id") or session
@@ -70,25 +80,36 @@ def parse_request(
         include_usage=_include_usage(body),
         max_tokens=_max_tokens(operation, body),
         prompt_size=sum(map(len, parts)),
-        prefix=prefix_keys(parts, keys.prefix),
+        prefix=prefix_keys(parts, keys.prefix) if operation.writes else (),
         # A salt of the client's divides its own tenant further; it can never join another's.
         cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
         tenant=keys.tenant,
-        prompt_tokens=_count_ids(body.get("prompt")) if operation is Operation.COMPLETION else None,
+        prompt_tokens=_count_ids(operation, body),
         images=count_images(body),
         hints=tuple(
             _keyed(keys.salt, b"hint", canonical([name, hints[name]])).hex()
             for name in HINTS
             if hints.get(name)
         ),
-        needs=needs(body),
+        needs=needs(body) if operation.writes else frozenset({"embeddings"}),
         service_tier=body.get("service_tier") if operation is Operation.CHAT else None,
     )
 
 
-def _count_ids(prompt: Any) -> int | None:
+ASKED = {
+    Operation.CHAT: "messages",
+    Operation.COMPLETION: "prompt",
+    Operation.EMBEDDINGS: "input",
+}
+"""The field that a request is about."""
+
+
+def _count_ids(operation: Operation, body: Json) -> int | None:
     """How many a prompt of token ids has."""
+    if operation is Operation.EMBEDDINGS:
+        return embeddings.count_ids(body)
+    prompt = body.get("prompt") if operation is Operation.COMPLETION else None
     if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return len(prompt)
     return None
@@ -96,6 +117,8 @@ def _count_ids(prompt: Any) -> int | None:
 
 HINTS = ("session_id", "prompt_cache_key", "user")
 """Fields by which callers say that requests belong together, the closest first."""
+
+FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
 
 MAX_MESSAGES = 10_000
 """More are no conversation, and each costs the event loop microseconds."""
@@ -129,6 +152,8 @@ def _include_usage(body: Json) -> bool:
 
 def _max_tokens(operation: Operation, body: Json) -> int | None:
     """`max_completion_tokens` is the newer name of `max_tokens`, for chats only."""
+    if not operation.writes:
+        return None
     names = ("max_completion_tokens", "max_tokens")
     for name in names if operation is Operation.CHAT else names[1:]:
         limit: int | None = body.get(name)
@@ -153,6 +178,48 @@ def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
 
     `cached_tokens` are what was told beside it, for where it does not tell them itself.
     """
+    payload = _payload(raw)
+    usage = parse_usage(usage_to_openai(payload, cached_tokens), payload.get("service_tier"))
+    choices = payload.get("choices")
+    if choices is None and usage is not None:
+        choices = payload["choices"] = []  # some say so in the chunk that only has usage
+    if not isinstance(choices, list):
+        raise UpstreamBroken("the endpoint sent an answer without choices")
+    finishes, told = False, None
+    for choice in choices:
+        if not isinstance(choice, dict):
+            raise UpstreamBroken("the endpoint sent an answer without choices")
+        reason = choice_to_openai(choice)
+        if reason == "error":
+            raise ErrorInAnswer(Said())
+        finishes = finishes or bool(reason)
+        if "token_ids" in choice:
+            told = choice.pop("token_ids")  # for us, and only of an answer's one choice
+    return Event(
+        payload,
+        usage,
+        parse_report(payload.pop("replica")) if "replica" in payload else None,
+        finishes,
+        _token_ids(told) if len(choices) == 1 else None,
+    )
+
+
+def finish_reasons(payload: Json) -> tuple[str, ...]:
+    """Why its choices ended, as far as it says so; what is not OpenAI's word for it is `other`."""
+    told = (choice.get("finish_reason") for choice in payload.get("choices", ()))
+    return tuple(reason if reason in FINISH_REASONS else "other" for reason in told if reason)
+
+
+def parse_vectors(raw: bytes, request: InferenceRequest) -> Event:
+    """An answer to a request for embeddings. Raises UpstreamBroken or ErrorInAnswer."""
+    payload = _payload(raw)
+    embeddings.to_asked(payload, request.forwarded)
+    told = payload.get("usage")
+    usage = parse_usage({"completion_tokens": 0, **told}) if isinstance(told, dict) else None
+    return Event(payload, usage, report=None, finishes=True)
+
+
+def _payload(raw: bytes) -> dict[str, Any]:
     try:
         payload = loads(raw)
     except (ValueError, RecursionError):
@@ -161,24 +228,7 @@ def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
         raise UpstreamBroken("the endpoint sent something that is not an answer")
     if payload.get("error") is not None:
         raise ErrorInAnswer(error_said(payload))
-    to_openai(payload)
-    if isinstance(payload.get("usage"), dict):
-        tell_cached(payload["usage"], cached_tokens)
-    usage = parse_usage(payload.get("usage"), payload.get("service_tier"))
-    choices = payload.get("choices")
-    if choices is None and usage is not None:
-        choices = payload["choices"] = []  # some say so in the chunk that only has usage
-    if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
-        raise UpstreamBroken("the endpoint sent an answer without choices")
-    if any(choice.get("finish_reason") == "error" for choice in choices):
-        raise ErrorInAnswer(Said())
-    return Event(
-        payload=payload,
-        usage=usage,
-        report=parse_report(payload.pop("replica", None)),
-        finishes=any(choice.get("finish_reason") for choice in choices),
-        token_ids=_token_ids(choices),
-    )
+    return payload
 
 
 class Ending:
@@ -191,20 +241,18 @@ class Ending:
         self._missing = set(range((request.forwarded.get("n") or 1) * prompts))
         self._open: set[int] = set()  # begun, and not finished
         self._some = False  # some choice has finished
+        self.reached = not self._missing
 
     def note(self, event: Event) -> None:
         for choice in event.payload["choices"]:
             index = choice.get("index") or 0
-            if choice.get("finish_reason"):
+            if event.finishes and choice.get("finish_reason"):
                 self._missing.discard(index)
                 self._open.discard(index)
                 self._some = True
+                self.reached = not self._missing
             elif index in self._missing:
                 self._open.add(index)
-
-    @property
-    def reached(self) -> bool:
-        return not self._missing
 
     @property
     def said(self) -> bool:
@@ -220,12 +268,9 @@ def check_whole(operation: Operation, event: Event) -> None:
         raise UpstreamBroken("the endpoint sent an answer with nothing in it")
 
 
-def _token_ids(choices: list[dict[str, Any]]) -> tuple[int, ...] | None:
-    """Taken out of the answer: they are for us, and only of an answer's one choice."""
-    told = [choice.pop("token_ids", None) for choice in choices]
-    match told:
-        case [list(ids)] if all(type(i) is int for i in ids):
-            return tuple(ids)
+def _token_ids(told: Any) -> tuple[int, ...] | None:
+    if isinstance(told, list) and all(type(i) is int for i in told):
+        return tuple(told)
     return None
 
 
@@ -316,11 +361,30 @@ class Presenter:
 
     model: str
     request_id: str
+    include_usage: bool = True  # we ask for it, always; the client may not have
     _id: Any = None
     _created: Any = None
 
+    def piece(self, event: Event) -> bytes:
+        if event.is_usage_only and not self.include_usage:
+            return b""
+        return encode_event(self.present(event))
+
+    def end(self) -> bytes:
+        return encode_event(DONE)
+
+    def broken(self, error: GatewayError) -> bytes:
+        """What both SDKs raise from in the middle of a stream. No [DONE] follows it."""
+        return encode_event(encode_json(error.body()))
+
+    def whole(self, event: Event) -> bytes:
+        return self.present(event)
+
     def present(self, event: Event) -> bytes:
         payload = event.payload
+        if "choices" not in payload:  # vectors, which have no name and no time
+            payload["model"] = self.model
+            return encode_json(payload)
         if self._id is None:
             self._id = payload.get("id") or f"gen-{self.request_id}"
             self._created = payload.get("created")
@@ -334,9 +398,13 @@ class Presenter:
 encode_json = dumps
 
 
-def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:
-    """The body that goes upstream. Usage is always asked for: the gateway lives on it."""
-    body = {**request.forwarded, "model": model, **extra}
+def encode_request(
+    model: str, request: InferenceRequest, extra: Json, adapted: Json | None = None
+) -> bytes:
+    """The body that goes upstream, of the request's fields as an endpoint may want them `adapted`.
+    Usage is always asked for: the gateway lives on it."""
+    fields = request.forwarded if adapted is None else adapted
+    body = {**fields, "model": model, **extra}
     if request.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return encode_json(body)
@@ -345,6 +413,8 @@ def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:
 def countable(request: InferenceRequest) -> Json | None:
     """What of a request its tokens depend on, where it is text and nothing else."""
     given = request.forwarded
+    if request.operation is Operation.EMBEDDINGS:
+        return None  # each input has a context of its own
     if request.operation is not Operation.CHAT:
         return {"prompt": given["prompt"]} if isinstance(given.get("prompt"), str) else None
     if given.get("tools") or not all(isinstance(m.get("content"), str) for m in given["messages"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -19,11 +20,12 @@ from tests.support.upstream import Upstream
 pytestmark = pytest.mark.anyio
 
 CONFIG = """
-endpoints: {{e: {{base_url: {url}/v1, models: [m]}}}}
+endpoints:
+  e: {{base_url: {url}/v1, models: [m], prices: {{m: {{input: 10, output: 100}}}}}}
 keys:
   - {{name: app, key: sk-some-application}}
   - {{name: ops, key: sk-some-administrator, admin: true}}
-tenants: {{default: {{limits: {{requests: {{day: 20}}}}}}}}
+tenants: {{default: {{limits: {{requests: {{day: 20}}, dollars: {{month: 5}}}}}}}}
 """
 
 
@@ -64,15 +66,16 @@ async def ask(url: str) -> int:
         return 200
 
 
-async def finished(url: str) -> float:
-    """Exchanges that `/metrics` says were answered."""
+async def seen(url: str, path: str) -> httpx.Response:
+    """On a connection of its own, as above."""
     async with httpx.AsyncClient(headers={"authorization": "Bearer sk-some-administrator"}) as web:
-        lines = (await web.get(f"{url}/metrics")).text.splitlines()
-    return sum(
-        float(line.split()[-1])
-        for line in lines
-        if line.startswith("gateway_exchanges_total") and 'ended="finished"' in line
-    )
+        return await web.get(f"{url}{path}")
+
+
+async def counted(url: str, name: str, label: str = "") -> float:
+    """What `/metrics` says, over all labels."""
+    lines = (await seen(url, "/metrics")).text.splitlines()
+    return sum(float(x.split()[-1]) for x in lines if x.startswith(name) and label in x)
 
 
 async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path):
@@ -85,12 +88,21 @@ async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path
             statuses = [await ask(url) for _ in range(24)]
             assert statuses == [200] * 20 + [429] * 4
 
-            assert await finished(url) == 20, "whichever worker is asked"
+            for _ in range(4):  # whichever worker is asked
+                assert await counted(url, "gateway_exchanges_total", 'ended="finished"') == 20
+                left = await counted(url, "gateway_tenant_budget_left_dollars")
+                assert left == pytest.approx(5 - 20 * 410 / 1e6)
+                state = (await seen(url, "/dashboard/api/state")).json()
+                assert state["workers"] == 2
+                assert state["endpoints"]["e"]["answered"] == 20
+                assert len(state["decisions"]) == len({d["id"] for d in state["decisions"]}) == 24
+                assert state["series"]["endpoints"]["e"]["first_p95_s"].count(None) < 180
             one, other = workers(gateway.process.pid)
             os.kill(one, signal.SIGKILL)
             await anyio.to_thread.run_sync(gateway.wait_for, "starts again", 30)
             assert await ask(url) == 429, "the other one still answers, and knows"
             await until(lambda: len(workers(gateway.process.pid)) == 2)
+            assert await counted(url, "gateway_exchanges_total", 'ended="finished"') == 20
             everyone = children(gateway.process.pid)
             code = await anyio.to_thread.run_sync(gateway.stop, signal.SIGTERM)
     assert code == 0
@@ -100,6 +112,38 @@ async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path
     async with httpx.AsyncClient() as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"{url}/health")
+
+
+async def test_what_a_killed_worker_had_in_flight_nobody_has_any_more(tmp_path):
+    config = tmp_path / "config.yaml"
+    upstream = Upstream(hold_at=1)
+    async with serving(upstream) as url:
+        config.write_text(CONFIG.format(url=url))
+        with serve(config, "--port", "0", "--workers", "2") as gateway:
+            ready = await anyio.to_thread.run_sync(gateway.wait_for, r'base_url="(\S+)/v1"', 60)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cut_off, ready[1])
+                await upstream.asked.wait()
+                while await counted(ready[1], "gateway_endpoint_in_flight") != 1:  # noqa: ASYNC110
+                    await anyio.sleep(0.1)
+                before = workers(gateway.process.pid)
+                for pid in before:
+                    os.kill(pid, signal.SIGKILL)
+            await until(lambda: len({*workers(gateway.process.pid)} - {*before}) == 2)
+            with anyio.fail_after(30):
+                while True:
+                    with contextlib.suppress(httpx.ConnectError):
+                        assert await counted(ready[1], "gateway_endpoint_in_flight") == 0
+                        assert await counted(ready[1], "gateway_config_generation") == 1
+                        state = (await seen(ready[1], "/dashboard/api/state")).json()
+                        if state["workers"] == 2:
+                            break
+                    await anyio.sleep(0.1)
+
+
+async def cut_off(url: str) -> None:
+    with pytest.raises((httpx.HTTPError, openai.APIError)):
+        await ask(url)
 
 
 async def test_a_worker_ends_when_its_parent_is_killed(tmp_path):

@@ -161,6 +161,30 @@ endpoints:
             "keys:\n  - {name: a, key: abcdefgh, models: [m, 1]}\n",
             "config.yaml:2: keys[0].models[1]: must be a string, not an integer",
         ),
+        # Names that a key's scope has, and nothing else.
+        *(
+            (
+                ONE_ENDPOINT + f"keys:\n  - {{name: a, key: abcdefgh, {scope}: [{good}, typo]}}\n",
+                f"config.yaml:3: keys[0].{scope}[1]: there is no 'typo' here; known: {good}",
+            )
+            for scope, good in (("models", "m"), ("policies", "cache_aware"), ("endpoints", "e"))
+        ),
+        (
+            ONE_ENDPOINT + "cache: {models: {n: 1m}}",
+            "config.yaml:2: cache.models.n: no endpoint serves 'n'; known: m",
+        ),
+        (
+            ONE_ENDPOINT + "tenants:\n  a:\n    limits: {request: {day: 1}}",
+            "config.yaml:4: tenants.a.limits.request: there is no such key; did you mean",
+        ),
+        (
+            ONE_ENDPOINT + "tenants:\n  a:\n    limits: {dollars: {hour: 1}}",
+            "config.yaml:4: tenants.a.limits.dollars.hour: there is no such key; known here: day",
+        ),
+        (
+            endpoint("max_in_flight: 0"),
+            "config.yaml:5: endpoints.e.max_in_flight: must be at least 1, or auto",
+        ),
         # Units.
         ("server: {drain: 5x}", "config.yaml:1: server.drain: must be a time like 10s, 60ms or 5m"),
         ("server: {drain: soon}", "config.yaml:1: server.drain: must be a time like"),
@@ -425,6 +449,10 @@ def test_an_operators_policy_replaces_the_packages(tmp_path: Path) -> None:
         ("minimize:\n  in_flight: x\npick: lowest", "special.yaml:2: minimize.in_flight: 'x' is"),
         (SPECIAL + "minimize: {in_flight: 2}", "special.yaml:3: minimize: stands here twice"),
         ("minimize: {in_flight: 1", "special.yaml:1: is not YAML"),
+        (
+            SPECIAL + "classes:\n  batch: {}\n  interactve: {}\n",
+            "special.yaml:5: classes.interactve: there is no class 'interactve'",
+        ),
     ],
 )
 def test_a_mistake_in_a_policy_is_named_with_its_own_file_and_line(

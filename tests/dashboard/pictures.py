@@ -60,12 +60,17 @@ async def ask_on_and_on(url: str, draw: random.Random, client: httpx.AsyncClient
 async def main(seconds: float) -> None:
     draw = random.Random(3)
     async with AsyncExitStack() as stack:
-        endpoints, apps = {}, {}
+        endpoints, apps, lives = {}, {}, {}
         for name, (app, price, dedicated) in upstreams().items():
-            url = await stack.enter_async_context(serving(app))
+            lives[name] = await stack.enter_async_context(AsyncExitStack())
+            url = await lives[name].enter_async_context(serving(app))
             names = ModelMap({MODEL: MODEL})
             endpoints[name] = Endpoint(
-                f"{url}/v1", names, dedicated=dedicated, prices={MODEL: price}
+                f"{url}/v1",
+                names,
+                dedicated=dedicated,
+                prices={MODEL: price},
+                max_in_flight=3 if dedicated else None,  # more is for the others
             )
             apps[name] = app
         policy = load_policy(PACKAGED / "balanced.yaml", Catalog.load())
@@ -79,7 +84,7 @@ async def main(seconds: float) -> None:
         await asyncio.sleep(seconds * 0.7)
         apps["together"].status = 503
         await asyncio.sleep(seconds * 0.1)
-        whole.fleet.endpoints["fireworks"].down("it does not answer")
+        await lives["fireworks"].aclose()
         await asyncio.sleep(seconds * 0.2)
         await page.js("document.getElementById('ask').requestSubmit()")
         await asyncio.sleep(3)

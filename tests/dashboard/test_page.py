@@ -5,6 +5,7 @@ import pytest
 
 from gateway.config.tree import Key, Secret
 from gateway.dashboard.page import STATIC
+from gateway.errors import UpstreamBusy, UpstreamUnreachable
 from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
 
@@ -69,7 +70,7 @@ async def test_the_state_tells_of_endpoints_and_decisions():
     assert state["models"] == {"m": ["u0", "u1"]}
     assert state["endpoints"]["u0"]["failed"] == 1
     second = state["endpoints"]["u1"]
-    assert (second["answered"], second["healthy"], second["in_flight"]) == (1, True, 0)
+    assert (second["answered"], second["state"], second["in_flight"]) == (1, "up", 0)
     assert second["hit_rate"] == pytest.approx(3 / 11)
     assert second["first_p50_s"] > 0
     (decision,) = state["decisions"]
@@ -83,6 +84,27 @@ async def test_the_state_tells_of_endpoints_and_decisions():
     series = state["series"]
     assert len(series["at"]) == len(series["endpoints"]["u1"]["first_p95_s"])
     assert sum(series["endpoints"]["u1"]["tokens_per_s"]) == pytest.approx(3 / 5)
+
+
+async def test_an_endpoint_is_shown_as_it_is():
+    """Drained, resting as it asked to, failing, down: by the worst that is true of it."""
+    async with gateway(*(Upstream() for _ in range(5))) as g:
+        await g.reached()
+        endpoints, now = g.gateway.fleet.endpoints, g.gateway.clock()
+        endpoints["u1"].drained = True
+        endpoints["u2"].failed("m", UpstreamBusy("full", retry_after_s=30), now)
+        for _ in range(5):
+            endpoints["u3"].failed("m", UpstreamUnreachable("refused"), now)
+        endpoints["u4"].gone("it ended")
+        async with httpx.AsyncClient(base_url=g.url) as client:
+            state = (await client.get("/dashboard/api/state")).json()
+    assert [e["state"] for e in state["endpoints"].values()] == [
+        *("up", "drained", "resting", "ejected", "down")
+    ]
+    whys = [e["why"] for e in state["endpoints"].values()]
+    assert whys[0] is None
+    assert whys[4] == "it ended"
+    assert all(whys[1:])
 
 
 async def test_a_policy_is_shown_with_the_file_that_it_is_from():

@@ -12,7 +12,8 @@ from starlette.requests import Request
 
 from gateway import errors
 from gateway.errors import GatewayError, InvalidKey, InvalidRequest, RateLimited
-from gateway.front.rescue import error_event, error_response, no_such_route, rescue
+from gateway.front.rescue import error_response, no_such_route, rescue
+from gateway.wire.openai import Presenter
 from gateway.wire.sse import EventDecoder
 
 
@@ -70,7 +71,8 @@ def test_who_has_no_key_is_told_the_scheme() -> None:
 
 
 def test_in_the_middle_of_a_stream_an_error_is_an_event() -> None:
-    (data,) = EventDecoder().feed(error_event(RateLimited("slowly\n\nplease")))
+    presenter = Presenter("m", "r1")
+    (data,) = EventDecoder().feed(presenter.broken(RateLimited("slowly\n\nplease")))
     assert json.loads(data) == RateLimited("slowly\n\nplease").body()
 
 

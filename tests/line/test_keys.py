@@ -9,8 +9,11 @@ import httpx
 import pytest
 
 from gateway.__main__ import main
+from gateway.admission.key_store import MadeKeys
 from gateway.config.bind import Secret
-from gateway.config.tree import Key, State
+from gateway.config.tree import Key, State, WhenLost
+from gateway.errors import NotFound
+from gateway.state.connect import connect
 from gateway.state.embedded import embedded
 from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
@@ -97,10 +100,71 @@ async def test_only_an_admin_may_and_mistakes_are_named(tmp_path):
             ({"name": "x", "request_class": "royal"}, "request_class"),
             ({"name": "x", "admin": "yes"}, "admin"),
             ({"name": "x", "expires": "soon"}, "expires"),
+            ({"name": "x", "limits": {"request": {}}}, "'request'; it has: requests"),
+            ({"name": "x", "limits": {"requests": {"hour": 1}}}, "limits.requests has no 'hour'"),
+            ({"name": "x", "limits": {"tokens": {"day": "1"}}}, "limits.tokens.day"),
+            ({"name": "x", "limits": {"tokens": {"day": 0}}}, "more than 0"),
+            ({"name": "x", "limits": {"concurrent": 1.5}}, "limits.concurrent"),
+            ({"name": "app"}, "of this name"),
         ]:
             answer = await client.post(path, headers=ROOT, json=given)
             assert (answer.status_code, named in answer.text) == (400, True)
     assert not (tmp_path / "keys.json").exists()
+
+
+async def test_of_keys_made_at_once_by_several_gateways_none_is_lost(state):
+    async with (
+        gateway(Upstream(), keys=KEYS, state=state) as one,
+        gateway(Upstream(), keys=KEYS, state=state) as two,
+        httpx.AsyncClient(timeout=30) as client,
+    ):
+        paths = (f"{one.url}/admin/keys", f"{two.url}/admin/keys")
+        answers = await asyncio.gather(
+            *(
+                client.post(paths[index % 2], headers=ROOT, json={"name": f"key-{index}"})
+                for index in range(24)
+            )
+        )
+        listed = (await client.get(paths[0], headers=ROOT)).json()["data"]
+    assert {answer.status_code for answer in answers} == {201}
+    assert len(listed) == 24
+
+
+async def test_a_revoked_key_is_not_brought_back_by_a_rotation_that_came_late(state):
+    class Late(MadeKeys):
+        async def _find(self, id):
+            found = await super()._find(id)
+            await self.store.remove(found.id)  # somebody else's, just now
+            return found
+
+    async with gateway(Upstream(), keys=KEYS, state=state) as g:
+        keys = MadeKeys(g.gateway.key_store)
+        await keys.create({"name": "web"})
+        with pytest.raises(NotFound):
+            await Late(g.gateway.key_store).rotate("web")
+        assert await keys.every() == []
+
+
+async def test_a_made_key_has_limits_of_its_own_that_outlive_its_rotation(state):
+    limits = {"requests": {"day": 2}, "dollars": {"month": 5}}
+    ask = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    async with gateway(Upstream(), keys=KEYS, state=state) as g, httpx.AsyncClient() as client:
+        path, chat = f"{g.url}/admin/keys", f"{g.url}/v1/chat/completions"
+        made = await client.post(path, headers=ROOT, json={"name": "web", "limits": limits})
+        listed = await client.get(path, headers=ROOT)
+        statuses = []
+        for _ in range(3):
+            key = (await client.post(f"{path}/web/rotate", headers=ROOT)).json()["key"]
+            await becomes(client, g.url, key, 200)
+            headers = {"authorization": f"Bearer {key}"}
+            answer = await client.post(chat, headers=headers, json=ask)
+            statuses.append(answer.status_code)
+        other = await client.post(chat, headers=ROOT, json=ask)
+    assert made.json()["limits"] == limits
+    assert listed.json()["data"][0]["limits"] == limits
+    assert statuses == [200, 200, 429]
+    assert "2 requests per day of this key" in answer.text
+    assert other.status_code == 200
 
 
 async def test_while_the_store_is_away_known_keys_stay_in_force():
@@ -114,6 +178,35 @@ async def test_while_the_store_is_away_known_keys_stay_in_force():
             assert await status(client, g.url, made.json()["key"]) == 200
             listed = await client.get(f"{g.url}/admin/keys", headers=ROOT)
     assert listed.status_code == 503
+
+
+async def test_a_made_key_that_cannot_be_checked_is_no_unknown_key():
+    with embedded() as server:
+        state = State(redis=Secret(server.url))
+        async with gateway(Upstream(), keys=KEYS, state=state) as g, httpx.AsyncClient() as client:
+            await becomes(client, g.url, "gw-made-a-moment-ago", 401)
+            server.stop()
+            await becomes(client, g.url, "gw-made-a-moment-ago", 503)
+            assert await status(client, g.url, "sk-nobodys") == 401
+            server.start()
+            await becomes(client, g.url, "gw-made-a-moment-ago", 401)
+
+
+async def test_keys_that_fail_closed_are_refused_in_time_and_taken_again_without_a_restart():
+    with embedded() as server:
+        state = State(redis=Secret(server.url), when_lost=WhenLost(keys="closed"))
+        async with gateway(Upstream(), keys=KEYS, state=state) as g, httpx.AsyncClient() as client:
+            made = await client.post(f"{g.url}/admin/keys", headers=ROOT, json={"name": "web"})
+            key, store = made.json()["key"], connect(server.url)
+            await becomes(client, g.url, key, 200)
+            kept = await store.hgetall("{gateway}:keys")
+            server.stop()
+            await becomes(client, g.url, key, 503)
+            assert await status(client, g.url, "sk-some-application") == 200
+            server.start()
+            await store.hset("{gateway}:keys", mapping=kept)
+            await becomes(client, g.url, key, 200)
+            await store.aclose()
 
 
 def test_the_command_line_makes_what_a_gateway_takes(tmp_path, capsys):
@@ -137,6 +230,17 @@ def test_the_command_line_makes_what_a_gateway_takes(tmp_path, capsys):
     assert key not in stored
     assert (tmp_path / "keys.json").stat().st_mode & 0o077 == 0
     assert json.loads(keys("list")[1])["tenant"] == "acme"
+    limits = ("--requests", "minute=60", "day=1000", "--dollars", "day=2.5", "--concurrent", "4")
+    assert keys("create", "limited", *limits)[0] == 0
+    assert json.loads(keys("list")[1].splitlines()[0])["limits"] == {
+        "requests": {"minute": 60, "day": 1000},
+        "concurrent": 4,
+        "dollars": {"day": 2.5},
+    }
+    assert "WINDOW=NUMBER" in keys("create", "wrong", "--tokens", "minute")[2]
+    assert "no 'month'" in keys("create", "wrong", "--tokens", "month=1")[2]
+    assert "of this name" in keys("create", "root")[2]
+    assert keys("revoke", "limited")[0] == 0
     assert keys("create", "web")[0] == 1
     assert keys("revoke", "web")[0] == 0
     assert "no key 'web'" in keys("revoke", "web")[2]

@@ -1,7 +1,9 @@
 """The ledger behind real traffic: everything is in it, and it agrees with the endpoints."""
 
 import json
+import resource
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -9,7 +11,7 @@ import pytest
 
 from gateway.__main__ import main
 from gateway.config.tree import Ledger, ModelPrice
-from gateway.domain import Ended, Outcome, Principal
+from gateway.domain import Attempt, Ended, Outcome, Principal
 from gateway.ledger.ledger import Ledger as LedgerWriter
 from gateway.ledger.ledger import prepare
 from gateway.ledger.record import Record
@@ -110,6 +112,95 @@ def test_several_may_write_one_file_at_once(tmp_path):
         writer.close()
     assert [writer.dropped for writer in writers] == [0] * 4
     assert len(records(file)) == 200
+
+
+@pytest.mark.anyio
+async def test_a_file_that_another_holds_locked_costs_requests_nothing_and_loses_nothing(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    prepare(file)
+    async with gateway(Upstream(), endpoint=PRICES, ledger=Ledger(file)) as g:
+        with opened(file, write=True) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(20):
+                await g.sdk.chat.completions.create(**ASK)
+            await g.settled.wait_for(20)
+            assert len(records(file)) == 0
+            other.execute("ROLLBACK")
+    assert len(records(file)) == 20
+
+
+def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_room(tmp_path):
+    """A limit on the size of files, which is to SQLite what a full disk is."""
+    config, file = tmp_path / "config.yaml", tmp_path / "ledger.sqlite"
+    config.write_text(
+        "endpoints: {gone: {base_url: 'http://127.0.0.1:9/v1', models: [m]}}\n"
+        "ledger: {file: ./ledger.sqlite}\n"
+    )
+    with serve(config, "--port", "0") as serving:
+        url = serving.wait_for(r"listening on (http://\S+:\d+)", 30)[1]
+        pid = serving.process.pid
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1024, most))
+        for _ in range(5):
+            assert httpx.post(f"{url}/v1/chat/completions", json=ASK, timeout=30).status_code == 502
+        serving.wait_for("ledger rows cannot be written", 30)
+        assert httpx.post(f"{url}/v1/chat/completions", json=ASK, timeout=30).status_code == 502
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+        serving.wait_for("ledger rows are written again; 0 were dropped", 30)
+        serving.stop(signal.SIGTERM)
+    assert len(records(file)) == 6
+    assert sum("cannot be written" in line for line in serving.lines) == 1
+
+
+def test_what_is_older_than_it_is_to_be_kept_is_deleted_with_its_attempts(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    prepare(file)
+    tried = outcome()
+    tried.attempts = [Attempt("a", 1.0)]
+    with opened(file, write=True) as connection:
+        append(connection, [Record.of(tried, at=float(at)) for at in range(1000)])
+    LedgerWriter(file, clock=lambda: 2.0, wall=lambda: 1000.0).prune()
+    assert len(records(file)) == 1000
+    LedgerWriter(file, clock=lambda: 2.0, wall=lambda: 1000.0, keep_s=300.0).prune()
+    assert [record.at for record in records(file)] == [float(at) for at in range(700, 1000)]
+    with opened(file) as connection:
+        assert connection.execute("SELECT count(*) FROM attempts").fetchone() == (300,)
+
+
+def test_the_oldest_make_way_when_the_ledger_may_not_grow(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    prepare(file)
+    ledger = LedgerWriter(file, clock=lambda: 2.0, size=100_000)
+    for batch in range(10):
+        with opened(file, write=True) as connection:
+            made = [Record.of(outcome(), at=float(batch * 500 + n)) for n in range(500)]
+            append(connection, made)
+        ledger.prune()
+    kept = [record.at for record in records(file)]
+    assert kept[-1] == 4999.0
+    assert kept == [kept[0] + n for n in range(len(kept))]
+    assert 300 < len(kept) < 2000
+    assert file.stat().st_size < 300_000, "what was deleted makes room"
+
+
+def test_a_gateway_deletes_what_is_too_old_when_it_starts(tmp_path):
+    config, file = tmp_path / "config.yaml", tmp_path / "ledger.sqlite"
+    config.write_text(
+        "endpoints: {gone: {base_url: 'http://127.0.0.1:9/v1', models: [m]}}\n"
+        "ledger: {file: ./ledger.sqlite, keep: 30d}\n"
+    )
+    prepare(file)
+    now = time.time()
+    with opened(file, write=True) as connection:
+        append(connection, [Record.of(outcome(), at=now - days * 86_400) for days in (31, 29)])
+    with serve(config, "--port", "0") as serving:
+        serving.wait_for(r"listening on (http://\S+:\d+)", 30)
+        for _ in range(100):
+            if len(records(file)) == 1:
+                break
+            time.sleep(0.1)
+        serving.stop(signal.SIGTERM)
+    assert [round((now - record.at) / 86_400) for record in records(file)] == [29]
 
 
 def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path):

@@ -10,7 +10,8 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.config.tree import ModelPrice
+from gateway.admission.limits import Dollars, Limits
+from gateway.config.tree import Key, ModelPrice, Secret, Tenant
 from tests.support.gateways import Running, gateway
 from tests.support.upstream import Upstream
 
@@ -86,6 +87,62 @@ async def test_fallbacks_rejections_and_what_was_shed_are_counted_by_cause():
     assert value(found, "gateway_endpoint_drained", endpoint="u2") == 1
     assert value(found, "gateway_endpoint_ejected", endpoint="u0") == 0
     assert not any("no such model" in str(key) for key in found)
+
+
+async def test_who_is_refused_at_the_door_is_counted_by_cause_and_not_by_what_he_said():
+    keys = (Key("web", Secret("12345678-web")), Key("boss", Secret("12345678-boss"), admin=True))
+    async with gateway(Upstream(), keys=keys) as g, httpx.AsyncClient(base_url=g.url) as web:
+        for key in ("sk-canary-one", "sk-canary-two"):
+            headers = {"authorization": f"Bearer {key}"}
+            answer = await web.post("/v1/chat/completions", json=ASK, headers=headers)
+            assert answer.status_code == 401
+        assert (await web.get("/canary")).status_code == 404
+        assert (await web.put("/v1/models")).status_code == 405
+        headers = {"authorization": "Bearer 12345678-web"}
+        assert (await web.get("/metrics", headers=headers)).status_code == 403
+        headers = {"authorization": "Bearer 12345678-boss"}
+        text = (await web.get("/metrics", headers=headers)).text
+    refused = {line for line in text.splitlines() if line.startswith("gateway_refused_total")}
+    assert refused == {
+        'gateway_refused_total{error_type="invalid_api_key"} 2.0',
+        'gateway_refused_total{error_type="not_found"} 2.0',
+        'gateway_refused_total{error_type="permission_denied"} 1.0',
+    }
+    assert "canary" not in text
+
+
+async def test_a_web_page_that_is_refused_is_counted():
+    async with gateway(Upstream()) as g:
+        async with httpx.AsyncClient(headers={"origin": "https://elsewhere.example"}) as web:
+            assert (await web.get(f"{g.url}/v1/models")).status_code == 403
+        found = await scraped(g)
+    assert value(found, "gateway_refused_total", error_type="permission_denied") == 1
+
+
+async def test_what_is_left_of_tenants_budgets_is_told_and_of_no_others():
+    tenants = {
+        "default": Tenant(Limits(dollars=Dollars(day=2.0, month=50.0))),
+        "idle": Tenant(Limits(dollars=Dollars(month=7.0))),
+        "free": Tenant(Limits(concurrent=4)),
+    }
+    async with gateway(Upstream(), endpoint=PRICES, tenants=tenants) as g:
+        await g.sdk.chat.completions.create(**ASK)
+        await g.settled.wait_for(1)
+        found = await scraped(g)
+    left, of = "gateway_tenant_budget_left_dollars", "gateway_tenant_budget_dollars"
+    spent = (11 * 10 + 3 * 100) / 1e6
+    assert value(found, left, tenant="default", window="day") == pytest.approx(2.0 - spent)
+    assert value(found, left, tenant="default", window="month") == pytest.approx(50.0 - spent)
+    assert value(found, of, tenant="default", window="month") == 50.0
+    assert value(found, left, tenant="idle", window="month") == 7.0
+    assert "free" not in str(list(found))
+
+
+async def test_ten_thousand_tenants_with_budgets_have_no_more_than_a_thousand_labels():
+    tenants = {f"t{n}": Tenant(Limits(dollars=Dollars(day=1.0))) for n in range(10_000)}
+    async with gateway(Upstream(), tenants=tenants) as g:
+        found = await scraped(g)
+    assert sum(name == "gateway_tenant_budget_left_dollars" for name, _ in found) == 1000
 
 
 async def test_no_label_names_a_user_a_session_or_a_request():

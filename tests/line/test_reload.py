@@ -139,7 +139,7 @@ async def test_a_broken_edit_changes_nothing_and_the_log_says_where_it_is(files,
 
 async def test_keys_prices_and_body_limits_are_taken_over(files):
     async with running(files, Upstream(), Upstream()) as g:
-        files.say(price=7, keys="[{name: b, key: 12345678-b, models: [n]}]")
+        files.say(price=7, keys="[{name: b, key: 12345678-b, models: []}]")
         with files.config.open("a") as config:
             config.write("server: {max_body: 10KB}\n")
 

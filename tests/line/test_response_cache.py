@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.admission.response_cache import CacheLimits, ResponseCache
 from gateway.config.bind import Bytes, Seconds, Secret
 from gateway.config.tree import Cache, Key
+from gateway.wire.openai import encode_json, parse_event
 from tests.support.clock import ManualClock
 from tests.support.gateways import gateway
+from tests.support.requests import chat
 from tests.support.upstream import Upstream
 
 KEYS = tuple(Key(name, Secret(f"sk-key-{name}"), tenant=name) for name in ("ann", "bob"))
@@ -95,6 +98,25 @@ async def test_a_broken_stream_is_not_kept():
             with pytest.raises(Exception, match=r"broke|stopped|ended"):
                 await text((await ask(g, stream=True))[1])
     assert len(upstream.received) == 2
+
+
+@pytest.mark.parametrize(("finished", "kept"), [((0,), False), ((0, 1), True)])
+async def test_of_several_choices_each_has_to_finish(finished, kept):
+    cache = ResponseCache(CacheLimits(10_000, 60.0), ManualClock())
+    request = chat("hi", stream=True, n=2, temperature=0)
+    place = cache.place(request, {"x-gateway-cache": "yes"})
+
+    async def events():
+        for index in (0, 1):
+            yield told({"index": index, "delta": {"content": "a"}, "finish_reason": None})
+        for index in finished:
+            yield told({"index": index, "delta": {}, "finish_reason": "stop"})
+
+    def told(choice):
+        return parse_event(encode_json({"choices": [choice]}))
+
+    assert len([e async for e in cache.keeping(place, request, events())]) == 2 + len(finished)
+    assert (cache.find(place) is not None) is kept
 
 
 async def test_it_is_bounded_in_time_and_size():

@@ -142,15 +142,11 @@ async def test_a_resume_is_no_retry_that_a_budget_counts() -> None:
         assert (await raw_stream(g))[-1] == "[DONE]"
 
 
-TOOL = {"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}}
-
-
 @pytest.mark.parametrize(
     ("asked", "extra"),
     [
         ({"n": 2}, {}),
         ({"logprobs": True}, {}),
-        ({}, {1: TOOL}),
         ({}, {1: {"index": 1}}),
         ({}, {1: {"logprobs": {"content": [{"token": "lo", "logprob": -1.0}]}}}),
     ],
@@ -169,6 +165,18 @@ async def test_what_cannot_be_taken_up_ends_in_an_error_that_the_sdk_raises(
     assert second.received == []
     assert "[DONE]" not in raw
     assert set(json.loads(raw[-1])["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_a_call_of_a_tool_is_taken_up_by_a_replica() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}
+    first, second = Upstream(break_at=2, extra={1: {"delta": {"tool_calls": [call]}}}), Upstream()
+    async with gateway(first, second, endpoint=REPLICA) as g:
+        raw = await raw_stream(g)
+    assert raw[-1] == "[DONE]"
+    told = [json.loads(event) for event in raw[:-1]]
+    deltas = [choice["delta"] for event in told for choice in event["choices"]]
+    assert [delta["tool_calls"] for delta in deltas if "tool_calls" in delta] == [[call]]
+    assert len(second.received[0].body["continue_token_ids"]) > 0
 
 
 async def test_endpoints_that_cannot_go_on_are_not_asked_to() -> None:

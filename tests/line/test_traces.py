@@ -143,6 +143,7 @@ def check_server(server: Span, case: Case) -> None:
     if case.error is not None:
         assert server.attributes["error.type"] == case.error
     if case.ended == "finished":
+        assert server.attributes["gen_ai.response.finish_reasons"] == ["stop"]
         assert server.attributes["gen_ai.usage.input_tokens"] == 11
         assert server.attributes["gen_ai.usage.output_tokens"] == 3
         assert server.attributes["gen_ai.usage.cache_read.input_tokens"] == 3
@@ -168,12 +169,17 @@ def check_route(route: Span, candidates: int) -> None:
 def check_attempts(attempts: list[Span], case: Case) -> None:
     told = [(s.attributes["gateway.endpoint"], s.attributes.get("error.type")) for s in attempts]
     assert tuple(told) == case.attempts
+    ports = [span.attributes["server.port"] for span in attempts]
+    assert len(set(ports)) == len({name for name, _ in case.attempts})
     for index, span in enumerate(attempts):
+        assert span.attributes["server.address"] == "127.0.0.1"
         assert span.name == "chat m"
         assert span.attributes["gen_ai.operation.name"] == "chat"
         assert span.attributes["gen_ai.request.model"] == "m"
         assert span.attributes.get("http.request.resend_count", 0) == index
         assert span.error is (case.attempts[index][1] is not None)
+    told = [span.attributes.get("gen_ai.response.finish_reasons") for span in attempts]
+    assert told == [None] * (len(attempts) - 1) + [["stop"] if case.ended == "finished" else None]
     if case.ended == "finished":
         assert attempts[-1].attributes["gen_ai.usage.output_tokens"] in case.computed
         assert attempts[-1].attributes.get("gateway.attempt.resumed", False) is (
@@ -194,6 +200,29 @@ async def check_jaeger(url: str, server: Span, count: int) -> None:
         for span in scope["spans"]
     ]
     assert len(found) == count
+
+
+async def test_the_wait_for_room_has_a_span_of_its_own():
+    upstream = Upstream(hold_at=1)
+    options = {"endpoint": {"max_in_flight": 1}}
+    async with collecting() as (url, collector):
+        async with gateway(upstream, tracing=Tracing(endpoint=url), **options) as g:
+            first = await g.sdk.chat.completions.create(**ASK, stream=True)
+            second = asyncio.create_task(plain(g))
+            async with asyncio.timeout(5):
+                while not g.gateway.dispatcher.queue:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            upstream.release.set()
+            async for _ in first:
+                pass
+            await second
+        spans = await collector.wait_for(7)
+    (queue,) = [s for s in spans if s.name == "queue"]
+    (server,) = [s for s in spans if s.span_id == queue.parent_id]
+    (attempt,) = [s for s in spans if s.kind == "CLIENT" and s.trace_id == queue.trace_id]
+    assert server.kind == "SERVER"
+    assert queue.attributes["gateway.request_class"] == "standard"
+    assert server.start <= queue.start < queue.end <= attempt.start
 
 
 async def test_a_decision_says_who_was_dropped_and_by_what():

@@ -10,6 +10,7 @@ from gateway.replica.answer import Answer
 from gateway.replica.choice import Done, Piece
 from gateway.replica.logprobs import LOWEST, Scored
 from gateway.replica.request import Counts, Finish, Logprobs
+from gateway.replica.speech import Said
 from gateway.replica.text import Tokenizer
 from tests.support.tiny_text import IM_END, tiny_metadata
 
@@ -39,13 +40,13 @@ def answer(
 
 
 def end(finish: Finish, text: str = "") -> Piece:
-    return Piece(0, text, end=Done(finish, COUNTS))
+    return Piece(0, Said(text), end=Done(finish, COUNTS))
 
 
 def test_a_streamed_chat_names_its_speaker_and_ends_with_its_usage() -> None:
     first, said, finish, usage, done = events(
         answer().first(0)
-        + answer().piece(Piece(0, "hi"))
+        + answer().piece(Piece(0, Said("hi")))
         + answer().piece(end(Finish.STOP))
         + answer().last(COUNTS, REPORT)
     )
@@ -73,7 +74,7 @@ def test_without_include_usage_a_stream_has_none() -> None:
 
 def test_a_streamed_completion_has_text() -> None:
     it = answer(Operation.COMPLETION, include_usage=False)
-    pieces = it.piece(Piece(0, "hi")) + it.piece(end(Finish.STOP))
+    pieces = it.piece(Piece(0, Said("hi"))) + it.piece(end(Finish.STOP))
     said, finish, _ = events(it.first(0) + pieces + it.last(COUNTS, None))
     assert said["object"] == "text_completion"
     assert said["choices"][0]["text"] == "hi"
@@ -114,7 +115,7 @@ SCORED = (
 
 
 def test_a_chats_log_probabilities_show_each_token_and_its_bytes() -> None:
-    piece = Piece(0, "hello", scored=SCORED)
+    piece = Piece(0, Said("hello"), scored=SCORED)
     (chunk,) = events(answer(include_usage=False, logprobs=2).piece(piece))
     assert chunk["choices"][0]["logprobs"] == {
         "content": [
@@ -139,7 +140,7 @@ def test_a_chats_log_probabilities_show_each_token_and_its_bytes() -> None:
 
 
 def test_a_completions_log_probabilities_have_the_older_shape() -> None:
-    piece = Piece(0, "hello", scored=SCORED)
+    piece = Piece(0, Said("hello"), scored=SCORED)
     (chunk,) = events(answer(Operation.COMPLETION, False, logprobs=2).piece(piece))
     assert chunk["choices"][0]["logprobs"] == {
         "tokens": ["hello", "bytes:\\xc3"],
@@ -155,7 +156,7 @@ def test_a_completions_log_probabilities_have_the_older_shape() -> None:
 
 
 def test_token_ids_are_in_each_choice_where_they_were_asked_for() -> None:
-    piece = Piece(1, "hello", (HELLO,))
+    piece = Piece(1, Said("hello"), (HELLO,))
     (chunk,) = events(answer(include_usage=False, token_ids=True).piece(piece))
     assert (chunk["choices"][0]["index"], chunk["choices"][0]["token_ids"]) == (1, [HELLO])
     (chunk,) = events(answer(include_usage=False).piece(piece))

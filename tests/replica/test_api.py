@@ -159,8 +159,6 @@ def test_fields_that_ask_for_nothing_are_accepted(harmless: dict[str, object]) -
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", [{"type": "function"}]),
-        ("response_format", {"type": "json_object"}),
         ("audio", {"voice": "x"}),
         ("functions", [{"name": "f"}]),
     ],
@@ -251,7 +249,13 @@ def test_an_empty_salt_would_be_the_public_chain_and_is_refused() -> None:
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": ["hello"]}, "messages[0]"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "narrator", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}]},
+            "messages[0].tool_calls[0]",
+        ),
+        ({"messages": [{"role": "user", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, "messages[0].name"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,9 +47,12 @@ def smollm2() -> Weights:
     return Weights.open(models.find("smollm2"))
 
 
-@pytest.fixture(scope="module", params=KERNELS)
+@pytest.fixture(
+    scope="module", params=[(kernels, threads) for kernels in KERNELS for threads in (1, 3)]
+)
 def backend(request: pytest.FixtureRequest, smollm2: Weights) -> CpuBackend:
-    return CpuBackend.load(smollm2, blocks=256, max_tokens=256, kernels=request.param)
+    kernels, threads = request.param
+    return CpuBackend.load(smollm2, blocks=256, max_tokens=256, kernels=kernels, threads=threads)
 
 
 @pytest.fixture
@@ -142,13 +147,21 @@ def test_what_a_block_held_before_does_not_matter(load: Callable[[TinyModel], We
     assert np.array_equal(in_chunks(backend, list(range(20)), 7), expected)
 
 
-def test_all_kernels_give_the_same_bits(smollm2: Weights) -> None:
+def test_all_kernels_and_any_number_of_threads_give_the_same_bits(smollm2: Weights) -> None:
     tokens = prose(100)
     results = [
-        whole(CpuBackend.load(smollm2, blocks=8, max_tokens=128, kernels=kernels), tokens)
+        whole(CpuBackend.load(smollm2, 8, 128, kernels=kernels, threads=threads), tokens)
         for kernels in KERNELS
+        for threads in (1, 2, 5)
     ]
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_kernels_from_the_cache_give_the_bits_of_those_just_compiled(tmp_path: Path) -> None:
+    model = str(TinyModel().write(tmp_path / "tiny.gguf"))
+    first, second = (logits_in_a_new_process(model, tmp_path / "cache") for _ in range(2))
+    assert len(list((tmp_path / "cache").glob("*-*"))) == 2
+    assert first == second
 
 
 def test_only_the_wanted_logits_are_returned(load: Callable[[TinyModel], Weights]) -> None:
@@ -213,3 +226,20 @@ def test_progress_names_its_steps(load: Callable[[TinyModel], Weights]) -> None:
 
 def whole(backend: CpuBackend, tokens: list[int]) -> Float32:
     return in_chunks(backend, tokens, len(tokens))
+
+
+LOGITS = """
+import sys
+from pathlib import Path
+from gateway.replica.backends.cpu import CpuBackend
+from gateway.replica.weights import Weights
+from tests.support.batches import in_chunks
+
+backend = CpuBackend.load(Weights.open(Path(sys.argv[1])), 8, 128, cache=Path(sys.argv[2]))
+print(in_chunks(backend, list(range(100)), 100).tobytes().hex())
+"""
+
+
+def logits_in_a_new_process(model: str, cache: Path) -> str:
+    command = [sys.executable, "-c", LOGITS, model, str(cache)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -10,22 +12,45 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from gateway.replica.backends.base import Float32
+from gateway.replica.backends.cpu import elementwise
 from gateway.replica.backends.cpu.affine import Affine, affine, packed, quantised
 from gateway.replica.backends.cpu.backend import best_kernels
 from gateway.replica.backends.cpu.dot import AVX2, PORTABLE, VNNI
-from gateway.replica.backends.cpu.elementwise import exponential, gate, look_up, normalise
+from gateway.replica.backends.cpu.jit import jit_entry
 from gateway.replica.backends.cpu.matmul import PANEL, SLOT, Multiply, multiplier
-from gateway.replica.backends.cpu.quantise import quantise
+from gateway.replica.backends.cpu.quantise import quantise as quantise_compiled
 from gateway.replica.weights import GROUP, UInt8, Weights
 from tests.support.tiny_model import TinyModel
 
 KINDS = [GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")]
 FEATURES = llvm.get_host_cpu_features()
-MULTIPLIERS = {"portable": multiplier(PORTABLE)}
+
+
+def entry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A part of the step as Python can call it."""
+
+    @jit_entry
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
+
+
+quantise, gate, look_up, normalise, exponential = (
+    entry(part)
+    for part in (
+        quantise_compiled,
+        elementwise.gate,
+        elementwise.look_up,
+        elementwise.normalise,
+        elementwise.exponential,
+    )
+)
+MULTIPLIERS = {"portable": entry(multiplier(PORTABLE))}
 if FEATURES.get("avx2"):
-    MULTIPLIERS["avx2"] = multiplier(AVX2)
+    MULTIPLIERS["avx2"] = entry(multiplier(AVX2))
 if best_kernels(FEATURES) == "vnni":
-    MULTIPLIERS["vnni"] = multiplier(VNNI)
+    MULTIPLIERS["vnni"] = entry(multiplier(VNNI))
 
 
 @pytest.fixture(params=sorted(MULTIPLIERS))
@@ -61,7 +86,8 @@ def in_panels(x: Float32) -> UInt8:
 def product(multiply: Multiply, matrix: Affine, x: Float32) -> Float32:
     rows, columns = matrix.codes.shape
     out = np.zeros((-(-len(x) // PANEL) * PANEL, rows), np.float32)
-    multiply(packed(matrix), (0, matrix.bits, rows, columns), in_panels(x), len(x), out)
+    place = 0, matrix.bits, rows, columns
+    multiply(packed(matrix), place, 0, rows, in_panels(x), len(x), out)
     return out[: len(x)]
 
 

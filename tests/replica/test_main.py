@@ -194,16 +194,13 @@ def test_the_cache_has_the_size_that_was_asked_for(model: Path) -> None:
 
 
 @pytest.mark.parametrize(("threads", "workers"), [(1, 1), (2, 2), (5, 2)])
-def test_at_most_two_threads_compute(
-    model: Path, caplog: pytest.LogCaptureFixture, threads: int, workers: int
-) -> None:
+def test_at_most_two_workers_plan_steps(model: Path, threads: int, workers: int) -> None:
     before = threading.active_count()
     settings = ReplicaSettings(str(model), backend="reference", threads=threads)
     engine, _ = load(settings, Status(None))
     engine.start()
     assert threading.active_count() - before == workers
     engine.stop()
-    assert ("2 threads compute, not 5" in caplog.text) == (threads == 5)
 
 
 def test_secrets_are_not_shown() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from gateway import models
 from gateway.replica.engine import Engine
+from gateway.replica.grammar import Grammars
 from gateway.replica.main import CHUNK_TOKENS, ReplicaSettings, Status, load_backend
 from gateway.replica.server import Replica, create_app
 from gateway.replica.template import ChatTemplate
@@ -24,6 +25,7 @@ from tests.support.tiny_text import CHATML, tiny_metadata
 pytestmark = pytest.mark.anyio
 
 TOKENIZER = Tokenizer(tiny_metadata())
+GRAMMARS = Grammars(TOKENIZER)
 SECRET = "s3cret"
 GREEDY: dict[str, Any] = {"temperature": 0}
 SEEDED: dict[str, Any] = {"temperature": 1.2, "top_p": 0.95, "seed": 7}
@@ -36,9 +38,9 @@ PENALISED: dict[str, Any] = SEEDED | {
 
 
 def tiny() -> Replica:
-    backend = FakeBackend(vocabulary=TOKENIZER.vocabulary)
+    backend = FakeBackend(vocabulary=TOKENIZER.vocabulary, context_length=1024)
     template = ChatTemplate(CHATML, TOKENIZER)
-    return Replica(Engine(backend), TOKENIZER, template, ("m",), 1, SECRET)
+    return Replica(Engine(backend), TOKENIZER, template, GRAMMARS, ("m",), 1, SECRET)
 
 
 @asynccontextmanager
@@ -78,6 +80,10 @@ class Said:
             for choice in chunk["choices"]:
                 delta = choice.get("delta", {"content": choice.get("text")})
                 said.text += delta.get("content") or ""
+                for call in delta.get("tool_calls", ()):
+                    name = call["function"].get("name")
+                    said.text += f"<{call['index']} {name}>" if name else ""
+                    said.text += call["function"]["arguments"]
                 said.token_ids += tuple(choice["token_ids"])
                 said.finish = choice["finish_reason"] or said.finish
         return said
@@ -121,6 +127,32 @@ async def test_a_chat_goes_on_after_any_chunk(sampling: dict[str, Any], ignore_e
     chunks = await check(tiny, "/v1/chat/completions", ignore_eos=ignore_eos, **asked)
     # many of these tokens are parts of characters, so that some breaks are inside of one
     assert any(len(c["choices"][0]["token_ids"]) > 1 for c in chunks[1:-1]) or not ignore_eos
+
+
+FORM: Any = {
+    "type": "object",
+    "properties": {"a": {"enum": [12, 345]}, "b": {"type": "string", "maxLength": 5}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [{"type": "function", "function": {"name": "add", "parameters": FORM}}]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SEEDED])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"tools": TOOLS, "tool_choice": "required"},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": FORM}}},
+    ],
+)
+async def test_calls_and_documents_go_on_after_any_chunk(
+    sampling: dict[str, Any], form: dict[str, Any]
+) -> None:
+    asked: Any = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 120}
+    chunks = await check(tiny, "/v1/chat/completions", **sampling, **asked, **form, every=3)
+    finish = "tool_calls" if "tools" in form else "stop"
+    assert chunks[-2]["choices"][0]["finish_reason"] == finish
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED])
@@ -193,10 +225,11 @@ def smollm2() -> Callable[[], Replica]:
     settings = ReplicaSettings("smollm2", kv_tokens=512)
     backend = load_backend(weights, settings, Status(None))
     template = ChatTemplate(str(weights.metadata["tokenizer.chat_template"]), tokenizer)
+    grammars = Grammars(tokenizer)
 
     def fresh() -> Replica:
         engine = Engine(backend, chunk_tokens=CHUNK_TOKENS)
-        return Replica(engine, tokenizer, template, ("m",), 1, SECRET)
+        return Replica(engine, tokenizer, template, grammars, ("m",), 1, SECRET)
 
     return fresh
 

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from gateway.errors import ContextLengthExceeded, GatewayError, RateLimited
+from gateway.replica.grammar import Grammars
 from gateway.replica.metrics import EngineMetrics
 from gateway.replica.prompt import Chat
 from gateway.replica.request import Counts, Finish, Logprobs, Output, Submission
@@ -26,6 +27,7 @@ from tests.support.tiny_text import CHATML, IM_END, tiny_metadata
 pytestmark = pytest.mark.anyio
 
 TOKENIZER = Tokenizer(tiny_metadata())
+GRAMMARS = Grammars(TOKENIZER)
 SECRET = "s3cret"
 HELLO: Any = [{"role": "user", "content": "hello"}]
 CHAT = {"model": "tiny", "messages": HELLO}
@@ -95,6 +97,7 @@ async def line(**changes: Any) -> AsyncIterator[Line]:
         "engine": engine,
         "tokenizer": TOKENIZER,
         "template": ChatTemplate(CHATML, TOKENIZER),
+        "grammars": GRAMMARS,
         "models": ("tiny", "tiny-2"),
         "created": 1,
         "secret": SECRET,

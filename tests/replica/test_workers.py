@@ -23,7 +23,6 @@ from gateway.replica.engine import Engine
 from gateway.replica.plan import Plan
 from gateway.replica.request import Finish, Request, State
 from gateway.replica.sampling import Sampling
-from gateway.replica.scheduler import HALVED_FROM
 from gateway.replica.weights import Weights
 from gateway.replica.workers import Workers, cores_of
 from tests.support.callers import GREEDY, Caller, expected, prompt
@@ -79,24 +78,10 @@ def test_whoever_begins_to_decode_does_not_wait_for_a_chunk() -> None:
     assert sizes(planned(world)) == {"long": 32}
 
 
-def test_many_answers_are_decoded_in_halves_by_two_who_have_nothing_else_to_do() -> None:
+def test_answers_are_decoded_together_however_many_they_are() -> None:
     world = World(workers=2, max_running=32)
-    names = [str(index) for index in range(HALVED_FROM)]
-    requests = decoding(world, *names)
-    first, second = planned(world), planned(world)
-    assert set(first.requests) | set(second.requests) == set(requests)
-    assert len(first.rows) == len(second.rows) == HALVED_FROM / 2
-    world.scheduler.abandon(first)
-    world.scheduler.abandon(second)
-    world.add("prompt", range(100, 120))
-    assert len(planned(world).rows) == HALVED_FROM
-    assert sizes(planned(world)) == {"prompt": 20}
-
-
-def test_fewer_answers_are_not_shared_out() -> None:
-    world = World(workers=2, max_running=32)
-    decoding(world, *(str(index) for index in range(HALVED_FROM - 1)))
-    assert len(planned(world).rows) == HALVED_FROM - 1
+    requests = decoding(world, *(str(index) for index in range(32)))
+    assert set(planned(world).requests) == set(requests)
     assert world.plan() is None
 
 
@@ -324,7 +309,8 @@ def test_workers_run_on_cores_of_their_own(cores: list[int], parts: list[list[in
 
 @pytest.fixture(scope="module")
 def smollm2() -> CpuBackend:
-    return CpuBackend.load(Weights.open(models.find("smollm2")), blocks=256, max_tokens=128)
+    weights = Weights.open(models.find("smollm2"))
+    return CpuBackend.load(weights, blocks=256, max_tokens=128, threads=2)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])

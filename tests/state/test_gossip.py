@@ -40,10 +40,10 @@ async def until(condition) -> None:
 
 
 @asynccontextmanager
-async def speaking(server, name: str, clock):
+async def speaking(server, name: str, clock, **options):
     redis = connect(server.url)
-    endpoint = Endpoint("e", frozenset({"m"}), provider=Silent())
-    gossip = Gossip(redis, name, {"e": endpoint}, SharedIndex({"e"}, clock), clock)
+    endpoint = Endpoint("e", frozenset({"m"}), provider=Silent(), max_in_flight=8)
+    gossip = Gossip(redis, name, {"e": endpoint}, SharedIndex({"e"}, clock), clock, **options)
     async with gossip.running():
         yield gossip, endpoint
     await redis.aclose()
@@ -97,6 +97,28 @@ async def test_load_is_added_up_and_dies_with_its_gateway(server):
         await until(lambda: a._told == {})
 
 
+async def test_while_the_server_is_lost_each_fills_its_share_or_nothing_and_then_all_again(server):
+    here, there = ManualClock(), ManualClock()
+    async with (
+        speaking(server, "b", there) as (b, open_),
+        speaking(server, "a", here, closed=True) as (a, closed),
+    ):
+        await until(lambda: a._others and b._others)
+        with open_.lease(300, there(), tenant="t"):
+            await until(lambda: closed.elsewhere.in_flight == 1)
+            assert closed.places.users["t"].elsewhere == 1
+            server.stop()
+            await until(lambda: open_.limit == 4 and closed.limit == 0)
+            assert closed.full("t")
+            assert closed.elsewhere == IDLE
+            there.advance(100)  # the other one is not forgotten for being out of hearing
+            await asyncio.sleep(0.3)
+            assert open_.limit == 4
+            server.start()
+            await until(lambda: open_.limit == closed.limit == 8)
+            await until(lambda: closed.elsewhere.in_flight == 1)
+
+
 async def test_two_gateways_send_one_conversation_to_one_endpoint(server):
     first, second = Upstream(), Upstream()
     state = State(redis=Secret(server.url))
@@ -126,7 +148,7 @@ async def test_endpoints_full_of_another_gateways_requests_are_full(server):
             gateway(f"{url}/v1", **options) as b,
         ):
             first = asyncio.create_task(a.sdk.chat.completions.create(**ASK))
-            await until(lambda: b.gateway.fleet.endpoints["u0"].full)
+            await until(lambda: b.gateway.fleet.endpoints["u0"].full("default"))
             second = asyncio.create_task(b.sdk.chat.completions.create(**ASK))
             await until(lambda: len(b.gateway.dispatcher.queue) == 1)
             assert len(upstream.received) == 1

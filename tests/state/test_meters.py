@@ -39,7 +39,7 @@ async def sharing(server: Embedded, count: int, **options) -> AsyncIterator[list
     async with AsyncExitStack() as stack:
         gateways = []
         for index in range(count):
-            redis = connect(server.url)
+            redis = connect(server.url, options["deadline_s"])
             stack.push_async_callback(redis.aclose)
             meters = SharedMeters(redis, f"g{index}", **options)
             await stack.enter_async_context(meters.running())

@@ -102,10 +102,12 @@ class Watched(Endpoint):
     others: Callable[[str], bool] = lambda name: False  # somebody else could be asked
 
     @contextmanager
-    def lease(self, uncached_tokens: int, now: float, cached_tokens: int = 0) -> Iterator[Lease]:
+    def lease(
+        self, uncached_tokens: int, now: float, cached_tokens: int = 0, tenant: str = "default"
+    ) -> Iterator[Lease]:
         if self.breaker.ejected(now):
             assert not self.others(self.name), "an ejected endpoint gets probes only"
-        with super().lease(uncached_tokens, now, cached_tokens) as lease:
+        with super().lease(uncached_tokens, now, cached_tokens, tenant) as lease:
             yield lease
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.domain import Attempt, BilledBy, Ended, Outcome, Principal, TraceContext, Usage
 from gateway.telemetry.log import ExchangeLog, JsonLines
+from tests.support.requests import chat
 
 
 def logged(caplog: pytest.LogCaptureFixture, outcome: Outcome) -> str:
@@ -27,6 +28,7 @@ def outcome(**known: object) -> Outcome:
 def test_an_exchange_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     whole = outcome(
         model="m",
+        request=chat(),
         attempts=[
             Attempt("a", 10.0, error="upstream_busy"),
             Attempt(

@@ -19,7 +19,12 @@ from tests.support.requests import chat, completion, parsed, turns
 
 CHAT: dict[str, Any] = {"model": "m", "messages": turns("hi")}
 COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
-MINIMAL = {Operation.CHAT: CHAT, Operation.COMPLETION: COMPLETION}
+EMBEDDINGS: dict[str, Any] = {"model": "m", "input": "hi"}
+MINIMAL = {
+    Operation.CHAT: CHAT,
+    Operation.COMPLETION: COMPLETION,
+    Operation.EMBEDDINGS: EMBEDDINGS,
+}
 
 
 def refused(
@@ -140,6 +145,8 @@ def test_of_a_key_that_stands_twice_the_last_counts_and_only_that_goes_on() -> N
         (Operation.COMPLETION, "model", ""),
         (Operation.COMPLETION, "prompt", ""),
         (Operation.COMPLETION, "prompt", []),
+        (Operation.EMBEDDINGS, "input", ""),
+        (Operation.EMBEDDINGS, "input", []),
     ],
 )
 def test_what_is_required_is_missed_by_name(operation: Operation, name: str, empty: object) -> None:
@@ -182,7 +189,8 @@ OF_TYPE: dict[type, list[Any]] = {
     dict: [{}, {"a": 1}],
     type(None): [None],
 }
-REQUIRED = ("model", "messages", "prompt")
+REQUIRED = ("model", "messages", "prompt", "input")
+BOUNDED = ("max_", "dimensions", "encoding_format")
 TYPED = [
     (operation, name, kind, value)
     for operation, table in FIELDS.items()
@@ -199,7 +207,7 @@ TYPED = [
         for operation, name, kind, value in TYPED
         if kind in FIELDS[operation][name]
         and name not in REQUIRED
-        and not (name.startswith("max_") and value is not None)
+        and not (name.startswith(BOUNDED) and value is not None)
     ],
 )
 def test_a_field_of_the_right_type_is_forwarded_as_it_came(
@@ -302,7 +310,7 @@ json_values = st.recursive(
     ),
     max_leaves=8,
 )
-names = st.sampled_from(sorted({*OWNED, *FIELDS[Operation.CHAT], *FIELDS[Operation.COMPLETION]}))
+names = st.sampled_from(sorted({*OWNED, *(name for known in FIELDS.values() for name in known)}))
 operations = st.sampled_from(Operation)
 
 

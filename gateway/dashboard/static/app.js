@@ -43,7 +43,8 @@ async function refresh() {
       showPolicies(await read("/dashboard/api/policies"), state.config);
       generation = current;
     }
-    say(`${state.version} · up ${age(state.now - state.started)}`);
+    const workers = state.workers > 1 ? ` · ${state.workers} workers` : "";
+    say(`${state.version}${workers} · up ${age(state.now - state.started)}`);
   } catch (error) {
     if (error instanceof Refused) return ask(error.message);
     say("the gateway does not answer", "bad");

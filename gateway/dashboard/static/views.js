@@ -2,10 +2,13 @@
 
 import { $, clock, dollars, el, number, percent, seconds } from "./dom.js";
 
+// How an endpoint's state looks: red until it has answered again, yellow where it said when to come back.
+const LOOK = { down: "down", ejected: "down", half_open: "down", resting: "warn", drained: "off", up: "up" };
+
 export function showTotals(state) {
   const all = Object.values(state.endpoints);
   const sum = (key) => all.reduce((total, endpoint) => total + (endpoint[key] ?? 0), 0);
-  const up = all.filter((endpoint) => endpoint.healthy).length;
+  const up = all.filter((endpoint) => LOOK[endpoint.state] !== "down").length;
   const answered = sum("answered");
   const tiles = [
     ["Endpoints up", number(up), `of ${all.length}`, up < all.length ? "bad" : ""],
@@ -28,7 +31,7 @@ const COLUMNS = [
   ["Failed", (e) => number(e.failed)],
   ["Cache hits", (e) => percent(e.hit_rate)],
   ["First token p50", (e) => seconds(e.first_p50_s)],
-  ["p95", (e) => seconds(e.first_p95_s)],
+  ["First token p95", (e) => seconds(e.first_p95_s)],
   ["$ per hour", (e) => dollars(e.usd_per_hour)],
 ];
 
@@ -59,16 +62,15 @@ export function showModels(state) {
 }
 
 function endpointRow(name, endpoint) {
-  const status = endpoint.healthy ? "up" : "down";
   return el(
     "tr",
-    { class: status, "data-endpoint": name },
+    { class: LOOK[endpoint.state], "data-endpoint": name },
     el(
       "td",
       {},
-      el("span", { class: "dot", role: "img", "aria-label": status }),
+      el("span", { class: "dot", role: "img", "aria-label": endpoint.state.replace("_", " ") }),
       name,
-      endpoint.healthy ? null : el("span", { class: "why" }, endpoint.down_because),
+      endpoint.why === null ? null : el("span", { class: "why" }, endpoint.why),
     ),
     ...COLUMNS.map(([label, show]) => el("td", { "data-label": label }, show(endpoint))),
   );
@@ -85,13 +87,13 @@ const CANDIDATE = [
   ["In flight", (c) => number(c.in_flight)],
 ];
 
-const shown = new Map(); // number of a decision -> its element: what is open stays open
+const shown = new Map(); // id of a decision -> its element: what is open stays open
 const FEW = 12;
 let all = false;
 
 export function showDecisions(latest) {
   // What somebody has opened stays, for as long as the gateway remembers it.
-  const decisions = latest.filter((d, i) => all || i < FEW || shown.get(d.number)?.open);
+  const decisions = latest.filter((d, i) => all || i < FEW || shown.get(d.id)?.open);
   const list = $("decision-list");
   $("all").hidden = latest.length <= FEW;
   $("all").textContent = all ? "Show fewer" : `Show all ${latest.length}`;
@@ -99,7 +101,7 @@ export function showDecisions(latest) {
     all = !all;
     showDecisions(latest);
   };
-  const wanted = new Set(decisions.map((decision) => decision.number));
+  const wanted = new Set(decisions.map((decision) => decision.id));
   for (const [key, node] of shown) {
     if (!wanted.has(key)) {
       node.remove();
@@ -112,8 +114,8 @@ export function showDecisions(latest) {
   }
   list.querySelector(".empty")?.remove();
   decisions.forEach((decision, index) => {
-    if (!shown.has(decision.number)) shown.set(decision.number, decisionRow(decision));
-    const node = shown.get(decision.number);
+    if (!shown.has(decision.id)) shown.set(decision.id, decisionRow(decision));
+    const node = shown.get(decision.id);
     if (list.children[index] !== node) list.insertBefore(node, list.children[index] ?? null);
   });
 }
@@ -129,7 +131,8 @@ const REASONS = {
 
 function decisionRow(decision) {
   const last = decision.tried[decision.tried.length - 1];
-  const where = last ? decision.tried.map((attempt) => attempt.endpoint).join(" → ") : "nowhere";
+  const found = decision.cache === "hit" ? "cache" : "nowhere";
+  const where = last ? decision.tried.map((attempt) => attempt.endpoint).join(" → ") : found;
   return el(
     "details",
     { class: "decision", "data-request": decision.request_id },
@@ -138,7 +141,7 @@ function decisionRow(decision) {
       {},
       el("span", { class: "quiet" }, clock(decision.at)),
       el("span", {}, where),
-      el("span", { class: "quiet" }, decision.error ?? REASONS[decision.reason] ?? ""),
+      el("span", { class: "quiet" }, decision.error ?? REASONS[decision.reason] ?? (found === "cache" ? "answered before" : "")),
       el("span", { class: "quiet" }, decision.model ?? ""),
       el("span", {}, seconds(decision.first_s)),
       el("span", {}, el("span", { class: `tag ${FORM[decision.ended] ?? ""}` }, decision.ended.replace("_", " "))),

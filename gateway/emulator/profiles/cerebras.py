@@ -25,6 +25,7 @@ from gateway.emulator.settings import Settings
 
 class Cerebras(Profile):
     name = "cerebras"
+    embeds = False
     reads = "Cerebras' docs and its SDK's types"
     model = "gpt-oss-120b"
     usage_in = Usage.FINISH

@@ -12,6 +12,7 @@ from gateway.emulator.settings import Settings
 
 class DeepSeek(Profile):
     name = "deepseek"
+    embeds = False
     reads = "api-docs.deepseek.com"
     prefix = ""
     model = "deepseek-v4-flash"

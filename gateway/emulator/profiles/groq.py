@@ -14,6 +14,7 @@ from gateway.emulator.settings import Settings
 
 class Groq(Profile):
     name = "groq"
+    embeds = False
     reads = "console.groq.com/docs and the groq SDK's types"
     prefix = "/openai/v1"
     model = "openai/gpt-oss-120b"

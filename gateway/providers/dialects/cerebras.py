@@ -14,7 +14,7 @@ from gateway.providers.refusals import Meanings
 @dataclass(frozen=True)
 class Cerebras(OpenAICompatible):
     URL: ClassVar[str | None] = "https://api.cerebras.ai/v1"
-    traits: ClassVar[Traits] = Traits(features=ENGINE - {"n"}, tells_cached=True)
+    traits: ClassVar[Traits] = Traits(features=ENGINE - {"n", "embeddings"}, tells_cached=True)
     max_tokens_as: ClassVar[str | None] = "max_completion_tokens"
     reasoning_as: ClassVar[str] = "reasoning"
     session_fields: ClassVar[tuple[str, ...]] = ("prompt_cache_key",)

@@ -15,7 +15,7 @@ from gateway.providers.refusals import Meanings
 class Deepseek(OpenAICompatible):
     URL: ClassVar[str | None] = "https://api.deepseek.com"
     traits: ClassVar[Traits] = Traits(
-        features=ENGINE - {"json_schema", "n"}, tells_cached=True, stops_billing=True
+        features=ENGINE - {"json_schema", "n", "embeddings"}, tells_cached=True, stops_billing=True
     )
     max_tokens_as: ClassVar[str | None] = "max_tokens"
     meanings: ClassVar[Meanings] = {503: UpstreamOverloaded}

@@ -15,7 +15,7 @@ from gateway.providers.refusals import Meanings
 class Groq(OpenAICompatible):
     URL: ClassVar[str | None] = "https://api.groq.com/openai/v1"
     traits: ClassVar[Traits] = Traits(
-        features=ENGINE - {"n", "logprobs"}, tells_cached=True, stops_billing=False
+        features=ENGINE - {"n", "logprobs", "embeddings"}, tells_cached=True, stops_billing=False
     )
     max_tokens_as: ClassVar[str | None] = "max_completion_tokens"
     reasoning_as: ClassVar[str] = "reasoning"

@@ -17,7 +17,7 @@ class Replica(OpenAICompatible):
     continuation: ClassVar[Continuation | None] = Continuation.TOKEN_IDS
     secret_header: ClassVar[str | None] = "x-replica-secret"
     traits: ClassVar[Traits] = Traits(
-        features=frozenset({"logprobs", "n"}),
+        features=frozenset({"tools", "json_schema", "logprobs", "n"}),
         isolates_tenants=True,
         tells_cached=True,
         data_policy="zero_retention",

@@ -5,8 +5,9 @@ The pool keeps, per layer, keys [blocks, kv heads, head_dim, 16] and values [blo
 head_dim]: 16 positions side by side for scores, 16 dimensions for sums, so that each load fills
 registers and nothing is ever gathered or transposed.
 
-The queries that share a KV head, of up to SPAN tokens of one sequence, go through it together, up
-to four in one tile. Each has its own registers: its bits do not depend on its companions.
+The queries that share a KV head, of a span of up to SPAN tokens of one sequence, go through it
+together, up to four in one tile. Each has its own registers: its bits do not depend on its
+companions.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from __future__ import annotations
 import numpy as np
 
 from gateway.replica.backends.base import BLOCK_SIZE, Float32, Int32
-from gateway.replica.backends.cpu.attention_tiles import add_values, greatest, score
+from gateway.replica.backends.cpu.attention_tiles import add_values, greatest, score, total
+from gateway.replica.backends.cpu.board import Board, claim, finish, wait
 from gateway.replica.backends.cpu.elementwise import exponential, to_half
 from gateway.replica.backends.cpu.emit import LANES
-from gateway.replica.backends.cpu.jit import address, jit, jit_inlined, jit_reordered
+from gateway.replica.backends.cpu.jit import address, jit, jit_inlined
 from gateway.replica.backends.cpu.layout import Halves, Model, Pool, Scratch, Shape, Tokens
 
 SPAN = 4
@@ -29,25 +31,23 @@ _LOWEST = np.float32(-3e38)
 
 @jit
 def rotate_and_store(
-    shape: Shape, model: Model, pool: Pool, layer: int, tokens: Tokens, scratch: Scratch
+    shape: Shape, model: Model, pool: Pool, layer: int, tokens: Tokens, t: int, scratch: Scratch
 ) -> None:
-    """Turn queries and keys by their positions; keys and values go to the pool."""
-    dims = shape.head_dim
-    for t in range(len(tokens.ids)):
-        position = tokens.positions[t]
-        for head in range(shape.heads + shape.kv_heads):
-            here = scratch.queries_keys[t, head * dims : (head + 1) * dims]
-            _rotate(here, model.cosines[position], model.sines[position])
-        block = tokens.tables[tokens.rows[t], position // BLOCK_SIZE]
-        for head in range(shape.kv_heads):
-            first_key = (shape.heads + head) * dims
-            key = scratch.queries_keys[t, first_key : first_key + dims]
-            value = scratch.values[t, head * dims : (head + 1) * dims]
-            slot = position % BLOCK_SIZE
-            _store(key, value, pool.keys[layer, block, head], pool.values[layer, block, head], slot)
+    """Turn a token's queries and keys by its position; keys and values go to the pool."""
+    dims, position = shape.head_dim, tokens.positions[t]
+    for head in range(shape.heads + shape.kv_heads):
+        here = scratch.queries_keys[t, head * dims : (head + 1) * dims]
+        _rotate(here, model.cosines[position], model.sines[position])
+    block = tokens.tables[tokens.rows[t], position // BLOCK_SIZE]
+    for head in range(shape.kv_heads):
+        first_key = (shape.heads + head) * dims
+        key = scratch.queries_keys[t, first_key : first_key + dims]
+        value = scratch.values[t, head * dims : (head + 1) * dims]
+        slot = position % BLOCK_SIZE
+        _store(key, value, pool.keys[layer, block, head], pool.values[layer, block, head], slot)
 
 
-@jit_reordered
+@jit
 def _rotate(head: Float32, cosines: Float32, sines: Float32) -> None:
     """Rotary position embedding of one head, NeoX style: pairs lie half a head apart."""
     half = len(cosines)
@@ -67,16 +67,28 @@ def _store(key: Float32, value: Float32, keys: Halves, values: Halves, slot: int
 
 
 @jit
-def attend(shape: Shape, pool: Pool, layer: int, tokens: Tokens, scratch: Scratch) -> None:
-    """From `scratch.queries_keys` to `scratch.attended`, for every token of the batch."""
+def attend(
+    shape: Shape,
+    pool: Pool,
+    layer: int,
+    tokens: Tokens,
+    scratch: Scratch,
+    board: Board,
+    part: int,
+) -> None:
+    """From `scratch.queries_keys` to `scratch.attended`; a piece is one KV head of one span."""
     keys, values = pool.keys[layer], pool.values[layer]
-    first = 0
+    piece, first, end = claim(board, part), 0, 0
     while first < len(tokens.ids):
         last = _span_end(tokens, first)
-        table, positions = tokens.tables[tokens.rows[first]], tokens.positions[first:last]
-        queries, attended = scratch.queries_keys[first:last], scratch.attended[first:last]
-        _attend_span(shape, keys, values, table, positions, queries, attended, scratch)
+        end += shape.kv_heads
+        while piece < end:
+            head = piece - (end - shape.kv_heads)
+            _attend_span(shape, keys, values, tokens, first, last, head, scratch, board.thread)
+            finish(board, part)
+            piece = claim(board, part)
         first = last
+    wait(board, part, end)
 
 
 @jit_inlined
@@ -94,23 +106,27 @@ def _attend_span(
     shape: Shape,
     keys: Halves,
     values: Halves,
-    table: Int32,
-    positions: Int32,
-    queries: Float32,
-    attended: Float32,
+    tokens: Tokens,
+    first: int,
+    last: int,
+    head: int,
     scratch: Scratch,
+    thread: int,
 ) -> None:
-    """A few tokens of one sequence, with `positions`, `queries` and `attended` of these alone."""
+    """Tokens `first` to `last` of one sequence, and the queries of theirs that share a KV head."""
     group = shape.heads // shape.kv_heads
-    shared = len(positions) * group  # queries of one KV head
+    shared = (last - first) * group
+    table, positions = tokens.tables[tokens.rows[first]], tokens.positions[first:last]
     length = positions[-1] + 1
-    _gather(shape, queries, scratch)
-    _score_blocks(shape, keys, values, table, length, shared, scratch)
-    for q in range(shared * shape.kv_heads):
-        visible = positions[q % shared // group] + 1
-        scratch.totals[q] = _exponentiate(scratch.scores[q], visible, length)
-    _add_blocks(shape, values, table, length, shared, scratch)
-    _scatter(shape, scratch, attended)
+    queries, scores = scratch.queries[thread], scratch.scores[thread]
+    weighted, totals = scratch.weighted[thread], scratch.totals[thread]
+    column = head * group * shape.head_dim
+    _gather(shape, scratch.queries_keys[first:last], column, queries, weighted)
+    _score_blocks(shape, keys, values, table, length, head, shared, queries, scores)
+    for q in range(shared):
+        totals[q] = _exponentiate(scores[q], positions[q // group] + 1, length)
+    _add_blocks(shape, values, table, length, head, shared, scores, weighted)
+    _scatter(shape, weighted, totals, scratch.attended[first:last], column)
 
 
 @jit_inlined
@@ -120,74 +136,80 @@ def _score_blocks(
     values: Halves,
     table: Int32,
     length: int,
+    head: int,
     shared: int,
-    scratch: Scratch,
+    queries: Float32,
+    scores: Float32,
 ) -> None:
-    """Blocks outside, heads inside, as they lie in memory. Each asks for the next block early,
-    and the last one for the first block of values."""
-    dims, stride = shape.head_dim, scratch.scores.shape[1] * 4
-    queries, scores = address(scratch.queries), address(scratch.scores)
+    """Each block asks for the next one early, and the last one for the first block of values."""
+    dims, stride = shape.head_dim, scores.shape[1] * 4
+    query, to = address(queries), address(scores)
     size = dims * BLOCK_SIZE * 2  # bytes of one head of one block
+    step, at = shape.kv_heads * size, head * size
     blocks = -(-length // BLOCK_SIZE)
     for b in range(blocks):
-        here = address(keys) + table[b] * shape.kv_heads * size
-        ahead = address(values) + table[0] * shape.kv_heads * size
+        ahead = address(values) + table[0] * step
         if b + 1 < blocks:
-            ahead = address(keys) + table[b + 1] * shape.kv_heads * size
-        for head in range(shape.kv_heads):
-            first, at = head * shared, head * size
-            q, to = queries + first * dims * 4, scores + first * stride + b * BLOCK_SIZE * 4
-            score(shared, q, here + at, ahead + at, to, stride, dims)
+            ahead = address(keys) + table[b + 1] * step
+        here = address(keys) + table[b] * step
+        score(shared, query, here + at, ahead + at, to + b * BLOCK_SIZE * 4, stride, dims)
 
 
 @jit_inlined
 def _add_blocks(
-    shape: Shape, values: Halves, table: Int32, length: int, shared: int, scratch: Scratch
+    shape: Shape,
+    values: Halves,
+    table: Int32,
+    length: int,
+    head: int,
+    shared: int,
+    scores: Float32,
+    weighted: Float32,
 ) -> None:
     """As `_score_blocks`, with values."""
-    dims, stride = shape.head_dim, scratch.scores.shape[1] * 4
-    weighted, scores = address(scratch.weighted), address(scratch.scores)
+    dims, stride = shape.head_dim, scores.shape[1] * 4
+    weights, to = address(scores), address(weighted)
     size = dims * BLOCK_SIZE * 2
+    step, at = shape.kv_heads * size, head * size
     blocks = -(-length // BLOCK_SIZE)
     for b in range(blocks):
-        here = address(values) + table[b] * shape.kv_heads * size
-        ahead = address(values) + table[min(b + 1, blocks - 1)] * shape.kv_heads * size
+        here = address(values) + table[b] * step + at
+        ahead = address(values) + table[min(b + 1, blocks - 1)] * step + at
         n = min(BLOCK_SIZE, length - b * BLOCK_SIZE)
-        for head in range(shape.kv_heads):
-            first, at = head * shared, head * size
-            w, to = scores + first * stride + b * BLOCK_SIZE * 4, weighted + first * dims * 4
-            add_values(shared, w, stride, here + at, ahead + at, to, dims, n)
+        add_values(shared, weights + b * BLOCK_SIZE * 4, stride, here, ahead, to, dims, n)
 
 
 @jit
-def _gather(shape: Shape, queries: Float32, scratch: Scratch) -> None:
-    """[tokens, kv heads, group, dims] to [kv heads, tokens, group, dims], divided by √dims.
+def _gather(
+    shape: Shape, of_tokens: Float32, column: int, queries: Float32, weighted: Float32
+) -> None:
+    """[tokens, group·dims from a column on] to [tokens·group, dims], divided by √dims.
 
     Their sums of values begin at zero.
     """
     dims, group = shape.head_dim, shape.heads // shape.kv_heads
     scale = np.float32(1) / np.sqrt(np.float32(dims))
-    for t in range(len(queries)):
-        for head in range(shape.heads):
-            q = (head // group * len(queries) + t) * group + head % group
+    for t in range(len(of_tokens)):
+        for head in range(group):
             for d in range(dims):
-                scratch.queries[q, d] = queries[t, head * dims + d] * scale
-                scratch.weighted[q, d] = 0
+                queries[t * group + head, d] = of_tokens[t, column + head * dims + d] * scale
+                weighted[t * group + head, d] = 0
 
 
 @jit
-def _scatter(shape: Shape, scratch: Scratch, attended: Float32) -> None:
+def _scatter(
+    shape: Shape, weighted: Float32, totals: Float32, attended: Float32, column: int
+) -> None:
     """The inverse of `_gather`, with softmax's division."""
     dims, group = shape.head_dim, shape.heads // shape.kv_heads
     for t in range(len(attended)):
-        for head in range(shape.heads):
-            q = (head // group * len(attended) + t) * group + head % group
-            inverse = np.float32(1) / scratch.totals[q]
+        for head in range(group):
+            inverse = np.float32(1) / totals[t * group + head]
             for d in range(dims):
-                attended[t, head * dims + d] = scratch.weighted[q, d] * inverse
+                attended[t, column + head * dims + d] = weighted[t * group + head, d] * inverse
 
 
-@jit_reordered
+@jit
 def _exponentiate(scores: Float32, visible: int, length: int) -> np.float32:
     """Softmax without its division: e^(score - greatest), and 0 for what lies in the future.
 
@@ -197,10 +219,9 @@ def _exponentiate(scores: Float32, visible: int, length: int) -> np.float32:
     for j in range(visible, registers * LANES):
         scores[j] = _LOWEST
     largest = greatest(address(scores), registers)
-    total = np.float32(0)
     for j in range(visible):
         scores[j] = exponential(scores[j] - largest)
-        total += scores[j]
-    for j in range(visible, length):
+    for j in range(visible, registers * LANES):
         scores[j] = 0
-    return total
+    sum_: np.float32 = total(address(scores), registers)
+    return sum_

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -13,11 +14,13 @@ import numpy as np
 from gateway.replica.backends.base import BLOCK_SIZE, Batch, Float32, Int32
 from gateway.replica.backends.checks import check, check_window
 from gateway.replica.backends.cpu.attention import SPAN
+from gateway.replica.backends.cpu.crew import Crew
 from gateway.replica.backends.cpu.forward import (
     Step,
     forward_avx2,
     forward_portable,
     forward_vnni,
+    parts,
 )
 from gateway.replica.backends.cpu.jit import revision
 from gateway.replica.backends.cpu.kernel_cache import keep
@@ -43,7 +46,13 @@ class CpuBackend:
     """Implements `base.Backend`. The bits of a token's logits depend on its sequence alone."""
 
     def __init__(
-        self, spec: ModelSpec, model: Model, blocks: int, max_tokens: int, kernels: str
+        self,
+        spec: ModelSpec,
+        model: Model,
+        blocks: int,
+        max_tokens: int,
+        kernels: str,
+        threads: int,
     ) -> None:
         self.spec = spec
         self.blocks = blocks
@@ -60,7 +69,9 @@ class CpuBackend:
         )
         self._model = model
         self._pool = _pool(spec, blocks)
-        self._scratch = _scratch(spec, max_tokens)
+        self._threads = threads
+        self._scratch = _scratch(spec, max_tokens, threads)
+        self._crew = Crew(threads)
 
     @classmethod
     def load(
@@ -71,18 +82,20 @@ class CpuBackend:
         progress: Callable[[str, float], None] = lambda step, done: None,
         kernels: str | None = None,
         cache: Path | None = None,
+        threads: int = 1,
     ) -> CpuBackend:
         """Pack the weights and compile, so that the first request waits for neither.
 
         `progress` is told the step and the share of it done, 0 to 1. `kernels` is one of KERNELS;
         by default the best for this processor. The results are kept in the folder `cache`, for
-        later loads and for other processes; without one, nowhere. Raises UnsupportedProcessor.
+        later loads and for other processes; without one, nowhere. At most `threads` threads
+        compute, for it and its forks together. Raises UnsupportedProcessor.
         """
         check_window(weights.spec)
         here = best_kernels(llvm.get_host_cpu_features())
         store = Store(cache, revision()) if cache else None
         model = pack(weights, lambda done: progress("packing weights", done), store)
-        backend = cls(weights.spec, model, blocks, max_tokens, kernels or here)
+        backend = cls(weights.spec, model, blocks, max_tokens, kernels or here, threads)
         progress("compiling kernels", 0.0)
         if store is not None:
             keep(KERNELS[backend.kernels], backend.kernels, store)
@@ -100,7 +113,9 @@ class CpuBackend:
             _plain(batch.tables),
             _plain(batch.logits_at),
         )
-        KERNELS[self.kernels](self._shape, self._model, self._pool, self._scratch, tokens)
+        step = KERNELS[self.kernels]
+        arguments = self._shape, self._model, self._pool, self._scratch, tokens
+        self._crew.run(partial(step, *arguments), parts(self.spec.layers))
         return self._scratch.logits[: len(batch.logits_at), : self.spec.vocabulary]
 
     def copy_block(self, source: int, target: int) -> None:
@@ -109,7 +124,8 @@ class CpuBackend:
 
     def fork(self) -> Self:
         twin = copy(self)
-        twin._scratch = _scratch(self.spec, self.max_tokens)
+        twin._scratch = _scratch(self.spec, self.max_tokens, self._threads)
+        twin._crew = self._crew.fork()
         return twin
 
 
@@ -140,11 +156,11 @@ def _pool(spec: ModelSpec, blocks: int) -> Pool:
     return Pool(np.zeros(keys, np.uint16), np.zeros(values, np.uint16))
 
 
-def _scratch(spec: ModelSpec, max_tokens: int) -> Scratch:
+def _scratch(spec: ModelSpec, max_tokens: int, threads: int) -> Scratch:
     tokens = -(-max_tokens // PANEL) * PANEL
     heads, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    widest = max(2 * spec.hidden, heads, spec.feed_forward)  # twice: `linear_rest` in forward.py
-    queries = SPAN * spec.heads
+    widest = max(2 * spec.hidden, heads, spec.feed_forward)  # twice: what 8 bits leave of it
+    queries = SPAN * spec.heads // spec.kv_heads
     context = -(-spec.context_length // BLOCK_SIZE) * BLOCK_SIZE
 
     def floats(*shape: int) -> Float32:
@@ -158,9 +174,9 @@ def _scratch(spec: ModelSpec, max_tokens: int) -> Scratch:
         attended=floats(tokens, heads),
         gate_up=floats(tokens, 2 * spec.feed_forward),
         panels=np.zeros(tokens * widest // GROUP * SLOT, np.uint8),
-        queries=floats(queries, spec.head_dim),
-        weighted=floats(queries, spec.head_dim),
-        totals=floats(queries),
-        scores=floats(queries, context),
+        queries=floats(threads, queries, spec.head_dim),
+        weighted=floats(threads, queries, spec.head_dim),
+        totals=floats(threads, queries),
+        scores=floats(threads, queries, context),
         logits=floats(tokens, -(-spec.vocabulary // PANEL) * PANEL),
     )

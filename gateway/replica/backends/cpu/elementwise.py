@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from llvmlite import ir
 from numba import types
 
 from gateway.replica.backends.base import Float32, Int32
 from gateway.replica.backends.cpu.affine import ROWS, group_bytes
-from gateway.replica.backends.cpu.emit import F16, F32, I16, Emitter, native
-from gateway.replica.backends.cpu.jit import jit, jit_reordered
-from gateway.replica.backends.cpu.layout import MATRICES, Model, Shape, Tokens
+from gateway.replica.backends.cpu.emit import (
+    F16,
+    F32,
+    FLOATS,
+    I16,
+    LANES,
+    Emitter,
+    floats,
+    native,
+)
+from gateway.replica.backends.cpu.jit import address, jit
+from gateway.replica.backends.cpu.layout import MATRICES, Model, Shape
 from gateway.replica.backends.cpu.matmul import Matrix
 from gateway.replica.weights import GROUP, UInt8
 
@@ -23,69 +34,88 @@ def _write_from_half(emit: Emitter, bits: ir.Value) -> ir.Value:
     return emit.builder.fpext(emit.builder.bitcast(bits, F16), F32)
 
 
+def _write_fma(emit: Emitter, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    return emit.call("llvm.fma.f32", F32, [a, b, c])
+
+
+fma = native(_write_fma, takes=types.float32, gives=types.float32)
+"""a·b + c, rounded once."""
 to_half = native(_write_to_half, takes=types.float32, gives=types.uint16)
 """The bits of the nearest float16."""
 from_half = native(_write_from_half, takes=types.uint16, gives=types.float32)
 
 
-@jit_reordered
+def _write_sum_of_squares(emit: Emitter, address: ir.Value, count: ir.Value) -> ir.Value:
+    def register(index: ir.Value, sums: Sequence[ir.Value]) -> Sequence[ir.Value]:
+        x = emit.load(emit.offset(address, 64, index), FLOATS)
+        return [emit.fma(x, x, sums[0])]
+
+    return emit.total(emit.loop(count, [floats(0.0)], register)[0])
+
+
+_sum_of_squares = native(_write_sum_of_squares, gives=types.float32)
+"""Of `count` x 16 floats at an address."""
+
+
+@jit
 def exponential(x: np.float32) -> np.float32:
     """e^x within 2e-7, relative. Cephes' expf, without branches so that LLVM can vectorise it."""
     x = np.float32(min(max(x, np.float32(-87.0)), np.float32(88.0)))
-    power = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
-    x = x - power * np.float32(0.693359375) + power * np.float32(2.12194440e-4)
+    power = np.floor(fma(x, np.float32(1.44269504088896341), np.float32(0.5)))
+    x = fma(power, np.float32(-0.693359375), x)
+    x = fma(power, np.float32(2.12194440e-4), x)
     series = np.float32(1.9875691500e-4)
-    series = series * x + np.float32(1.3981999507e-3)
-    series = series * x + np.float32(8.3334519073e-3)
-    series = series * x + np.float32(4.1665795894e-2)
-    series = series * x + np.float32(1.6666665459e-1)
-    series = series * x + np.float32(5.0000001201e-1)
-    series = series * x * x + x + np.float32(1.0)
+    series = fma(series, x, np.float32(1.3981999507e-3))
+    series = fma(series, x, np.float32(8.3334519073e-3))
+    series = fma(series, x, np.float32(4.1665795894e-2))
+    series = fma(series, x, np.float32(1.6666665459e-1))
+    series = fma(series, x, np.float32(5.0000001201e-1))
+    series = fma(series * x, x, x) + np.float32(1.0)
     exponent = np.int32((np.int32(power) + np.int32(127)) << np.int32(23))
-    return series * exponent.view(np.float32)
+    result: np.float32 = series * exponent.view(np.float32)
+    return result
 
 
-@jit_reordered
-def normalise(x: Float32, weight: Float32, epsilon: float, tokens: int, out: Float32) -> None:
-    """RMSNorm (Zhang and Sennrich 2019)."""
+@jit
+def _normalise(x: Float32, weight: Float32, epsilon: float, out: Float32) -> None:
+    """RMSNorm (Zhang and Sennrich 2019) of one vector, a multiple of 16 long."""
     size = len(weight)
+    mean = _sum_of_squares(address(x), size // LANES) / np.float32(size)
+    scale = np.float32(1) / np.sqrt(mean + np.float32(epsilon))
+    for i in range(size):
+        out[i] = x[i] * scale * weight[i]
+
+
+@jit
+def normalise(x: Float32, weight: Float32, epsilon: float, tokens: int, out: Float32) -> None:
     for t in range(tokens):
-        squares = np.float32(0)
-        for i in range(size):
-            squares += x[t, i] * x[t, i]
-        scale = np.float32(1) / np.sqrt(squares / np.float32(size) + np.float32(epsilon))
-        for i in range(size):
-            out[t, i] = x[t, i] * scale * weight[i]
+        _normalise(x[t], weight, epsilon, out[t])
 
 
-@jit_reordered
+@jit
 def add(x: Float32, tokens: int, to: Float32) -> None:
     for t in range(tokens):
         for i in range(to.shape[1]):
             to[t, i] += x[t, i]
 
 
-@jit_reordered
+@jit
 def add_to_all(x: Float32, to: Float32, tokens: int) -> None:
     for t in range(tokens):
         for i in range(len(x)):
             to[t, i] += x[i]
 
 
-@jit_reordered
+@jit
 def normalise_heads(x: Float32, weight: Float32, epsilon: float, first: int, end: int) -> None:
-    """RMSNorm, in place, of heads `first` to `end` of one token's x."""
+    """In place, of heads `first` to `end` of one token's x."""
     size = len(weight)
     for head in range(first, end):
-        squares = np.float32(0)
-        for i in range(head * size, (head + 1) * size):
-            squares += x[i] * x[i]
-        scale = np.float32(1) / np.sqrt(squares / np.float32(size) + np.float32(epsilon))
-        for i in range(size):
-            x[head * size + i] *= scale * weight[i]
+        here = x[head * size : (head + 1) * size]
+        _normalise(here, weight, epsilon, here)
 
 
-@jit_reordered
+@jit
 def gate(gate_up: Float32, tokens: int) -> None:
     """SwiGLU: the first half becomes silu(first half)·(second half)."""
     size = gate_up.shape[1] // 2
@@ -103,10 +133,10 @@ def select(x: Float32, rows: Int32, out: Float32) -> None:
 
 
 @jit
-def embed(shape: Shape, model: Model, tokens: Tokens, out: Float32) -> None:
+def embed(shape: Shape, model: Model, ids: Int32, out: Float32) -> None:
     offset, bits, rows, columns = model.matrices[MATRICES * shape.layers]
-    for t in range(len(tokens.ids)):
-        look_up(model.blob, (offset, bits, rows, columns), tokens.ids[t], out[t])
+    for t in range(len(ids)):
+        look_up(model.blob, (offset, bits, rows, columns), ids[t], out[t])
 
 
 @jit

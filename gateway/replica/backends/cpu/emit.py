@@ -86,6 +86,20 @@ class Emitter:
         """The greatest of 16 floats, of which none may be NaN: without that the code triples."""
         return self.call("llvm.vector.reduce.fmax.v16f32", F32, [x], ["nnan"])
 
+    def total(self, x: ir.Value) -> ir.Value:
+        """The sum of 16 floats, added up in one order everywhere: half to half."""
+        lanes = LANES
+        while lanes > 1:
+            lanes //= 2
+            low, high = (
+                ir.Constant(ir.VectorType(I32, lanes), [start + lane for lane in range(lanes)])
+                for start in (0, lanes)
+            )
+            undefined = ir.Constant(x.type, ir.Undefined)
+            halves = [self.builder.shuffle_vector(x, undefined, half) for half in (low, high)]
+            x = self.builder.fadd(*halves)
+        return self.builder.extract_element(x, I32(0))
+
     def sum(self, x: ir.Value) -> ir.Value:
         """The sum of 16 integers."""
         return self.call("llvm.vector.reduce.add.v16i32", I32, [x])
@@ -95,6 +109,15 @@ class Emitter:
         read, keep, data = I32(0), I32(3), I32(1)
         arguments = [self._pointer(address, I8), read, keep, data]
         self.call("llvm.prefetch.p0", ir.VoidType(), arguments)
+
+    def add_atomically(self, address: ir.Value, number: int) -> ir.Value:
+        """Add to the I64 at the address; gives what was there before. Orders all around it."""
+        place = self._pointer(address, I64)
+        return self.builder.atomic_rmw("add", place, I64(number), "seq_cst")
+
+    def load_atomically(self, address: ir.Value) -> ir.Value:
+        """The I64 at the address; what others wrote before they wrote it can be read from here."""
+        return self.builder.load_atomic(self._pointer(address, I64), "acquire", align=8)
 
     def call(
         self, name: str, result: ir.Type, arguments: Sequence[ir.Value], flags: Sequence[str] = ()

@@ -1,8 +1,9 @@
 """
 The whole step of a Llama decoder as one compiled call, which holds no GIL.
 
-One entry per kind of processor; they differ in the integer dot product alone (matmul.py), which is
-exact, so on one machine both give the same bits.
+Any number of threads may make the same call for one step; they share its work (board.py). There is
+one entry per kind of processor. They differ in the integer dot product alone (matmul.py), which is
+exact, so on one machine all give the same bits.
 """
 
 from __future__ import annotations
@@ -10,18 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.replica.backends.base import Float32
-from gateway.replica.backends.cpu.attention import attend, rotate_and_store
+from gateway.replica.backends.cpu.affine import ROWS
+from gateway.replica.backends.cpu.attention import attend
+from gateway.replica.backends.cpu.board import Board, claim, finish, wait
 from gateway.replica.backends.cpu.dot import AVX2, PORTABLE, VNNI
-from gateway.replica.backends.cpu.elementwise import (
-    add,
-    add_to_all,
-    embed,
-    gate,
-    normalise,
-    normalise_heads,
-    select,
-)
-from gateway.replica.backends.cpu.jit import jit
+from gateway.replica.backends.cpu.jit import jit, jit_entry
 from gateway.replica.backends.cpu.layout import (
     ATTENTION_OUT,
     DOWN,
@@ -36,76 +30,89 @@ from gateway.replica.backends.cpu.layout import (
     Tokens,
 )
 from gateway.replica.backends.cpu.matmul import Multiply, multiplier
-from gateway.replica.backends.cpu.quantise import quantise
+from gateway.replica.backends.cpu.token_parts import (
+    enter_attention,
+    enter_feed_forward,
+    enter_output,
+    gate_inner,
+    leave_attention,
+    select_wanted,
+    store,
+    sum_up,
+)
 
-Step = Callable[[Shape, Model, Pool, Scratch, Tokens], None]
+Step = Callable[[Shape, Model, Pool, Scratch, Tokens, Board], None]
+
+_LAYER = 11
+"""Parts of a layer. Products may begin while their neighbour of the same input is not done."""
+
+_END = 4
+"""Parts after the last layer."""
+
+_PIECES = 16
+"""Of a product, at most: claiming them costs little, and threads of different speed end together
+(beside a neighbour that takes half of a core, say)."""
 
 
-@jit
-def finish_queries_keys_values(
-    shape: Shape, model: Model, layer: int, scratch: Scratch, n: int
-) -> None:
-    """What some architectures do between these products and rope: biases, norms of heads."""
-    if len(model.biases):
-        split = scratch.queries_keys.shape[1]
-        add_to_all(model.biases[layer, :split], scratch.queries_keys, n)
-        add_to_all(model.biases[layer, split:], scratch.values, n)
-    if len(model.head_norms):
-        query, key = model.head_norms[2 * layer], model.head_norms[2 * layer + 1]
-        heads, epsilon = shape.heads, shape.norm_epsilon
-        for t in range(n):
-            normalise_heads(scratch.queries_keys[t], query, epsilon, 0, heads)
-            end = heads + shape.kv_heads
-            normalise_heads(scratch.queries_keys[t], key, epsilon, heads, end)
+def parts(layers: int) -> int:
+    return _LAYER * layers + _END
 
 
 def _step(multiply: Multiply) -> Step:
     @jit
-    def linear(
-        x: Float32, columns: int, model: Model, index: int, scratch: Scratch, n: int, out: Float32
-    ) -> None:
-        """out[:n] = x[:n, :columns] times one of the model's matrices. It uses up x."""
-        offset, bits, rows, width = model.matrices[index]
-        quantise(x, n, columns, scratch.panels, 0)
-        multiply(model.blob, (offset, bits, rows, width), scratch.panels, n, out)
+    def begin(
+        board: Board, part: int, model: Model, index: int, scratch: Scratch, n: int, out: Float32
+    ) -> int:
+        """out[:n] = what is in the panels times one of the model's matrices.
+
+        Returns how many pieces that is, when none is left to claim.
+        """
+        offset, bits, rows, columns = model.matrices[index]
+        size = -(-rows // (_PIECES * ROWS)) * ROWS
+        piece = claim(board, part)
+        while piece * size < rows:
+            first, last = piece * size, min((piece + 1) * size, rows)
+            matrix = offset, bits, rows, columns
+            multiply(model.blob, matrix, first, last, scratch.panels, n, out)
+            finish(board, part)
+            piece = claim(board, part)
+        pieces: int = -(-rows // size)
+        return pieces
 
     @jit
-    def linear_rest(
-        x: Float32, columns: int, model: Model, index: int, scratch: Scratch, n: int, out: Float32
+    def product(
+        board: Board, part: int, model: Model, index: int, scratch: Scratch, n: int, out: Float32
     ) -> None:
-        """After `linear` of the same x: its product with another matrix, of 16-bit activations."""
-        offset, bits, rows, width = model.matrices[index]
-        quantise(x, n, columns, scratch.panels, n)
-        multiply(model.blob, (offset, bits, rows, width), scratch.panels, 2 * n, out)
-        add(out[n:], n, out)
+        wait(board, part, begin(board, part, model, index, scratch, n, out))
 
-    @jit
-    def step(shape: Shape, model: Model, pool: Pool, scratch: Scratch, tokens: Tokens) -> None:
-        n = len(tokens.ids)
-        x, normed, gate_up = scratch.hidden, scratch.normed, scratch.gate_up
-        hidden, heads, inner = shape.hidden, shape.heads * shape.head_dim, shape.feed_forward
-        embed(shape, model, tokens, x)
+    @jit_entry
+    def step(
+        shape: Shape, model: Model, pool: Pool, scratch: Scratch, tokens: Tokens, board: Board
+    ) -> None:
+        n, normed, gate_up = len(tokens.ids), scratch.normed, scratch.gate_up
+        queries_keys, values = scratch.queries_keys, scratch.values
         for layer in range(shape.layers):
-            first = MATRICES * layer
-            normalise(x, model.norms[2 * layer], shape.norm_epsilon, n, normed)
-            linear(normed, hidden, model, first + QUERY_KEY, scratch, n, scratch.queries_keys)
+            part, first = _LAYER * layer, MATRICES * layer
+            enter_attention(board, part, n, shape, model, layer, tokens, scratch)
+            matrix = first + QUERY_KEY
+            pieces = begin(board, part + 1, model, matrix, scratch, n, queries_keys)
             # Of all inputs, 8 bits lose most where values are made, and there 16 cost least.
-            linear_rest(normed, hidden, model, first + VALUE, scratch, n, scratch.values)
-            finish_queries_keys_values(shape, model, layer, scratch, n)
-            rotate_and_store(shape, model, pool, layer, tokens, scratch)
-            attend(shape, pool, layer, tokens, scratch)
-            linear(scratch.attended, heads, model, first + ATTENTION_OUT, scratch, n, normed)
-            add(normed, n, x)
-            normalise(x, model.norms[2 * layer + 1], shape.norm_epsilon, n, normed)
-            linear(normed, hidden, model, first + GATE_UP, scratch, n, gate_up)
-            gate(gate_up, n)
-            linear(gate_up, inner, model, first + DOWN, scratch, n, normed)
-            add(normed, n, x)
-        wanted = len(tokens.logits_at)
-        select(x, tokens.logits_at, normed)
-        normalise(normed, model.norms[2 * shape.layers], shape.norm_epsilon, wanted, x)
+            product(board, part + 2, model, first + VALUE, scratch, 2 * n, values)
+            wait(board, part + 1, pieces)
+            store(board, part + 3, n, shape, model, pool, layer, tokens, scratch)
+            attend(shape, pool, layer, tokens, scratch, board, part + 4)
+            leave_attention(board, part + 5, n, shape, scratch)
+            product(board, part + 6, model, first + ATTENTION_OUT, scratch, n, normed)
+            enter_feed_forward(board, part + 7, n, shape, model, layer, scratch)
+            product(board, part + 8, model, first + GATE_UP, scratch, n, gate_up)
+            gate_inner(board, part + 9, n, shape, scratch)
+            product(board, part + 10, model, first + DOWN, scratch, n, normed)
+        part, wanted = _LAYER * shape.layers, len(tokens.logits_at)
+        sum_up(board, part, n, scratch)
+        select_wanted(board, part + 1, wanted, tokens, scratch)
+        enter_output(board, part + 2, wanted, shape, model, scratch)
         output = MATRICES * shape.layers + 1
-        linear(x, hidden, model, output, scratch, wanted, scratch.logits)
+        product(board, part + 3, model, output, scratch, wanted, scratch.logits)
 
     return step
 

@@ -17,8 +17,12 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def jit(function: Function) -> Function:
-    """Compiled to run without the GIL; float operations keep the order in which they stand."""
-    return _compiled(function)
+    """Compiled to run without the GIL; float operations keep the order in which they stand.
+
+    So a result has the same bits on every processor, and in whatever company LLVM optimised it.
+    For compiled callers: what Python would need to call it takes most of the time to compile.
+    """
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def jit_inlined(function: Function) -> Function:
@@ -26,18 +30,15 @@ def jit_inlined(function: Function) -> Function:
     return _compiled(function, inline="always")
 
 
-def jit_reordered(function: Function) -> Function:
-    """As `jit`, but a sum over a row may be split over the lanes of a register.
-
-    The split depends on the row's length and on the processor, never on the neighbouring rows.
-    """
-    return _compiled(function, fastmath=True)
+def jit_entry(function: Function) -> Function:
+    """As `jit`, for callers in Python."""
+    return _compiled(function, no_cfunc_wrapper=True)
 
 
 def _compiled(function: Function, **options: Any) -> Function:
-    decorate: Callable[[Function], Function] = numba.njit(
-        nogil=True, boundscheck=False, error_model="numpy", **options
-    )
+    """They allocate nothing and keep nothing, so nothing counts references (`_nrt`)."""
+    options |= {"nogil": True, "boundscheck": False, "error_model": "numpy", "_nrt": False}
+    decorate: Callable[[Function], Function] = numba.njit(**options)
     return decorate(function)
 
 

@@ -53,7 +53,10 @@ class Pool(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory, sized for `max_tokens` rounded up to whole panels."""
+    """Working memory of one step, sized for `max_tokens` rounded up to whole panels.
+
+    What one thread's attention works on is there for each of `threads`.
+    """
 
     hidden: Float32  # [tokens, hidden]: the residual stream
     normed: Float32  # [tokens, hidden]: what a half layer reads, then what it adds
@@ -62,10 +65,10 @@ class Scratch(NamedTuple):
     attended: Float32  # [tokens, heads·head_dim]
     gate_up: Float32  # [tokens, 2·feed_forward]
     panels: UInt8  # quantised activations (matmul.py)
-    queries: Float32  # [queries of one attention span, head_dim]
+    queries: Float32  # [threads, queries of one span that share a KV head, head_dim]
     weighted: Float32  # as queries: their sums of values
-    totals: Float32  # [queries]: their softmax's denominators
-    scores: Float32  # [queries of one attention span, context rounded up to whole blocks]
+    totals: Float32  # [threads, queries]: their softmax's denominators
+    scores: Float32  # [threads, queries, context rounded up to whole blocks]
     logits: Float32  # [tokens, vocabulary rounded up to 16]
 
 

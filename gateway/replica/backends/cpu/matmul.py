@@ -34,7 +34,7 @@ _AHEAD = 8192
 Matrix = tuple[int, int, int, int]
 """Where a packed matrix lies: byte offset, bits, rows (a multiple of 16), columns."""
 
-Multiply = Callable[[UInt8, Matrix, UInt8, int, Float32], None]
+Multiply = Callable[[UInt8, Matrix, int, int, UInt8, int, Float32], None]
 
 
 def multiplier(dot: Dot) -> Multiply:
@@ -43,13 +43,24 @@ def multiplier(dot: Dot) -> Multiply:
     tile4, tile8 = (one_of([_tile(dot, bits, width) for width in widths]) for bits in (4, 8))
 
     @jit
-    def multiply(blob: UInt8, matrix: Matrix, panels: UInt8, tokens: int, out: Float32) -> None:
-        """out[:tokens, :rows] = activations x matrix; writes up to the next tile's end too."""
-        offset, bits, rows, columns = matrix
+    def multiply(
+        blob: UInt8,
+        matrix: Matrix,
+        first: int,
+        last: int,
+        panels: UInt8,
+        tokens: int,
+        out: Float32,
+    ) -> None:
+        """out[:tokens, first:last] = activations x these rows of the matrix, whole blocks of them.
+
+        Writes up to the next tile's end too.
+        """
+        offset, bits, _, columns = matrix
         groups = columns // GROUP
         stride = out.shape[1] * 4
-        weights = address(blob) + offset
-        for block in range(0, rows, ROWS):
+        weights = address(blob) + offset + first // ROWS * groups * group_bytes(bits)
+        for block in range(first, last, ROWS):
             token = 0
             while token < tokens:
                 left = tokens - token

@@ -1,21 +1,34 @@
-"""`POST /v1/chat/completions` and `/v1/completions`: who asks, then one exchange."""
+"""`POST` of whatever a model answers: who asks, then one exchange."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
 from gateway.domain import Operation, Outcome, TraceContext
+from gateway.errors import GatewayError
+from gateway.front.api import Api
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.exchange import Exchange
 from gateway.front.request_id import request_id
+from gateway.front.rescue import error_response
 from gateway.wire.openai import TenantKeys
+
+tenant_keys = lru_cache(maxsize=1024)(TenantKeys.derive)
+
+
+def headers_of(scope: Scope) -> Mapping[str, str]:
+    """Names in lower case, as the server gives them; of a name that stands twice, the first."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
 
 
 class Begins(Protocol):
@@ -30,31 +43,45 @@ class Begins(Protocol):
 
 
 @dataclass(frozen=True)
-class Completions:
-    operation: Operation
+class Inference:
+    api: Api[Any]
+    operation: Operation  # what it comes to behind the door
     door: Door
     drain: Drain
     dispatcher: Dispatcher
     clock: Callable[[], float]
     tracing: Begins | None = None  # None: nobody traces
+    refused: Callable[[str], None] = lambda code: (
+        None
+    )  # told the error's, of whoever is turned away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            exchange = self.exchange(scope, receive, send)
+        except GatewayError as error:
+            self.refused(error.code or "")
+            await error_response(error, self.api.refusal(error))(scope, receive, send)
+        else:
+            await exchange.run()
+
+    def exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
+        """Raises Unavailable, InvalidKey."""
         self.drain.check()
-        headers = Headers(scope=scope)
-        principal = self.door.ring.identify(headers.get("authorization"))
+        headers = headers_of(scope)
+        principal = self.door.principal(scope)
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)
             outcome.answer = [] if self.tracing.content else None
-        exchange = Exchange(
+        return Exchange(
             scope,
             receive,
             send,
-            self.operation,
+            headers,
+            self.api,
             outcome,
-            TenantKeys.derive(self.door.secret, principal.tenant),
+            tenant_keys(self.door.secret, principal.tenant),
             self.dispatcher,
             self.door.limits,
             self.clock,
         )
-        await exchange.run()

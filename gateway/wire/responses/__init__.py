@@ -1,0 +1,1 @@
+"""OpenAI's Responses API, told in chats: requests to chats, and a chat's events back."""

@@ -1,0 +1,187 @@
+"""A chat's answer as a response: the whole object, and the events of its stream in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.domain import Event, Json
+from gateway.errors import GatewayError
+from gateway.wire.openai import encode_json
+from gateway.wire.responses.asked import Asked
+from gateway.wire.responses.output import PREFIXES, Output
+from gateway.wire.said import Piece, detail, finish, pieces
+from gateway.wire.sse import encode_named
+
+INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why a chat ended, where its answer is not all that it was to be."""
+
+
+@dataclass(slots=True)
+class ResponseAnswer:
+    """`number` is unique: the ids of the response and its items hold it."""
+
+    asked: Asked
+    number: str
+    created: int  # Unix seconds
+    status: str = "in_progress"
+    error: dict[str, Any] | None = None
+    incomplete: str | None = None  # why
+    usage: dict[str, Any] | None = None
+    _outputs: list[Output] = field(default_factory=list)
+    _calls: dict[int, Output] = field(default_factory=dict)
+    _open: list[Output] = field(default_factory=list)
+    _sent: int = 0
+
+    @property
+    def id(self) -> str:
+        return f"resp_{self.number}"
+
+    # What the exchange calls.
+
+    def piece(self, event: Event) -> bytes:
+        return self._written([*self._begun(), *self._take(event)])
+
+    def end(self) -> bytes:
+        return self._written([*self._begun(), *self._end(), self._state(f"response.{self.status}")])
+
+    def broken(self, error: GatewayError) -> bytes:
+        begun = [*self._begun()]
+        self.fail(error)
+        return self._written([*begun, self._state("response.failed")])
+
+    def whole(self, event: Event) -> bytes:
+        for _ in (*self._take(event), *self._end()):
+            pass  # nobody sees the events
+        return encode_json(self.object())
+
+    # What it has come to.
+
+    def fail(self, error: GatewayError) -> None:
+        self.status = "failed"
+        self.error = {"code": error.code or "server_error", "message": error.message}
+
+    def object(self) -> dict[str, Any]:
+        told = "completed" if self.status == "completed" else "incomplete"
+        output = [
+            output.item(told if self.status == "completed" or output in self._open else "completed")
+            for output in self._outputs
+        ]
+        incomplete = None if self.incomplete is None else {"reason": self.incomplete}
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created,
+            "status": self.status,
+            "error": self.error,
+            "incomplete_details": incomplete,
+            **_echoed(self.asked),
+            "output": output,
+            "usage": self.usage,
+        }
+
+    # How it comes.
+
+    def _begun(self) -> Iterator[dict[str, Any]]:
+        if self._sent == 0:
+            yield self._state("response.created")
+            yield self._state("response.in_progress")
+
+    def _take(self, event: Event) -> Iterator[dict[str, Any]]:
+        if isinstance(usage := event.payload.get("usage"), dict):
+            self.usage = told_usage(usage)
+        for piece in pieces(event):
+            output, events = self._output(piece)
+            yield from events
+            yield from output.add(piece)
+        if (reason := finish(event)) is not None:
+            self.incomplete = INCOMPLETE.get(reason)
+
+    def _output(self, piece: Piece) -> tuple[Output, Iterable[dict[str, Any]]]:
+        """The item that the piece belongs to, and what is to be said before it. Calls may come
+        side by side: they are open until the end."""
+        if piece.kind == "call":
+            output = self._calls.get(piece.call)
+        else:
+            output = next((one for one in self._open if one.kind == piece.kind), None)
+        if output is not None:
+            return output, ()
+        ended = [one for one in self._open if one.kind != "call"]
+        self._open = [one for one in self._open if one.kind == "call"]
+        output = self._new(piece)
+        done = [event for one in ended for event in one.end("completed")]
+        return output, [*done, *output.begin()]
+
+    def _new(self, piece: Piece) -> Output:
+        index = len(self._outputs)
+        output = Output(
+            piece.kind,
+            index,
+            f"{PREFIXES[piece.kind]}_{self.number}{index:04x}",
+            summarised=piece.kind == "thought" and self.asked.summarised,
+            call_id=piece.id or f"call_{self.number}{index:04x}",
+            name=piece.name or "",
+        )
+        self._outputs.append(output)
+        self._open.append(output)
+        if piece.kind == "call":
+            self._calls[piece.call] = output
+        return output
+
+    def _end(self) -> Iterator[dict[str, Any]]:
+        self.status = "completed" if self.incomplete is None else "incomplete"
+        for output in self._open:
+            yield from output.end(self.status)
+        if self.status == "completed":
+            self._open.clear()
+
+    def _state(self, kind: str) -> dict[str, Any]:
+        return {"type": kind, "response": self.object()}
+
+    def _written(self, events: Iterable[dict[str, Any]]) -> bytes:
+        written = []
+        for event in events:
+            numbered = {**event, "sequence_number": self._sent}
+            written.append(encode_named(event["type"], encode_json(numbered)))
+            self._sent += 1
+        return b"".join(written)
+
+
+def told_usage(usage: Json) -> dict[str, Any]:
+    prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {
+            "cached_tokens": detail(usage, "prompt_tokens_details", "cached_tokens"),
+            "cache_write_tokens": detail(usage, "prompt_tokens_details", "cache_write_tokens"),
+        },
+        "output_tokens": completion,
+        "output_tokens_details": {
+            "reasoning_tokens": detail(usage, "completion_tokens_details", "reasoning_tokens")
+        },
+        "total_tokens": prompt + completion,
+    }
+
+
+def _echoed(asked: Asked) -> dict[str, Any]:
+    """The request in the response, with what holds where it said nothing."""
+    body = asked.body
+    reasoning, text = body.get("reasoning") or {}, body.get("text") or {}
+    same = (
+        *("instructions", "max_output_tokens", "max_tool_calls", "model", "previous_response_id"),
+        *("prompt_cache_key", "safety_identifier", "service_tier", "temperature", "top_p", "user"),
+    )
+    return {
+        **{name: body.get(name) for name in same},
+        "background": bool(body.get("background")),
+        "metadata": body.get("metadata") or {},
+        "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
+        "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
+        "store": asked.stored,
+        "text": {"format": {"type": "text"}, **text},
+        "tool_choice": body.get("tool_choice") or "auto",
+        "tools": body.get("tools") or [],
+        "top_logprobs": body.get("top_logprobs") or 0,
+        "truncation": "disabled",
+    }
