@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gateway.replica.backends.base import Batch, DrawingBackend, Draws
 from gateway.replica.backends.cuda.packing import Counts, pack
-from gateway.replica.backends.cuda.pipeline import sizes_up_to
+from gateway.replica.backends.cuda.pipeline import Pipeline, sizes_up_to
 from gateway.replica.engine import Engine
 from gateway.replica.request import Finish
 from gateway.replica.sampling import Sampling
@@ -179,6 +181,38 @@ def test_what_takes_the_host_is_sampled_there(sampling: Sampling) -> None:
     run(engine, asked)
     assert [asked.tokens, plain.tokens] == [expected(asked), expected(plain)]
     assert all((output.logprobs is None) == (sampling.logprobs is None) for output in asked.outputs)
+
+
+class Even:
+    """A constraint: even tokens only."""
+
+    ended = False
+
+    def mask(self) -> NDArray[np.bool_]:
+        return np.arange(50) % 2 == 0
+
+    def take(self, token: int) -> None:
+        assert token % 2 == 0
+
+
+def test_what_a_grammar_bounds_is_sampled_on_the_host() -> None:
+    bounded, plain = Caller(prompt(20)), Caller(prompt(30, start=2), SEEDED)
+    engine = Engine(gpu := FakeGpu())
+    plain.submit(engine)
+    for _ in range(4):
+        engine.step()
+    engine.submit(replace(bounded.submission(), constraint=Even()))
+    run(engine)
+    assert {token % 2 for token in bounded.tokens} == {0}
+    assert len(bounded.tokens) == 12
+    assert plain.tokens == expected(plain)
+    assert gpu.followed
+
+
+def test_recording_tells_how_far_it_has_come() -> None:
+    gpu, told = FakeGpu(), []
+    Pipeline(gpu.device, (1, 2, 4), max_tokens=8, max_width=1, spare=64, progress=told.append)
+    assert told == [0, 1 / 3, 2 / 3]
 
 
 def test_min_tokens_takes_the_host_only_until_they_are_there() -> None:
