@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -252,6 +253,19 @@ def test_a_failed_step_fails_the_one_ahead_of_it_too(caplog: pytest.LogCaptureFi
     assert str(caller.error) == "the replica failed while computing this answer"
     assert "a step of 1 requests failed" in caplog.text
     assert engine.stats().owned_blocks == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lost_device_ends_the_engine_and_everybody_is_told() -> None:
+    gpu, ended = FakeGpu(), threading.Event()
+    engine = Engine(gpu)
+    gpu.device.lost = True
+    caller = Caller(prompt(9)).submit(engine)
+    engine.start(on_end=ended.set)
+    assert ended.wait(10)
+    engine.stop()
+    assert str(caller.error) == "the replica failed while computing this answer"
+    assert not engine.accepting
 
 
 def test_an_engine_that_is_stopped_tells_those_in_the_step_ahead() -> None:
