@@ -36,6 +36,7 @@ from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest
 from gateway.replica.backends.base import (
     BLOCK_SIZE,
     Backend,
+    DeviceLost,
     DrawingBackend,
     Drawn,
     Float32,
@@ -203,6 +204,8 @@ class Engine:
         except Exception as error:  # the rim: no failed step may end the engine
             with self._lock:
                 self._fail_steps(step.plan, error)
+            if isinstance(error, DeviceLost):
+                raise  # but this one: whoever watches the process starts another
         finally:
             with self._lock:
                 self._busy.end(self._clock())
