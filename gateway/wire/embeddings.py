@@ -86,7 +86,7 @@ def to_asked(payload: dict[str, Any], asked: Json) -> None:
 def _as(vector: Any, as_base64: bool) -> str | list[float]:
     try:
         match vector:
-            case str() if as_base64:
+            case str() if as_base64 and _holds_floats(vector):
                 return vector
             case str():
                 return _little_endian(array("f", b64decode(vector, validate=True))).tolist()
@@ -97,6 +97,11 @@ def _as(vector: Any, as_base64: bool) -> str | list[float]:
     except (TypeError, ValueError, OverflowError, binascii.Error):
         pass
     raise UpstreamBroken("the endpoint sent something that is not a vector")
+
+
+def _holds_floats(text: str) -> bool:
+    """By its length: what goes on as it came is not read."""
+    return len(text) % 4 == 0 and (len(text) // 4 * 3 - text[-2:].count("=")) % 4 == 0
 
 
 def _little_endian(numbers: array[float]) -> array[float]:

@@ -211,7 +211,7 @@ async def test_a_stream_that_breaks_ends_in_an_error_that_the_sdk_raises(broken)
 async def test_unknown_paths_and_methods_answer_in_the_same_shape():
     async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
         missing = await client.post(g.url + "/v1/nothing", content=b"{}")
-        wrong = await client.get(g.url + PATH)
+        wrong = await client.get(g.url + "/v1/completions")
     assert (missing.status_code, wrong.status_code) == (404, 405)
     for response in (missing, wrong):
         assert set(json.loads(response.content)["error"]) == {"message", "type", "param", "code"}
