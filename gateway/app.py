@@ -37,6 +37,7 @@ from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
 from gateway.domain import CLASSES, Operation
 from gateway.errors import GatewayError, UpstreamError
+from gateway.filing import Filing
 from gateway.fleet.capacity import Capacity
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
@@ -46,6 +47,7 @@ from gateway.front.admin import Admin
 from gateway.front.api import Api, OpenAI
 from gateway.front.body import BodyLimits
 from gateway.front.count import Count
+from gateway.front.direct import Direct
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
@@ -54,6 +56,7 @@ from gateway.front.inference import Inference
 from gateway.front.kept import ResponseStore
 from gateway.front.kept_responses import KeptResponses
 from gateway.front.loopback import LoopbackOnly
+from gateway.front.messages import Messages
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
 from gateway.front.rescue import counted, no_such_route, rescue
@@ -62,7 +65,7 @@ from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.models import ModelError
 from gateway.pacer import Pacers
 from gateway.providers.dialects.replica import Replica
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.providers.reading import Timeouts
@@ -159,10 +162,13 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
-        self.responses = Responses(self._response_store(), time.time, lambda: uuid.uuid4().hex)
+        self.responses = Responses(
+            self._response_store(), time.time, _number, self._speaks_responses
+        )
         self.key_store = self._key_store()
         self._set_keys()
         self._drain_by_hand(self.config)
+        self.filing = Filing(self.config.files, self.door, self.clock, self.random)
         self._said_ready = False
 
     def put_in_force(self, config: Config, rules: Rules) -> None:
@@ -200,10 +206,11 @@ class Gateway:
         admin = Admin(self.door, self._manageable_keys())
         models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
+        messages = Messages(_number)
         refused = self.seeing.metrics.refused
 
-        def inference(path: str, api: Api[Any], operation: Operation = Operation.CHAT) -> Route:
-            endpoint = Inference(
+        def inference(api: Api[Any], operation: Operation = Operation.CHAT) -> Inference:
+            return Inference(
                 api,
                 operation,
                 self.door,
@@ -213,18 +220,22 @@ class Gateway:
                 self.seeing.tracing,
                 refused,
             )
-            return Route(f"/v1/{path}", endpoint, methods=["POST"])
 
+        exchanges = {
+            **{f"/v1/{each}": inference(OpenAI(each), each) for each in Operation},
+            "/v1/responses": inference(self.responses),
+            "/v1/messages": inference(messages),
+        }
         app = Starlette(
             routes=[
-                *(
-                    inference(str(operation), OpenAI(operation), operation)
-                    for operation in Operation
-                ),
-                inference("responses", self.responses),
+                *(Route(path, each, methods=["POST"]) for path, each in exchanges.items()),
                 *self._of_responses(),
+                self._count(
+                    "messages/count_tokens", messages, lambda tokens: {"input_tokens": tokens}
+                ),
                 Route("/v1/models", models.every),
                 Route("/v1/models/{name:path}", models.one),
+                *self.filing.routes(),
                 Route("/admin/keys", admin.every, methods=["GET"]),
                 Route("/admin/keys", admin.create, methods=["POST"]),
                 Route("/admin/keys/{id}", admin.revoke, methods=["DELETE"]),
@@ -237,6 +248,7 @@ class Gateway:
                 Middleware(Counted, in_flight=self.in_flight),
                 Middleware(RequestId),  # names the request; everything below may log the name
                 *([] if self.config.keys else [Middleware(LoopbackOnly, refused=refused)]),
+                Middleware(Direct, posts=exchanges),
             ],
             exception_handlers={
                 GatewayError: counted(rescue, refused),
@@ -244,6 +256,7 @@ class Gateway:
             },
             lifespan=self.lifespan,
         )
+        self.filing.app = app
         app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body
         return app
 
@@ -251,21 +264,24 @@ class Gateway:
         kept = KeptResponses(
             self.door, self.responses, time.time, lambda: self.dispatcher.longest_s
         )
-        count = Count(
-            self.door,
-            self.dispatcher,
-            self.responses.count,
-            lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
-            self.responses.refusal,
-        )
         one = "/v1/responses/{id}"
         return [
-            Route("/v1/responses/input_tokens", count.answer, methods=["POST"]),
+            self._count(
+                "responses/input_tokens",
+                self.responses,
+                lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
+            ),
             Route(one, kept.retrieve, methods=["GET"]),
             Route(one, kept.delete, methods=["DELETE"]),
             Route(f"{one}/cancel", kept.cancel, methods=["POST"]),
             Route(f"{one}/input_items", kept.input_items, methods=["GET"]),
         ]
+
+    def _count(
+        self, path: str, api: Responses | Messages, shown: Callable[[int], dict[str, object]]
+    ) -> Route:
+        count = Count(self.door, self.dispatcher, api.count, shown, api.refusal)
+        return Route(f"/v1/{path}", count.answer, methods=["POST"])
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -282,10 +298,10 @@ class Gateway:
                 stack.callback(sharing.cancel)
             if self.gossip is not None:
                 await stack.enter_async_context(self.gossip.running())
-            transport = Http1Transport()
-            stack.push_async_callback(transport.aclose)
+            client = Http1Client()
+            stack.push_async_callback(client.aclose)
             for name, endpoint in self._usable().items():
-                provider = self._provider(name, endpoint, transport)
+                provider = self._provider(name, endpoint, client)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
                     waking = _beside(_wake(name, provider), f"{name}'s waking is")
@@ -299,12 +315,13 @@ class Gateway:
             if self.source is not None:
                 reloading = watch_config(self.source, self.live, self.put_in_force)
                 await stack.enter_async_context(_beside(reloading, "the config is"))
-            local = LocalReplicas(self.fleet, transport, self._say_ready)
+            local = LocalReplicas(self.fleet, client, self._say_ready)
             if self.replicas_elsewhere is None:
                 supervisor = Supervisor(replica_commands(self.config), local)
                 await stack.enter_async_context(supervisor)
             else:
                 await stack.enter_async_context(self.replicas_elsewhere(local))
+            await stack.enter_async_context(self.filing.running())
             yield
 
     def _say_ready(self) -> None:
@@ -425,11 +442,11 @@ class Gateway:
         return [*local, *configured]
 
     def _provider(
-        self, name: str, endpoint: EndpointConfig, transport: Http1Transport
+        self, name: str, endpoint: EndpointConfig, client: Http1Client
     ) -> OpenAICompatible:
         waits, dialect = endpoint.timeouts, endpoint.provider
         return dialect(
-            transport,
+            client,
             endpoint.url,
             endpoint.models,
             Keys(endpoint.key_values, self.clock),
@@ -444,6 +461,13 @@ class Gateway:
             {header: secret.value for header, secret in endpoint.headers.items()},
             # Its own, so that no other endpoint knows a session by the same name.
             blake2b(name.encode(), key=self.door.secret, person=b"endpoint").digest(),
+            "responses" in (endpoint.capabilities or ()),
+        )
+
+    def _speaks_responses(self, model: str) -> bool:
+        return any(
+            model in endpoint.models and "responses" in (endpoint.capabilities or ())
+            for endpoint in self._usable().values()
         )
 
     def _usable(self) -> Mapping[str, EndpointConfig]:
@@ -511,6 +535,10 @@ def _cache_limits(config: Config) -> CacheLimits:
 def _queue_limits(config: Config) -> QueueLimits:
     patience = config.queue.patience
     return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
+
+
+def _number() -> str:
+    return uuid.uuid4().hex
 
 
 def _tariffs(endpoint: EndpointConfig) -> Tariffs:

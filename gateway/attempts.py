@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,23 +74,57 @@ class Patience:
     fair_s: float
     alone: bool
 
-    @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
+    def kept(self) -> AbstractAsyncContextManager[None]:
         """Half of what is left is for another endpoint, where there is one. Raises
         UpstreamTimeout."""
-        now, end = asyncio.get_running_loop().time(), self.timer.when()
-        until = None
-        if end is not None and not self.alone:
-            until = now + max(self.fair_s, (end - now) / 2)
-        try:
-            async with asyncio.timeout_at(until):
-                yield
-        except TimeoutError:
-            raise UpstreamTimeout(SILENT) from None
+        end = self.timer.when()
+        if end is None or self.alone:
+            return nullcontext()
+        now = asyncio.get_running_loop().time()
+        return _until(now + max(self.fair_s, (end - now) / 2))
 
     def failed(self, waited_s: float) -> bool:
         """The exchange's time is over, and the endpoint had its share of it."""
         return self.timer.expired() and waited_s >= self.fair_s
+
+
+@asynccontextmanager
+async def _until(when: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(when):
+            yield
+    except TimeoutError:
+        raise UpstreamTimeout(SILENT) from None
+
+
+class Begun:
+    """Events, the first of which has been waited for already."""
+
+    __slots__ = ("_first", "_rest")
+
+    def __init__(self, first: Event, rest: AsyncIterator[Event]) -> None:
+        self._first: Event | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    def __anext__(self) -> Awaitable[Event]:
+        first, self._first = self._first, None
+        return self._rest.__anext__() if first is None else _there(first)
+
+
+async def _there(event: Event) -> Event:
+    return event
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An attempt that has begun to answer."""
+
+    attempt: Attempt
+    lease: Lease
+    events: AsyncIterator[Event]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +165,7 @@ class Attempts:
         request: InferenceRequest,
         outcome: Outcome,
         gate: AbstractAsyncContextManager[Any],
-    ) -> AsyncIterator[tuple[Attempt, AsyncIterator[Event]]]:
+    ) -> AsyncIterator[Opened]:
         """The endpoint's events, the first of which is there; until then `gate` is held."""
         endpoint, lease = self.fleet.endpoints[attempt.endpoint], place.lease
         attempt.number = len(outcome.attempts)
@@ -146,7 +186,7 @@ class Attempts:
                         raise UpstreamBroken("the endpoint answered with nothing")
                     attempt.first_event = self.clock()
                     lease.first_event(attempt.first_event)
-                    yield attempt, _counted(first, events, lease)
+                    yield Opened(attempt, lease, Begun(first, events))
                 attempt.ended = Ended.FINISHED
                 endpoint.finished(self.clock())
             except GatewayError as exc:
@@ -174,17 +214,3 @@ def _failed(
     if isinstance(error, UpstreamError):
         attempt.failed = True
         endpoint.failed(model, error, now, attempt.started)
-
-
-async def _counted(first: Event, rest: AsyncIterator[Event], lease: Lease) -> AsyncIterator[Event]:
-    lease.answered(1)
-    yield first
-    async for event in rest:
-        lease.answered(1)
-        yield event
-
-
-async def chained(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:
-    yield first
-    async for event in rest:
-        yield event

@@ -28,6 +28,7 @@ class Delivery:
         self.finished = False  # every choice, with a finish reason
         self.tokens = 0
         self._request = request
+        self._streamed, self._is_chat = request.stream, request.operation is Operation.CHAT
         self._ending = Ending(request)
         self._texts: list[str] = []
         self._token_ids: list[int] | None = []
@@ -68,11 +69,13 @@ class Delivery:
 
     def take(self, event: Event) -> Event | None:
         """The event as the client gets it, if anything of it is news. Raises UpstreamBroken."""
-        if not self._request.stream:
+        if not self._streamed:
             self.finished = True
             return event
         for choice in event.payload["choices"]:
             self._note(choice, event.token_ids)
+        if event.native is not None:
+            self._one_plain_choice = False  # nobody else could go on in its words
         self._ending.note(event)
         self.finished = self._ending.reached
         if event.usage is not None and self._by is Continuation.TEXT:
@@ -89,21 +92,23 @@ class Delivery:
 
     def _note(self, choice: dict[str, Any], token_ids: tuple[int, ...] | None) -> None:
         said, key = choice, "text"
-        if self._request.operation is Operation.CHAT:
-            said = choice["delta"] = choice.get("delta") or {}
-            key = "content"
-        if not isinstance(said, dict) or not isinstance(said.get(key), str | None):
-            raise UpstreamBroken("the endpoint sent a piece that makes no sense")
+        if self._is_chat:
+            said, key = choice.get("delta") or {}, "content"
+            choice["delta"] = said
+        text = said.get(key, "") if type(said) is dict else None
+        if type(text) is not str:
+            if type(said) is not dict or text is not None:
+                raise UpstreamBroken("the endpoint sent a piece that makes no sense")
+            text = ""
         if self._again:
             said.pop("role", None)
-        text = said.get(key) or ""
         self._texts.append(text)
         if token_ids is None:
             self._token_ids = None
         elif self._token_ids is not None:
             self._token_ids.extend(token_ids)
         self.tokens += bool(text) if token_ids is None else len(token_ids)
-        others = {name for name, value in said.items() if value} - _KNOWN
+        others = [name for name, value in said.items() if value and name not in _KNOWN]
         self._seen = self._seen or bool(text or others)
         if choice.get("index") not in (None, 0) or choice.get("logprobs"):
             self._one_plain_choice = False

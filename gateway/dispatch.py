@@ -21,7 +21,7 @@ from gateway.admission.classes import asked_class
 from gateway.admission.limits import Hold, Limiter
 from gateway.admission.queue import Queue
 from gateway.admission.response_cache import ResponseCache, replayed
-from gateway.attempts import Attempts, Choice, chained
+from gateway.attempts import Attempts, Begun, Choice, Opened
 from gateway.counting import Counter, Counting
 from gateway.deadline import deadline
 from gateway.decider import Decider, Full
@@ -41,7 +41,7 @@ from gateway.errors import (
 from gateway.exhausted import exhausted
 from gateway.extra_tries import ExtraTries
 from gateway.fleet.fleet import Fleet
-from gateway.hedge import Opened, Racer, hedge_after_s, race
+from gateway.hedge import Racer, hedge_after_s, race
 from gateway.pacer import Pacers
 from gateway.rules import Rules
 from gateway.tries import Tries
@@ -126,18 +126,17 @@ class Dispatcher:
                 yield replayed(known)
                 return
             try:
-                async with (
-                    asyncio.timeout_at(began + limit.first_event_s) as timer,
-                    aclosing(self._of_some_model(request, policy, outcome, hold, timer)) as events,
-                ):
-                    first = await anext(events)
-                    timer.reschedule(began + limit.whole_s)
-                    answer = chained(first, events)
-                    # Not what another model said instead.
-                    if place is not None and outcome.request.model == request.model:
-                        outcome.cache = "miss"
-                        answer = self.cache.keeping(place, request, answer)
-                    yield answer
+                async with asyncio.timeout_at(began + limit.first_event_s) as timer:
+                    first, rest = await self._of_some_model(request, policy, outcome, hold, timer)
+                    async with aclosing(rest):
+                        if limit.whole_s != limit.first_event_s:
+                            timer.reschedule(began + limit.whole_s)
+                        answer: AsyncIterator[Event] = Begun(first, rest)
+                        # Not what another model said instead.
+                        if place is not None and outcome.request.model == request.model:
+                            outcome.cache = "miss"
+                            answer = self.cache.keeping(place, request, answer)
+                        yield answer
             except TimeoutError:
                 raise DeadlineExceeded(
                     "the answer did not come within the request's time"
@@ -149,7 +148,8 @@ class Dispatcher:
     ) -> AsyncIterator[Hold]:
         """What the request may use, held while it runs; what it did use stands in the end."""
         asked = self.fleet.expected(request)
-        dollars = self.fleet.dearest(request, (request.model, *policy.fallback.models))
+        models = (request.model, *policy.fallback.models)
+        dollars = self.fleet.dearest(request, asked, models)
         tokens = asked.prompt_tokens + asked.output_tokens
         async with self.limiter.held(outcome, tokens, dollars) as hold:
             try:
@@ -166,7 +166,8 @@ class Dispatcher:
         outcome: Outcome,
         hold: Hold,
         timer: asyncio.Timeout,
-    ) -> AsyncGenerator[Event]:
+    ) -> tuple[Event, AsyncGenerator[Event]]:
+        """The first event of the first model that answers, and the rest."""
         failure: GatewayError | None = None
         took_work = False
         expected = self.fleet.expected(request)
@@ -177,38 +178,33 @@ class Dispatcher:
             if took_work and not self.retries.take(self.clock()):
                 break
             asked = await self._counting.where_in_doubt(asked)
-            delivery = Delivery(asked)
+            tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
+            answer = self._whole(tries, policy, outcome)
             try:
-                tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
-                answer = self._whole(tries, policy, outcome, delivery)
-                async with aclosing(answer) as events:
-                    async for event in events:
-                        yield event
-                return
+                return await anext(answer), answer
             except ELSEWHERE as exc:
-                if delivery.begun:
-                    raise
                 failure = failure or exc  # what the client hears is of its own model
                 took_work = isinstance(exc, UpstreamError) and exc.took_work
         assert failure is not None
         raise failure
 
-    async def _whole(
-        self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
-    ) -> AsyncGenerator[Event]:
+    async def _whole(self, tries: Tries, policy: Policy, outcome: Outcome) -> AsyncGenerator[Event]:
         """One answer, from as many endpoints as it takes."""
+        delivery = Delivery(tries.request)
         while True:
             choice = await self._next(tries, policy, outcome, delivery)
             before, answering = delivery.tokens, None
             try:
                 opening = self._open(choice, tries, policy, outcome, delivery)
-                async with opening as (attempt, events):
-                    answering = attempt
+                async with opening as opened:
+                    answering = attempt = opened.attempt
                     # Whoever answers stands last, for all who ask later.
-                    outcome.attempts.sort(key=lambda other: other is attempt)
+                    if len(outcome.attempts) > 1:
+                        outcome.attempts.sort(key=lambda other: other is attempt)
                     begun = [a for a in outcome.attempts if a.first_event is not None]
                     tries.hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
-                    async for event in events:
+                    async for event in opened.events:
+                        opened.lease.answered(1)
                         if event.usage is not None:
                             attempt.billed = delivery.billed(event.usage)
                         shown = delivery.take(event)
@@ -331,8 +327,8 @@ class Dispatcher:
                 logger.exception("%s did not take the outcome", type(observer).__name__)
 
     def _check_model(self, model: str, principal: Principal) -> None:
-        usable = [name for name in self.fleet.models() if principal.may_use(name)]
-        if model not in usable:
+        if not principal.may_use(model) or not self.fleet.serves(model):
+            usable = [name for name in self.fleet.models() if principal.may_use(name)]
             raise ModelNotFound.among(usable, model)
 
 
@@ -340,10 +336,11 @@ def _of(
     request: InferenceRequest, principal: Principal, headers: Mapping[str, str]
 ) -> InferenceRequest:
     """With what a policy has to know of the caller."""
+    request_class = asked_class(principal, headers)
+    if principal.data_policy is None and request_class == request.request_class:
+        return request
     return dataclasses.replace(
-        request,
-        data_policy=principal.data_policy,
-        request_class=asked_class(principal, headers),
+        request, data_policy=principal.data_policy, request_class=request_class
     )
 
 

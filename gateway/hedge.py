@@ -12,17 +12,15 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import anyio
 
-from gateway.domain import Attempt, Ended, Event
+from gateway.attempts import Opened
+from gateway.domain import Attempt, Ended
 from gateway.errors import GatewayError
 from routing_policies.base import Ranked
 from routing_policies.estimate import lateness_at
 from routing_policies.policy import Hedge
-
-Opened: TypeAlias = tuple[Attempt, AsyncIterator[Event]]
 
 P95 = 1.645
 """Standard deviations above the median, as quantiles of lateness are counted."""

@@ -6,10 +6,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-import httpx
-
 from gateway.config.tree import Config
 from gateway.fleet.fleet import Fleet
+from gateway.providers.client import Client
 from gateway.providers.dialects.replica import Replica
 from gateway.supervisor import replica_command, threads_per_replica
 
@@ -22,11 +21,11 @@ class LocalReplicas:
     def __init__(
         self,
         fleet: Fleet,
-        transport: httpx.AsyncBaseTransport,
+        client: Client,
         on_ready: Callable[[], None],
     ) -> None:
         self._fleet = fleet
-        self._transport = transport
+        self._client = client
         self._on_ready = on_ready
         self._steps: dict[str, str] = {}
 
@@ -38,7 +37,7 @@ class LocalReplicas:
     def replica_ready(self, name: str, url: str, secret: str, epoch: str) -> None:
         logger.info("%s: ready", name)
         model = self._model(name)
-        provider = Replica(self._transport, f"{url}/v1", {model: model}, secret=secret)
+        provider = Replica(self._client, f"{url}/v1", {model: model}, secret=secret)
         endpoint = self._fleet.endpoints[name]
         endpoint.up(provider)
         endpoint.reached = True
@@ -64,8 +63,11 @@ def replica_commands(config: Config) -> dict[str, Sequence[str]]:
         name: replica_command(
             replica.model,
             *("--name", replica.serves or name.rpartition("-")[0]),
-            *("--kv-tokens", str(replica.kv_tokens)),
+            *(("--kv-tokens", str(replica.kv_tokens)) if replica.kv_tokens else ()),
             *("--threads", str(replica.threads or threads)),
+            *("--backend", replica.backend),
+            *("--gpu-memory", str(replica.gpu_memory)),
+            *(("--deterministic",) if replica.deterministic else ()),
             *(("--traces-to", collector) if collector else ()),
         )
         for name, replica in replicas.items()

@@ -84,7 +84,10 @@ class Seeing:
         return routes
 
     async def _exposition(self) -> bytes:
-        return self.metrics.exposition(await self.limiter.balances())
+        balances = await self.limiter.balances()
+        self.metrics.refresh()
+        # Thousands of series take a while, in which others are to be answered.
+        return await asyncio.to_thread(self.metrics.exposition, balances)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

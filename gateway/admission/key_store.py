@@ -8,6 +8,7 @@ a key that was revoked anywhere is refused everywhere within `REFRESH_S` and the
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -141,6 +142,10 @@ class KeyStore(Protocol):
 
     async def records(self) -> list[KeyRecord]: ...
     async def put(self, record: KeyRecord) -> None: ...
+    async def replace(self, record: KeyRecord) -> bool:
+        """Where its id is still there."""
+        ...
+
     async def remove(self, id: str) -> bool: ...
 
 
@@ -178,7 +183,8 @@ class MadeKeys:
         """Another key in its place; the old one is refused from now on. Raises NotFound."""
         key = _new_key()
         record = replace(await self._find(id), hash=hashed(key), created=self._time())
-        await self.store.put(record)
+        if not await self.store.replace(record):  # revoked meanwhile
+            raise self._missing(id)
         return record, key
 
     async def revoke(self, id: str) -> KeyRecord:
@@ -191,7 +197,10 @@ class MadeKeys:
         for record in await self.store.records():
             if id in (record.id, record.name):
                 return record
-        raise NotFound(f"there is no key {id[:100]!r} in the store")
+        raise self._missing(id)
+
+    def _missing(self, id: str) -> NotFound:
+        return NotFound(f"there is no key {id[:100]!r} in the store")
 
     def _time(self) -> str:
         return self.now().isoformat(timespec="seconds")
@@ -215,14 +224,23 @@ class KeyFile:
         return await asyncio.to_thread(self._read)
 
     async def put(self, record: KeyRecord) -> None:
-        others = [known for known in await self.records() if known.id != record.id]
-        await asyncio.to_thread(self._write, [*others, record])
+        await asyncio.to_thread(self._change, record.id, record)
+
+    async def replace(self, record: KeyRecord) -> bool:
+        return await asyncio.to_thread(self._change, record.id, record, only_if_there=True)
 
     async def remove(self, id: str) -> bool:
-        records = await self.records()
-        left = [record for record in records if record.id != id]
-        await asyncio.to_thread(self._write, left)
-        return len(left) < len(records)
+        return await asyncio.to_thread(self._change, id, None, only_if_there=True)
+
+    def _change(self, id: str, record: KeyRecord | None, *, only_if_there: bool = False) -> bool:
+        with open(self.path.with_name(self.path.name + ".lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed: other gateways change it too
+            known = self._read()
+            others = [one for one in known if one.id != id]
+            if only_if_there and len(others) == len(known):
+                return False
+            self._write(others if record is None else [*others, record])
+            return True
 
     def _read(self) -> list[KeyRecord]:
         try:

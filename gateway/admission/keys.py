@@ -88,6 +88,15 @@ class KeyRing:
             raise InvalidKey("the API key has expired")
         return principal
 
+    def named(self, tenant: str, name: str) -> Principal:
+        """For what is done later, in a key's name. Raises InvalidKey: it is not valid any more."""
+        if not self._keys:
+            return OPEN
+        for principal, expires in self._keys.values():
+            if (principal.tenant, principal.key_name) == (tenant, name) and expires > self._wall():
+                return principal
+        raise InvalidKey("the API key that this was asked for with is not valid any more")
+
 
 def _digest(key: str) -> bytes:
     return sha256(key.encode("utf-8", "surrogateescape")).digest()

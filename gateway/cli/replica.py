@@ -73,9 +73,23 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it computes")
     group.add_argument(
         "--backend",
-        choices=("auto", "cpu", "reference"),
+        choices=("auto", "cuda", "cpu", "reference"),
         default="auto",
-        help="reference is plain NumPy, slow, to compare with (default: %(default)s)",
+        help="auto is cuda where there is an NVIDIA GPU and torch, else cpu; reference is plain "
+        "NumPy, slow, to compare with (default: %(default)s)",
+    )
+    group.add_argument(
+        "--gpu-memory",
+        type=_share,
+        default=0.9,
+        metavar="SHARE",
+        help="of the GPU's free memory, for weights and KV (default: %(default)g)",
+    )
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="on a GPU: the same answer in any company, so that a broken one can be taken up "
+        "elsewhere; slower. On the CPU it always is",
     )
     group.add_argument(
         "--threads",
@@ -87,10 +101,9 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kv-tokens",
         type=_positive,
-        default=16_384,
         metavar="TOKENS",
         help="size of the KV cache: all running requests, and prefixes that may come again "
-        "(default: %(default)s)",
+        "(default: 16384; on a GPU, what fits)",
     )
     group.add_argument(
         "--max-queued",
@@ -154,6 +167,8 @@ def run(args: argparse.Namespace) -> int:
             max_queued=args.max_queued,
             drain_s=args.drain,
             backend=args.backend,
+            gpu_memory=args.gpu_memory,
+            deterministic=args.deterministic,
             supervised=args.supervised,
             log_level=args.log_level,
             traces_to=args.traces_to,
@@ -172,6 +187,12 @@ def _cores() -> int:
 def _positive(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _share(text: str) -> float:
+    if not 0 < (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError("must be above 0 and at most 1")
     return value
 
 

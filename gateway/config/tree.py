@@ -105,17 +105,24 @@ class Replicas:
     model: str  # a name that `gateway model list` knows, or a path
     serves: str | None = None  # as clients call it; without it, the key of this mapping
     count: int = 1
-    kv_tokens: int = 16_384
+    kv_tokens: int | None = None  # None: 16,384, or on a GPU what fits
     threads: int | None = None
     max_in_flight: Places | None = None  # of each one; further requests wait in the gateway
+    backend: str = "auto"  # cuda, cpu or reference
+    gpu_memory: float = 0.9  # of what is free there
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError("count must be at least 1")
-        if self.kv_tokens < 256:
+        if self.kv_tokens is not None and self.kv_tokens < 256:
             raise ValueError("kv_tokens must be at least 256")
         if self.threads is not None and self.threads < 1:
             raise ValueError("threads must be at least 1")
+        if self.backend not in ("auto", "cuda", "cpu", "reference"):
+            raise ValueError("backend must be auto, cuda, cpu or reference")
+        if not 0 < self.gpu_memory <= 1:
+            raise ValueError("gpu_memory must be above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +246,8 @@ class Endpoint:
         yield from ((f"headers.{name}", value) for name, value in self.headers.items())
 
 
-CAPABILITIES = (*REQUESTED, "isolates_tenants")
+CAPABILITIES = (*REQUESTED, "isolates_tenants", "responses")
+"""`responses`: it speaks OpenAI's Responses API itself, and is sent them as they are."""
 
 
 def _check_data_policy(name: str | None) -> None:
@@ -337,6 +345,20 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """What tenants keep here, and the batches that are run from it."""
+
+    folder: Path | None = None  # made when it is not there. None: no files, no batches
+    max_file: Bytes = Bytes(200 * 1024 * 1024)
+    max_stored: Bytes = Bytes(10 * 1024 * 1024 * 1024)  # of each tenant
+    batch_concurrency: int = 8  # requests of batches at a time, where there is room
+
+    def __post_init__(self) -> None:
+        if self.batch_concurrency < 1:
+            raise ValueError("batch_concurrency must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
 class StoredResponses:
     """What `/v1/responses` keeps, in redis where there is one."""
 
@@ -430,6 +452,7 @@ class Config:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     queue: Queue = Queue()
     cache: Cache = Cache()
+    files: Files = Files()
     responses: StoredResponses = StoredResponses()
     state: State = State()
     tracing: Tracing = Tracing()

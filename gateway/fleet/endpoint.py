@@ -296,7 +296,7 @@ class Endpoint:
             self.dedicated,
             provider is not None and provider.rests_s() > 0,  # by its own word it would refuse
             self.chosen_at.get(model),
-            self.learning.coefficients,
+            self.learning.recent(now),
             price,
             self.start_usd(now),
             self.starts_in(now) if machine else 0.0,

@@ -46,6 +46,9 @@ class Fleet:
         names = [name for e in self.endpoints.values() for name in sorted(e.models)]
         return list(dict.fromkeys(names))
 
+    def serves(self, model: str) -> bool:
+        return any(model in endpoint.models for endpoint in self.endpoints.values())
+
     def ready(self) -> bool:
         return any(endpoint.ready for endpoint in self.endpoints.values())
 
@@ -122,9 +125,11 @@ class Fleet:
             data_policy=request.data_policy or DATA_POLICIES[0],
         )
 
-    def dearest(self, request: InferenceRequest, models: Iterable[str]) -> float:
+    def dearest(
+        self, request: InferenceRequest, asked: RouteRequest, models: Iterable[str]
+    ) -> float:
         """Dollars that this request is expected to cost at most, wherever it goes."""
-        asked, now, wall = self.expected(request), self._clock(), self._wall()
+        now, wall = self._clock(), self._wall()
         return max(
             (
                 endpoint.tariff(model)
@@ -275,9 +280,9 @@ class Fleet:
 
     def _introduce_peers_of(self, known: Endpoint) -> None:
         """Endpoints of its kind that have not answered yet start from what theirs have taught."""
-        peers = [e for e in self.endpoints.values() if e.is_peer_of(known)]
-        new = [e for e in peers if not e.learning.coefficients.samples]
+        new = [e for e in self.endpoints.values() if e.learning.untaught and e.is_peer_of(known)]
         if new:
+            peers = [e for e in self.endpoints.values() if e.is_peer_of(known)]
             taught = [e.learning.coefficients for e in peers if e not in new]
             prior = from_peers(taught, Coefficients())
             for endpoint in new:

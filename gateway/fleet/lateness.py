@@ -18,6 +18,8 @@ WIDTH = 2 * WIDEST / BINS
 
 PRIOR_ANSWERS = 3.0
 
+HEAVIEST = 1e12
+
 NARROWEST = 0.01
 """Between two neighbouring quantiles, at least: no endpoint is that regular."""
 
@@ -36,16 +38,22 @@ class Lateness:
     def __init__(self, prior: Sequence[float]) -> None:
         self._prior = [PRIOR_ANSWERS * share for share in _shares(prior)]
         self._seen = [0.0] * BINS
+        self._weight = 1.0  # of a new answer: it grows, where the old ones' would have to shrink
 
     def learn(self, actual: float, expected: float, keep: float) -> None:
         """`keep`: the share of their weight that older answers keep."""
-        self._seen = [count * keep for count in self._seen]
-        self._seen[_bin(surprise(actual, expected))] += 1
+        self._weight /= max(keep, 1e-9)
+        if self._weight > HEAVIEST:
+            self._seen = [count / self._weight for count in self._seen]
+            self._weight = 1.0
+        self._seen[_bin(surprise(actual, expected))] += self._weight
 
     def quantiles(self) -> tuple[float, ...]:
         """At `LATENESS_SIGMAS`, strictly rising."""
-        counts = [prior + seen for prior, seen in zip(self._prior, self._seen, strict=True)]
-        wanted = [level * sum(counts) for level in LEVELS]
+        each = 1 / self._weight
+        counts = [prior + seen * each for prior, seen in zip(self._prior, self._seen, strict=True)]
+        whole = sum(counts)
+        wanted = [level * whole for level in LEVELS]
         found: list[float] = []
         below, index = 0.0, 0
         for want in wanted:

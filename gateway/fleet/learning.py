@@ -25,6 +25,10 @@ endpoint was before it."""
 UNCACHED_GUESS = 1000.0
 """Tokens that a prompt has to compute, before any were seen."""
 
+REFRESH_S, FEW = 0.1, 10
+"""To solve for the coefficients takes as long as to decide by them. A decision takes them as they
+were so long ago at most; while few answers are known, each counts at once."""
+
 SEED_ANSWERS = 5.0
 """The table is worth so many answers of a new endpoint's peers."""
 
@@ -57,24 +61,34 @@ class Regression:
         self._xy = [0.0] * size
         self._updated = 0.0
         self.samples = 0.0  # observations, each counting less as it ages
-        self.theta = list(self._prior)
+        self._theta: list[float] | None = list(self._prior)  # None: something was learnt since
 
     def learn(self, x: Sequence[float], y: float, now: float, answers: float = 1.0) -> None:
         """What was known before is forgotten as if by so many answers."""
         self._forget(now, answers)
         weight = 1 / sum(p * xi for p, xi in zip(self._prior, x, strict=True)) ** 2
         for i, xi in enumerate(x):
-            self._xy[i] += weight * xi * y
+            weighed, row = weight * xi, self._xx[i]
+            self._xy[i] += weighed * y
             for j, xj in enumerate(x):
-                self._xx[i][j] += weight * xi * xj
+                row[j] += weighed * xj
         self.samples += 1
+        self._theta = None
+
+    @property
+    def theta(self) -> list[float]:
+        if self._theta is None:
+            self._theta = self._solved()
+        return self._theta
+
+    def _solved(self) -> list[float]:
         matrix = [row[:] for row in self._xx]
         right = self._xy[:]
         for i, precision in enumerate(self._precision):
             matrix[i][i] += precision
             right[i] += precision * self._prior[i]
         # No coefficient here can be negative: nothing takes less time for having more to do.
-        self.theta = [max(0.0, t) for t in solve(matrix, right)]
+        return [max(0.0, t) for t in solve(matrix, right)]
 
     def _forget(self, now: float, answers: float) -> None:
         keep = kept(now - self._updated, self._half_life_s, answers)
@@ -136,9 +150,30 @@ class Learning:
         self._first = Regression(first)
         self._pace = Regression(pace)
         self._lateness = Lateness(seed.lateness)
-        self.coefficients = dataclasses.replace(
+        self._answers, self._refreshed, self._stale = 0, 0.0, False
+        self._coefficients = dataclasses.replace(
             seed, error_rate=self._errors.mean, hit_rate=self._hits.mean
         )
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """With all that was learnt."""
+        if self._stale:
+            self._refresh()
+        return self._coefficients
+
+    def recent(self, now: float) -> Coefficients:
+        """As they are, or were `REFRESH_S` ago."""
+        due = self._answers <= FEW or now - self._refreshed >= REFRESH_S
+        if self._stale and due:
+            self._refreshed = now
+            self._refresh()
+        return self._coefficients
+
+    @property
+    def untaught(self) -> bool:
+        """No answer has told of its speed yet."""
+        return not self._first.samples
 
     @property
     def uncached_tokens(self) -> float:
@@ -146,9 +181,10 @@ class Learning:
         return self._uncached.mean
 
     def answered(self, seen: Observation, now: float) -> None:
+        self._answers += 1
         uncached = seen.prompt_tokens - seen.cached_tokens
         self._uncached.learn(uncached, now)
-        expected_s = seen.expected_first_s + (0.0 if seen.streamed else self._output_s(seen))
+        expected_s = seen.expected_first_s + (0.0 if seen.streamed else self._output_s(seen, now))
         self._lateness.learn(seen.first_event_s, expected_s, kept(now - self._learnt, HALF_LIFE_S))
         self._learnt = now
         first_s, output_s = seen.first_event_s, seen.output_s
@@ -156,7 +192,7 @@ class Learning:
             # Nobody saw the first token. Both parts are taken to be late, or early, by the same
             # share; a streamed answer will tell them apart.
             late = seen.first_event_s / max(expected_s, 1e-4)
-            first_s, output_s = seen.expected_first_s * late, self._output_s(seen) * late
+            first_s, output_s = seen.expected_first_s * late, self._output_s(seen, now) * late
         context = uncached * seen.prompt_tokens
         # An answer that surprises much says that the endpoint has changed, and what was known is
         # worth less. Noise of a half in either direction changes nothing; twenty times makes half
@@ -169,21 +205,23 @@ class Learning:
             found = min(1.0, seen.cached_tokens / seen.expected_cached_tokens)
             self._hits.learn(found, now)
         self._errors.learn(0.0, now)
-        self._refresh()
+        self._stale = True
 
-    def _output_s(self, seen: Observation) -> float:
+    def _output_s(self, seen: Observation, now: float) -> float:
         """As expected of all tokens after the first."""
-        each = self.coefficients.per_output_s + seen.in_flight * self.coefficients.per_output_busy_s
+        known = self.recent(now)
+        each = known.per_output_s + seen.in_flight * known.per_output_busy_s
         return each * max(0, seen.output_tokens - 1)
 
     def failed(self, now: float) -> None:
         self._errors.learn(1.0, now)
-        self._refresh()
+        self._stale = True
 
     def _refresh(self) -> None:
         base, token, context, queued = self._first.theta
         output, busy = self._pace.theta
-        self.coefficients = Coefficients(
+        self._stale = False
+        self._coefficients = Coefficients(
             base_s=base,
             per_token_s=token,
             per_token_context_s=context,

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
 from gateway.admission.keys import OPEN, KeyRing
 from gateway.domain import Principal
 from gateway.errors import Forbidden
 from gateway.front.body import BodyLimits
+
+PRINCIPAL = "gateway.principal"
+"""In the scope of a request that did not come over a connection: see `inside.py`."""
 
 
 @dataclass
@@ -16,6 +22,12 @@ class Door:
     ring: KeyRing
     limits: BodyLimits
     secret: bytes = field(default=b"", repr=False)  # keys the tenants' salts and prefixes
+
+    def principal(self, scope: Scope) -> Principal:
+        """Whose request this is: by its key, or as this gateway says of its own. Raises
+        InvalidKey."""
+        ours: Principal | None = scope.get(PRINCIPAL)
+        return ours or self.identify(Headers(scope=scope))
 
     def identify(self, headers: Mapping[str, str]) -> Principal:
         """By `Authorization`, or else by Anthropic's header. Raises InvalidKey."""

@@ -8,14 +8,12 @@ settled once, after everything it held has been given back.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
-from anyio.abc import TaskGroup
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -27,7 +25,7 @@ from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
 from gateway.front.rescue import error_response
-from gateway.wire.openai import TenantKeys
+from gateway.wire.openai import TenantKeys, finish_reasons
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ SESSION_HEADERS = ("x-session-id", "x-session-affinity")
 """By which clients name a conversation; the body's `session_id` comes before them."""
 
 
-def session_of(headers: Headers) -> str | None:
+def session_of(headers: Mapping[str, str]) -> str | None:
     return next((headers[name] for name in SESSION_HEADERS if headers.get(name)), None)
 
 
@@ -51,6 +49,7 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
+    headers: Mapping[str, str]
     api: Api[Any]
     outcome: Outcome
     keys: TenantKeys
@@ -60,35 +59,41 @@ class Exchange:
     answer: Answer | None = None  # from when the request has been read
     _started: bool = False  # the point of no return: the response's head is out
     _alone: bool = False  # the client has its response, and the exchange goes on without it
-    _scope: anyio.CancelScope | None = None
+    _task: asyncio.Task[Any] | None = None  # while there is something to hang up on
+    _listener: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            async with anyio.create_task_group() as tasks:
-                await self._answer(tasks)
-                tasks.cancel_scope.cancel()
+            await self._answer(task)
         finally:
+            if self._listener is not None:
+                self._listener.cancel()
             self.outcome.ended = self.outcome.ended or Ended.FAILED
             self.outcome.finished = self.clock()
             self.dispatcher.settle(self.outcome)
 
-    async def _answer(self, tasks: TaskGroup) -> None:
+    async def _answer(self, task: asyncio.Task[Any]) -> None:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
-            self._scope = tasks.cancel_scope
-            tasks.start_soon(self._listen)
-            session = session_of(Headers(scope=self.scope))
-            asker = Asker(self.keys, session, self.outcome.request_id, self._detach)
+            self._task = task
+            self._listener = task.get_loop().create_task(self._listen())
+            asker = Asker(
+                self.keys, session_of(self.headers), self.outcome.request_id, self._detach
+            )
             request, self.answer = await self.api.read(raw, asker)
             await self._serve(request, self.answer)
         except HungUp:
             self.outcome.ended = Ended.HUNG_UP
         except GatewayError as error:
             await self._fail(error)
-        except anyio.get_cancelled_exc_class():
+        except asyncio.CancelledError:
+            if self.outcome.ended is Ended.HUNG_UP:
+                task.uncancel()
+                return
             if self.outcome.ended is None:  # not the client: this server is going down
-                with anyio.CancelScope(shield=True):
-                    await self._fail(Unavailable("the gateway is shutting down"))
+                await self._fail(Unavailable("the gateway is shutting down"))
             raise
         except Exception:  # the rim: a defect of ours must end in an answer
             logger.exception("exchange %s failed", self.outcome.request_id)
@@ -102,9 +107,9 @@ class Exchange:
 
     def _hang_up(self) -> None:
         # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
-        if self.outcome.ended is None and self._scope is not None:
+        if self.outcome.ended is None and self._task is not None:
             self.outcome.ended = Ended.HUNG_UP
-            self._scope.cancel()
+            self._task.cancel()
 
     async def _detach(self, body: bytes) -> Callable[[], None]:
         self._alone = True
@@ -114,13 +119,13 @@ class Exchange:
 
     async def _serve(self, request: InferenceRequest, answer: Answer) -> None:
         self.outcome.model = request.model
-        headers = Headers(scope=self.scope)
-        async with self.dispatcher.open(request, self.outcome, headers) as events:
-            if request.stream:
+        stream = request.stream
+        async with self.dispatcher.open(request, self.outcome, self.headers) as events:
+            if stream:
                 await self._start(STREAM_HEADERS | self._headers())
             async for event in events:
                 self._note(event)
-                if not request.stream:
+                if not stream:
                     whole = event
                 elif piece := answer.piece(event):
                     await self._send(piece)
@@ -132,7 +137,9 @@ class Exchange:
         if request.stream:
             await self._send(last, more=False)
         else:
-            await self._respond(Response(last, 200, self._headers(), "application/json"))
+            length = {"content-length": str(len(last)), "content-type": "application/json"}
+            await self._start(self._headers() | length)
+            await self._send(last, more=False)
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
@@ -143,8 +150,9 @@ class Exchange:
             await self._send(last, more=False)
         else:
             response = error_response(error, self.api.refusal(error))
-            response.headers.update(decision_headers(self.outcome, Headers(scope=self.scope)))
-            response.headers.update(quota_headers(self.outcome.quotas))
+            response.headers.update(decision_headers(self.outcome, self.headers))
+            quotas = self.outcome.quotas or self.dispatcher.limiter.quotas(self.outcome.principal)
+            response.headers.update(quota_headers(quotas))
             await self._respond(response)
 
     async def _respond(self, response: Response) -> None:
@@ -170,15 +178,20 @@ class Exchange:
             "x-gateway-policy": self.outcome.policy or "",
             **quota_headers(self.outcome.quotas),
             **({} if cache is None else {"x-gateway-cache": cache}),
-            **decision_headers(self.outcome, Headers(scope=self.scope)),
+            **decision_headers(self.outcome, self.headers),
         }
 
     def _note(self, event: Event) -> None:
-        self.outcome.events += 1
-        self.outcome.usage = event.usage or self.outcome.usage
-        self.outcome.report = event.report or self.outcome.report
-        if self.outcome.answer is not None:
-            self.outcome.answer.append(event.payload)
+        outcome = self.outcome
+        outcome.events += 1
+        if event.usage is not None:
+            outcome.usage = event.usage
+        if event.report is not None:
+            outcome.report = event.report
+        if event.finishes:
+            outcome.finish_reasons += finish_reasons(event.payload)
+        if outcome.answer is not None:
+            outcome.answer.append(event.payload)
 
 
 async def _nowhere(message: Message) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from gateway.dispatch import Dispatcher
@@ -19,6 +19,16 @@ from gateway.front.exchange import Exchange
 from gateway.front.request_id import request_id
 from gateway.front.rescue import error_response
 from gateway.wire.openai import TenantKeys
+
+tenant_keys = lru_cache(maxsize=1024)(TenantKeys.derive)
+
+
+def headers_of(scope: Scope) -> Mapping[str, str]:
+    """Names in lower case, as the server gives them; of a name that stands twice, the first."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
 
 
 class Begins(Protocol):
@@ -57,8 +67,8 @@ class Inference:
     def exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         """Raises Unavailable, InvalidKey."""
         self.drain.check()
-        headers = Headers(scope=scope)
-        principal = self.door.identify(headers)
+        headers = headers_of(scope)
+        principal = self.door.principal(scope)
         outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)
@@ -67,9 +77,10 @@ class Inference:
             scope,
             receive,
             send,
+            headers,
             self.api,
             outcome,
-            TenantKeys.derive(self.door.secret, principal.tenant),
+            tenant_keys(self.door.secret, principal.tenant),
             self.dispatcher,
             self.door.limits,
             self.clock,

@@ -50,7 +50,7 @@ class Models:
         return JSONResponse(self._model(name, principal, _detailed(request)))
 
     def _principal(self, request: Request) -> Principal:
-        return self.door.ring.identify(request.headers.get("authorization"))
+        return self.door.principal(request.scope)
 
     def _usable(self, principal: Principal) -> list[str]:
         return [name for name in self.fleet.models() if principal.may_use(name)]

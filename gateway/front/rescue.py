@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import GatewayError, NotFound, NotSupported, Unavailable, UpstreamError
+from gateway.front.unsupported import no_such_path
 from gateway.wire.openai import encode_json
 
 MAX_RETRY_AFTER_S = 60
@@ -40,11 +41,12 @@ async def rescue(request: Request, error: Exception) -> Response:
 
 
 async def no_such_route(request: Request, error: Exception) -> Response:
-    """404 and 405 in the API's shape."""
+    """404, 405 and 501 in the API's shape."""
     assert isinstance(error, HTTPException)
-    answer = NotFound(f"there is no {request.method} {request.url.path} here")
+    answer = no_such_path(request.method, request.url.path)
     response = error_response(answer)
-    response.status_code = error.status_code
+    if not isinstance(answer, NotSupported):
+        response.status_code = error.status_code
     response.headers.update(error.headers or {})
     return response
 

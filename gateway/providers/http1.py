@@ -1,11 +1,9 @@
 """
-HTTP/1.1 towards endpoints, behind httpx's transport seam: asyncio's transports, httptools' parser,
-and a pool.
+HTTP/1.1 towards endpoints: asyncio's transports, httptools' parser, and a pool.
 
-httpx gives the types, the exceptions and MockTransport. Its own pool takes time that grows with the
-connections in use, and a general client pays in every request for what an endpoint never asks:
-cookies, redirects, proxies, decompression. Here a request is one write, and a piece of an answer
-one wake-up. Any other `httpx.AsyncBaseTransport` fits in this one's place.
+httpx gives the exceptions. Its own pool takes time that grows with the connections in use, and a
+general client pays in every request for what an endpoint never asks: cookies, redirects, proxies,
+decompression. Here a request is one write, and what was read at once of an answer one wake-up.
 """
 
 from __future__ import annotations
@@ -14,10 +12,14 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
 import httptools
 import httpx
+
+from gateway.providers.client import Response
 
 KEEP_IDLE_S = 4.0
 """Shorter than uvicorn's 5 s, which vLLM, SGLang and many others keep: whoever closes an idle
@@ -35,34 +37,35 @@ MOST_UNREAD = 256 * 1024
 Origin = tuple[str, str, int]
 
 
-class Http1Transport(httpx.AsyncBaseTransport):
-    """A pool of connections. Leaving a response's body early closes its connection at once.
-
-    Of `extensions["timeout"]` only `connect` is used: how long an endpoint may stay silent is the
-    provider's to say, and it differs before and after the first event. Redirects are not followed.
-    """
+class Http1Client:
+    """A pool of connections. Leaving a response's body early closes its connection at once."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls  # None: what httpx trusts, made when it is first needed
         self._idle: dict[Origin, deque[_Connection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
-        connection = self._reused(origin)
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes = b"",
+        connect_s: float | None = None,
+    ) -> Response:
+        target = _target(url)
+        head = _head(method, target, headers, len(content))
+        connection = self._reused(target.origin)
         if connection is None:
-            timeout = request.extensions.get("timeout", {}).get("connect")
-            connection = await self._connected(origin, timeout)
+            connection = await self._connected(target.origin, connect_s)
         try:
-            await connection.send(_head(request), request.content)
+            await connection.send(head, content)
             await connection.head_received()
         except BaseException:
             connection.abort()
             raise
-        return httpx.Response(
-            connection.status, headers=connection.headers, stream=_Body(self, origin, connection)
-        )
+        body = _Body(self, target.origin, connection)
+        return Response(connection.status, connection.headers, body)
 
     async def aclose(self) -> None:
         if self._sweep is not None:
@@ -122,13 +125,33 @@ class Http1Transport(httpx.AsyncBaseTransport):
         self._sweep = loop.call_later(KEEP_IDLE_S, self._close_stale) if self._idle else None
 
 
-def _head(request: httpx.Request) -> bytes:
-    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)]
-    lines += [b"%b: %b\r\n" % header for header in request.headers.raw]
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """An address, as a request says it."""
+
+    origin: Origin
+    host: bytes
+    path: bytes
+
+
+@lru_cache(maxsize=1024)  # addresses come from the config; to parse one takes as long as to send it
+def _target(url: str) -> _Target:
+    parsed = httpx.URL(url)
+    port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    return _Target((parsed.scheme, parsed.host, port), parsed.netloc, parsed.raw_path)
+
+
+def _head(method: str, target: _Target, headers: Mapping[str, str], length: int) -> bytes:
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
         raise httpx.LocalProtocolError("a header holds the end of a line")
-    return head + b"\r\n"
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\n%b\r\n" % (
+        method.encode("ascii"),
+        target.path,
+        target.host,
+        length,
+        text.encode("latin-1"),
+    )
 
 
 class _Connection(asyncio.Protocol):
@@ -146,13 +169,13 @@ class _Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: dict[str, str] = {}
         self._head_size = 0
         self._head_done = False
         self._keep_alive = False
         self._done = False  # the answer is whole
         self._sent = False  # so is the request
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._unread = 0
         self._paused = False
 
@@ -176,19 +199,20 @@ class _Connection(asyncio.Protocol):
         while not self._head_done:
             await self._news()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The answer's body. Raises httpx.ReadError when it breaks off."""
-        while True:
-            while self._pieces:
-                piece = self._pieces.popleft()
-                self._unread -= len(piece)
-                if self._paused and self._unread < MOST_UNREAD // 2:
-                    self._paused = False
-                    self._transport.resume_reading()
-                yield piece
+    async def read(self) -> bytes:
+        """All that has come of the answer's body; nothing at its end. Raises httpx.ReadError when
+        it breaks off."""
+        while not self._pieces:
             if self._done:
-                return
+                return b""
             await self._news()
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._unread = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
 
     async def _news(self) -> None:
         if self._lost is not None:
@@ -263,8 +287,7 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _has_length(self) -> bool:
-        names = {name.lower() for name, _ in self.headers}
-        return b"content-length" in names or b"transfer-encoding" in names
+        return "content-length" in self.headers or "transfer-encoding" in self.headers
 
     def _room(self) -> None:
         """There is room to write again, or no longer a reason to."""
@@ -278,8 +301,11 @@ class _Connection(asyncio.Protocol):
             raise ValueError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_done:  # what stands behind a body tells nothing that we use
-            self.headers.append((name, value))
+        if self._head_done:
+            return  # what stands behind a body tells nothing that we use
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        known = self.headers.get(key)
+        self.headers[key] = text if known is None else f"{known}, {text}"
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
@@ -302,15 +328,21 @@ class _Connection(asyncio.Protocol):
             self.headers.clear()
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, pool: Http1Transport, origin: Origin, connection: _Connection) -> None:
+class _Body:
+    def __init__(self, pool: Http1Client, origin: Origin, connection: _Connection) -> None:
         self._pool = pool
         self._origin = origin
         self._connection: _Connection | None = connection
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         assert self._connection is not None, "the response is closed"
-        return self._connection.pieces()
+        data = await self._connection.read()
+        if not data:
+            raise StopAsyncIteration
+        return data
 
     async def aclose(self) -> None:
         # Back to the pool after the last byte, closed before it.

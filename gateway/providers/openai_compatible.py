@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from hashlib import blake2b
 from typing import ClassVar
 from urllib.parse import urljoin, urlsplit
@@ -24,6 +23,7 @@ from gateway.errors import (
     UpstreamUnpaid,
 )
 from gateway.providers.base import Continuation, Traits
+from gateway.providers.client import Client, Response
 from gateway.providers.keys import Keys
 from gateway.providers.reading import Pace, Timeouts, chunks_of, read_body, translated
 from gateway.providers.refusals import Meanings, refusal
@@ -34,10 +34,12 @@ from gateway.wire.openai import (
     Ending,
     ErrorInAnswer,
     check_whole,
+    encode_json,
     encode_request,
     parse_event,
     parse_vectors,
 )
+from gateway.wire.responses.native import parse_native
 from gateway.wire.sse import DONE, EventDecoder
 
 LAST_BYTES_S = 0.05
@@ -57,7 +59,7 @@ Parse = Callable[[bytes, int | None], Event]
 class OpenAICompatible:
     """A dialect is a subclass, mostly of constants; docs/providers.md has the reasons."""
 
-    transport: httpx.AsyncBaseTransport
+    client: Client
     base_url: str  # what stands before /chat/completions
     models: Mapping[str, str]  # the client's name -> the endpoint's
     keys: Keys = field(default_factory=lambda: Keys((), time.monotonic))
@@ -65,6 +67,7 @@ class OpenAICompatible:
     secret: str = field(default="", repr=False)
     extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     hint_key: bytes = field(default=b"", repr=False)  # this endpoint's own
+    responses: bool = False  # it speaks OpenAI's Responses API itself
 
     # What a dialect may say differently.
 
@@ -93,7 +96,7 @@ class OpenAICompatible:
             **dict.fromkeys(self.tenant_fields, tenant),
         }
 
-    def cached_in_headers(self, headers: httpx.Headers) -> int | None:
+    def cached_in_headers(self, headers: Mapping[str, str]) -> int | None:
         return None
 
     async def stats(self) -> EndpointStats | None:
@@ -109,7 +112,7 @@ class OpenAICompatible:
         """Its list of models, which costs nothing; that it has none (404) is an answer too."""
         status, _ = await self.page(f"{self.base_url}/models")
         if status not in (200, 404, 405):
-            raise refusal(status, httpx.Headers(), Said(), self.meanings, self.too_long)
+            raise refusal(status, {}, Said(), self.meanings, self.too_long)
 
     # What all dialects share.
 
@@ -120,6 +123,8 @@ class OpenAICompatible:
     async def open(
         self, request: InferenceRequest, request_id: str
     ) -> AsyncIterator[AsyncIterator[Event]]:
+        if request.native is not None and not self.responses:
+            request = replace(request, native=None)
         pace = Pace(self.timeouts, asyncio.get_running_loop().time)
         body = self._body(request)
         with translated(), closing(pace):
@@ -133,7 +138,7 @@ class OpenAICompatible:
 
     async def _answered(
         self, request: InferenceRequest, request_id: str, body: bytes, pace: Pace
-    ) -> httpx.Response:
+    ) -> Response:
         """An answer with status 200. A key that was refused gives way to the next."""
         refused: GatewayError | None = None
         waits: list[float] = []
@@ -157,12 +162,12 @@ class OpenAICompatible:
         assert refused is not None, "there always is a key to try, if only no key"
         raise refused
 
-    def _refusal(self, status: int, response: httpx.Response, said: Said) -> GatewayError:
+    def _refusal(self, status: int, response: Response, said: Said) -> GatewayError:
         return refusal(status, response.headers, said, self.meanings, self.too_long)
 
     async def _send(
         self, request: InferenceRequest, request_id: str, key: str | None, body: bytes
-    ) -> httpx.Response:
+    ) -> Response:
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if request.stream else "application/json",
@@ -172,7 +177,8 @@ class OpenAICompatible:
         }
         if session := self._hint(request.session_id):
             headers |= dict.fromkeys(self.session_headers, session)
-        url = f"{self.base_url}/{request.operation}"
+        path = request.operation if request.native is None else "responses"
+        url = f"{self.base_url}/{path}"
         response = await self._exchange("POST", url, headers, body)
         del headers["content-type"]
         for _ in range(MOST_REDIRECTS):
@@ -205,16 +211,9 @@ class OpenAICompatible:
 
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> httpx.Response:
-        return await self.transport.handle_async_request(
-            httpx.Request(
-                method,
-                parsed(url),
-                headers={"accept-encoding": "identity", **headers},
-                content=body,
-                extensions={"timeout": {"connect": self.timeouts.connect}},
-            )
-        )
+    ) -> Response:
+        asked = {"accept-encoding": "identity", **headers}
+        return await self.client.send(method, url, asked, body or b"", self.timeouts.connect)
 
     def _headers(self, key: str | None) -> dict[str, str]:
         headers = {name.lower(): value for name, value in self.extra_headers.items()}
@@ -231,7 +230,7 @@ class OpenAICompatible:
             return None
         return blake2b(name.encode(), key=self.hint_key, digest_size=16).hexdigest()
 
-    def _heed_limits(self, key: str | None, asked: float, headers: httpx.Headers) -> None:
+    def _heed_limits(self, key: str | None, asked: float, headers: Mapping[str, str]) -> None:
         """Of a good answer. Rest before the refusal that would come next."""
         limits = parse_limits(headers, time.time())
         if limits.used_up:
@@ -240,6 +239,9 @@ class OpenAICompatible:
             self.keys.served(key, asked)
 
     def _body(self, request: InferenceRequest) -> bytes:
+        if request.native is not None:
+            model = self.models[request.model]
+            return encode_json({**request.native, "model": model, **self.fields(request)})
         fields: Json = request.forwarded
         if request.delivered is not None and self.continuation is Continuation.TEXT:
             fields = continued_from_text(request, request.delivered)
@@ -247,25 +249,30 @@ class OpenAICompatible:
             fields = with_max_tokens_as(self.max_tokens_as, fields)
         if self.reasoning_as != "reasoning_content":
             fields = with_reasoning_as(self.reasoning_as, fields)
-        adapted = replace(request, forwarded={**self.defaults, **fields})
-        return encode_request(self.models[request.model], adapted, self.fields(request))
+        extra = self.fields(request)
+        if self.defaults:
+            fields = {**self.defaults, **fields}
+        return encode_request(self.models[request.model], request, extra, fields)
 
     async def _whole(
-        self, request: InferenceRequest, response: httpx.Response, pace: Pace
+        self, request: InferenceRequest, response: Response, pace: Pace
     ) -> AsyncGenerator[Event]:
         raw = await self._body_of(response, pace)
         if request.operation is Operation.EMBEDDINGS:
             yield self._event(raw, response, False, lambda raw, _: parse_vectors(raw, request))
             return
+        if request.native is not None:
+            yield self._event(raw, response, False, parse_native)
+            return
         event = self._event(raw, response, started=False)
         check_whole(request.operation, event)
         yield event
 
-    async def _body_of(self, response: httpx.Response, pace: Pace) -> bytes:
+    async def _body_of(self, response: Response, pace: Pace) -> bytes:
         return await pace.wait(read_body(response))
 
     async def _stream(
-        self, request: InferenceRequest, response: httpx.Response, pace: Pace
+        self, request: InferenceRequest, response: Response, pace: Pace
     ) -> AsyncGenerator[Event]:
         """A stream is whole when each choice has said why it finished, or with [DONE] each begun.
 
@@ -277,6 +284,7 @@ class OpenAICompatible:
         decoder = EventDecoder()
         chunks = aiter(chunks_of(response))
         ending, started = Ending(request), False
+        parse = parse_event if request.native is None else parse_native
         while (chunk := await pace.next_unless(chunks, ending.reached)) is not None:
             for data in decoder.feed(chunk):
                 if data == DONE:
@@ -286,7 +294,7 @@ class OpenAICompatible:
                     if ending.said:
                         return
                     raise UpstreamBroken("the endpoint's answer ended without a reason")
-                event = self._event(data, response, started)
+                event = self._event(data, response, started, parse)
                 ending.note(event)
                 started = True
                 pace.event()
@@ -297,7 +305,7 @@ class OpenAICompatible:
             raise UpstreamBroken("the endpoint stopped in the middle of its answer")
 
     def _event(
-        self, raw: bytes, response: httpx.Response, started: bool, parse: Parse = parse_event
+        self, raw: bytes, response: Response, started: bool, parse: Parse = parse_event
     ) -> Event:
         try:
             return parse(raw, self.cached_in_headers(response.headers))
@@ -305,10 +313,6 @@ class OpenAICompatible:
             if started or exc.said.status is None:
                 raise UpstreamBroken("the endpoint reported an error in its answer") from None
             raise self._refusal(exc.said.status, response, exc.said) from None
-
-
-parsed = lru_cache(maxsize=1024)(httpx.URL)
-"""Addresses come from the config, and to parse one takes as long as to send it."""
 
 
 def _rest_s(refused: GatewayError) -> float:

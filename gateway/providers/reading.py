@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import httpx
 
 from gateway.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from gateway.providers.client import Response
 from gateway.wire.sse import EventTooLarge
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Pace:
     _started: bool = field(default=False, init=False)
     _waited: float = field(default=0.0, init=False)
     _events: int = field(default=0, init=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._ends = self.now() + self.timeouts.total
@@ -80,7 +82,7 @@ class Pace:
             if finished:
                 return None
             raise
-        if self._started and not finished:
+        if self._started and not finished and self.timeouts.slowest:
             self._check_speed(self.now() - began)
         return chunk
 
@@ -95,9 +97,12 @@ class Pace:
         `asyncio.timeout` would make a timer for each piece of a stream. Here there is one for the
         whole answer, which looks at the deadline that holds when it goes off.
         """
+        loop = self._loop
+        if loop is None:  # to ask for it is a call to the kernel
+            loop = self._loop = asyncio.get_running_loop()
         if self._timer is None or self._rings > self.deadline:
-            self._arm()
-        task = self._waiting = asyncio.current_task()
+            self._arm(loop)
+        task = self._waiting = asyncio.current_task(loop)
         assert task is not None
         cancelling = task.cancelling()
         try:
@@ -113,18 +118,18 @@ class Pace:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _arm(self) -> None:
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         self.close()
         self._rings = self.deadline
         left_s = max(0.0, self.deadline - self.now())
-        self._timer = asyncio.get_running_loop().call_later(left_s, self._ring)
+        self._timer = loop.call_later(left_s, self._ring, loop)
 
-    def _ring(self) -> None:
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         if self._waiting is None:
             return  # the next wait sets it again
         if self.now() < self.deadline:
-            self._arm()
+            self._arm(loop)
         else:
             self._late = True
             self._waiting.cancel()
@@ -138,12 +143,11 @@ class Pace:
         self._waited, self._events = 0.0, 0
 
 
-def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
+def chunks_of(response: Response) -> AsyncIterator[bytes]:
     """The body as it comes. What stands between may compress it, though we ask for `identity`.
 
     Raises UpstreamBroken, or httpx.TransportError where the connection or the compression breaks.
     """
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return aiter(response.stream)
@@ -166,7 +170,7 @@ async def _inflated(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         raise httpx.RemoteProtocolError("the compressed body ended too early")
 
 
-async def read_body(response: httpx.Response) -> bytes:
+async def read_body(response: Response) -> bytes:
     """The whole body. Raises UpstreamBroken when it is larger than MAX_BODY."""
     body = bytearray()
     async for chunk in chunks_of(response):

@@ -11,6 +11,9 @@ A worker is a thread with a fork of the backend. To receive and plan, and to com
 engine's lock, some tens of microseconds; while it computes and samples it holds none, and what it
 touches is its own: the scheduler lets nobody near the requests of a step in flight.
 
+A backend that chooses tokens itself is kept busy: the next step is planned and launched before the
+tokens of this one are read. Who ends with one of them is in that next step for nothing.
+
 All other threads only write to the intake and read a frozen snapshot. The engine knows no text and
 no HTTP.
 """
@@ -23,14 +26,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 
 import numpy as np
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest
-from gateway.replica.backends.base import BLOCK_SIZE, Backend, Float32
+from gateway.replica.backends.base import (
+    BLOCK_SIZE,
+    Backend,
+    DeviceLost,
+    DrawingBackend,
+    Drawn,
+    Float32,
+)
 from gateway.replica.blocks import BlockPool, Chain
+from gateway.replica.drawing import draws_of
 from gateway.replica.intake import Intake
 from gateway.replica.metrics import EngineMetrics
 from gateway.replica.pace import Busy
@@ -44,6 +56,15 @@ from gateway.replica.workers import Workers
 logger = logging.getLogger(__name__)
 
 _NO_TOKEN = "no token can come next: the logits are not finite, or a grammar reached its limits"
+
+
+@dataclass(slots=True)
+class Step:
+    """In flight."""
+
+    plan: Plan
+    started: float
+    drawn: Drawn | None = None  # None: its tokens are to be sampled here
 
 
 class Engine:
@@ -86,6 +107,7 @@ class Engine:
         self._lock = threading.Lock()  # of all that follows, and of the scheduler and its pool
         self._numbers = count()
         self._prefill_tokens = self._decode_tokens = 0
+        self._ahead: Step | None = None  # planned while the one before it was in flight
         self._busy = Busy()
         self._epoch = secrets.token_hex(8)
         self.metrics = EngineMetrics()
@@ -165,44 +187,76 @@ class Engine:
 
         If it fails, the requests of this step are told so and the engine lives on.
         """
-        with self._lock:
-            started = self._clock()
-            self._receive()
-            plan = self._plan(started)
-        if plan is None:
-            return False
-        try:
-            logits = backend.forward(plan.batch())
-            turns = [request.turn for request in plan.sampled]
-            tokens = sample(logits, turns, self._generator)
-            for request, token in zip(plan.sampled, tokens, strict=True):
-                request.chose(token)
-            logprobs = [
-                _told(request, row, token)
-                for request, row, token in zip(plan.sampled, logits, tokens, strict=True)
-            ]
+        step, self._ahead = self._ahead, None
+        if step is None:
             with self._lock:
-                self._commit(plan, tokens, logprobs, started)
+                started = self._clock()
+                self._receive()
+                plan = self._planned(self._scheduler.plan(started), started)
+            if plan is None:
+                return False
+            step = Step(plan, started)
+        try:
+            self._launch(backend, step)
+            tokens, logprobs = self._result(backend, step)
+            with self._lock:
+                self._commit(step.plan, tokens, logprobs, step.started)
         except Exception as error:  # the rim: no failed step may end the engine
             with self._lock:
-                self._fail_step(plan, error)
+                self._fail_steps(step.plan, error)
+            if isinstance(error, DeviceLost):
+                raise  # but this one: whoever watches the process starts another
         finally:
             with self._lock:
                 self._busy.end(self._clock())
         return True
+
+    def _launch(self, backend: Backend, step: Step) -> None:
+        """Has the backend begin, and the step after it, where it chooses their tokens itself."""
+        if not isinstance(backend, DrawingBackend):
+            return
+        if step.drawn is None:
+            step.drawn = self._drawn(backend, step.plan)
+        if step.drawn is None:
+            return
+        with self._lock:
+            started = self._clock()
+            self._receive()
+            plan = self._planned(self._scheduler.follow(step.plan, started), started)
+        if plan is not None:
+            self._ahead = Step(plan, started)
+            self._ahead.drawn = self._drawn(backend, plan)
+
+    def _drawn(self, backend: DrawingBackend, plan: Plan) -> Drawn | None:
+        draws = draws_of(plan, self._generator)
+        return None if draws is None else backend.launch(plan.batch(), draws)
+
+    def _result(
+        self, backend: Backend, step: Step
+    ) -> tuple[Sequence[int | None], Sequence[Logprobs | None]]:
+        """The step's tokens, and what is told beside them."""
+        sampled = step.plan.sampled
+        if step.drawn is not None:
+            return step.drawn.tokens(), [None] * len(sampled)
+        logits = backend.forward(step.plan.batch())
+        tokens = sample(logits, [request.turn for request in sampled], self._generator)
+        for request, token in zip(sampled, tokens, strict=True):
+            request.chose(token)
+        logprobs = [
+            _told(request, row, token)
+            for request, row, token in zip(sampled, logits, tokens, strict=True)
+        ]
+        return tokens, logprobs
 
     def _receive(self) -> None:
         for message in self._intake.take():
             if isinstance(message, Submission):
                 self._scheduler.add(self._request(message))
             elif (request := self._scheduler.get(message)) is not None:
-                if request.in_flight:
-                    request.aborted = True  # its step is another worker's, who will see it
-                else:
-                    self._finish(request, Finish.ABORTED)
+                self._finish(request, Finish.ABORTED)
 
-    def _plan(self, now: float) -> Plan | None:
-        plan = self._scheduler.plan(now)
+    def _planned(self, plan: Plan | None, now: float) -> Plan | None:
+        """Books a plan, and does beforehand what it needs."""
         self._publish()
         if plan is not None:
             for source, target in plan.copies:
@@ -228,13 +282,17 @@ class Engine:
         logprobs: Sequence[Logprobs | None],
         started: float,
     ) -> None:
+        tokens = [
+            None if request.ending else token
+            for request, token in zip(plan.sampled, tokens, strict=True)
+        ]
         finishes = self._scheduler.commit(plan, tokens)
         self._prefill_tokens += plan.prefill_tokens
         self._decode_tokens += len(tokens)
         now = self._clock()
         sampled = zip(plan.sampled, tokens, logprobs, finishes, strict=True)
         for request, token, told, finish in sampled:
-            if request.aborted:
+            if request.ending:
                 continue
             if token is None:
                 self._fail(request, GatewayError(_NO_TOKEN))
@@ -242,8 +300,8 @@ class Engine:
             self.metrics.sampled(request, now)
             self._report(request, Output(token, finish, told))
         for request in plan.requests:
-            if request.aborted:
-                self._finish(request, Finish.ABORTED)
+            if request.ending and not request.in_flight:
+                request.ending()
         if plan.prefill_tokens or self._scheduler.waiting:
             self._intake.pace.add(plan.prefill_tokens, started, self._clock())
         self._publish()
@@ -257,11 +315,19 @@ class Engine:
             self._finish(request, finish)
 
     def _finish(self, request: Request, finish: Finish) -> None:
+        """Now, or as soon as no step is in flight that reads and writes the request's blocks."""
+        if request.in_flight:
+            request.ending = request.ending or partial(self._finish, request, finish)
+            return
         with self._ending(request):
             self.metrics.finished(request, finish, self._clock())
             request.submission.on_finish(finish, request.counts)
 
     def _fail(self, request: Request, error: GatewayError) -> None:
+        """When `_finish` would."""
+        if request.in_flight:
+            request.ending = request.ending or partial(self._fail, request, error)
+            return
         with self._ending(request):
             self.metrics.finished(request, None, self._clock())
             request.submission.on_error(error)
@@ -275,20 +341,32 @@ class Engine:
         finally:
             self._intake.ended(request.submission.id)
 
-    def _fail_step(self, plan: Plan, error: Exception) -> None:
+    def _fail_steps(self, plan: Plan, error: Exception) -> None:
+        """This one, and the one that was to go on from it."""
         logger.error("a step of %d requests failed", len(plan.rows), exc_info=error)
+        requests = dict.fromkeys(plan.requests + self._abandon_ahead())
         self._scheduler.abandon(plan)
-        for request in plan.requests:
+        for request in requests:
             if self._scheduler.get(request.submission.id) is request:
                 failure = GatewayError("the replica failed while computing this answer")
                 failure.__cause__ = error
                 self._fail(request, failure)
         self._publish()
 
+    def _abandon_ahead(self) -> list[Request]:
+        """Who was in the step ahead, if there is one."""
+        step, self._ahead = self._ahead, None
+        if step is None:
+            return []
+        self._scheduler.abandon(step.plan)
+        self._busy.end(self._clock())
+        return step.plan.requests
+
     def _over(self) -> None:
         """After the last worker's last step: whoever is left is told so."""
         try:
             with self._lock:
+                self._abandon_ahead()
                 self._receive()
                 for request in list(self._scheduler):
                     self._finish(request, Finish.ABORTED)

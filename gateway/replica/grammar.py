@@ -18,6 +18,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from gateway.errors import InvalidRequest
 from gateway.replica.constraint import Mask
+from gateway.replica.json_schema import inclusive
 from gateway.replica.text import Tokenizer
 
 MOST_CHARACTERS = 1 << 18
@@ -29,8 +30,11 @@ llguidance reads this in a schema's own `x-guidance`, which a caller's therefore
 
 
 def any_json(schema: Mapping[str, object]) -> str:
-    """Lark for a JSON text that a schema allows."""
-    return f"%json {json.dumps({**schema, 'x-guidance': _STYLE})}"
+    """Lark for a JSON text that a schema allows. Raises InvalidRequest."""
+    try:
+        return f"%json {json.dumps({**inclusive(schema), 'x-guidance': _STYLE})}"
+    except RecursionError:
+        raise InvalidRequest("a JSON schema is nested too deeply") from None
 
 
 def literal(text: str) -> str:
@@ -72,7 +76,12 @@ class Grammars:
             raise InvalidRequest(
                 f"{param} cannot be kept to here: {_reason(matcher.get_error())}", param=param
             )
-        return Grammar(matcher, self._tokenizer.vocabulary)
+        read = Grammar(matcher, self._tokenizer.vocabulary)
+        if _is_too_complex(read.begin()):
+            raise InvalidRequest(
+                f"{param} cannot be kept to here: too many things may come next", param=param
+            )
+        return read
 
 
 class Grammar:
@@ -121,6 +130,16 @@ class Matcher:
 
     def take(self, token: int) -> None:
         self._matcher.consume_token(token)
+
+
+def _is_too_complex(matcher: Matcher) -> bool:
+    """On its first steps, where the caller can still be told so; later it ends the sequence."""
+    for _ in range(3):
+        allowed = np.flatnonzero(matcher.mask())
+        if matcher.ended or not allowed.size:
+            break
+        matcher.take(int(allowed[0]))
+    return matcher.failed
 
 
 def _reason(error: str) -> str:

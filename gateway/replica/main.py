@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, TextIO
 import uvicorn
 
 from gateway import models
-from gateway.replica.backends.base import BLOCK_SIZE, Backend
+from gateway.replica.backends.base import BLOCK_SIZE, Backend, DrawingBackend
+from gateway.replica.backends.cuda.start import MOST_RUNNING, NoGpu, load_on_gpu
 from gateway.replica.engine import Engine
 from gateway.replica.grammar import Grammars
 from gateway.replica.server import Replica, create_app
@@ -43,8 +44,16 @@ logger = logging.getLogger(__name__)
 CHUNK_TOKENS = 128
 """Most tokens of one engine step."""
 
+KV_TOKENS = 16_384
+"""What a cache in this machine's memory holds, unless told otherwise."""
+
 MOST_WORKERS = 2
 """One for those who decode and one for prompts; more threads help them with their steps."""
+
+BACKENDS = ("auto", "cuda", "cpu", "reference")
+
+QUEUED_TOKENS_ON_GPU = 524_288
+"""Prompts that may wait: at tens of thousands of tokens a second, about as long as on a CPU."""
 
 LEAVE_S = 2
 """Seconds for the last bytes to reach their clients, once the engine has stopped."""
@@ -56,12 +65,14 @@ class ReplicaSettings:
     host: str = "127.0.0.1"
     port: int = 0  # 0: a free one
     names: tuple[str, ...] = ()  # what clients call the model; none: derived from `model`
-    kv_tokens: int = 16_384  # tokens of KV that the cache holds
+    kv_tokens: int | None = None  # that the cache holds; None: KV_TOKENS, or what fits on a GPU
     context: int | None = None  # tokens; None: the model's own
     threads: int = 1
     max_queued: int = 256
     drain_s: float = 10.0
     backend: str = "auto"
+    gpu_memory: float = 0.9  # of what is free there
+    deterministic: bool = False
     supervised: bool = False
     log_level: str = "info"
     traces_to: str | None = None  # an OTLP collector's base URL
@@ -149,8 +160,7 @@ def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
     source = weights.metadata.get("tokenizer.chat_template")
     template = ChatTemplate(source, tokenizer) if isinstance(source, str) else None
     backend = load_backend(weights, settings, status)
-    forks = [backend.fork() for _ in range(1, min(settings.threads, MOST_WORKERS))]
-    engine = Engine(backend, *forks, max_queued=settings.max_queued, chunk_tokens=CHUNK_TOKENS)
+    engine = _engine(backend, settings)
     is_path = os.sep in settings.model or path.name == settings.model
     file_name = path.resolve().name if path.is_dir() else path.stem
     default = file_name.lower() if is_path else settings.model
@@ -166,11 +176,39 @@ def load(settings: ReplicaSettings, status: Status) -> tuple[Engine, Replica]:
     return engine, replica
 
 
+def _engine(backend: Backend, settings: ReplicaSettings) -> Engine:
+    if isinstance(backend, DrawingBackend):
+        return Engine(
+            backend,
+            max_running=MOST_RUNNING,
+            max_queued=settings.max_queued,
+            max_queued_tokens=QUEUED_TOKENS_ON_GPU,
+            chunk_tokens=backend.max_tokens,
+        )
+    forks = [backend.fork() for _ in range(1, min(settings.threads, MOST_WORKERS))]
+    return Engine(backend, *forks, max_queued=settings.max_queued, chunk_tokens=CHUNK_TOKENS)
+
+
 def load_backend(weights: Weights, settings: ReplicaSettings, status: Status) -> Backend:
-    blocks = max(1, settings.kv_tokens // BLOCK_SIZE)
+    blocks = max(1, (settings.kv_tokens or KV_TOKENS) // BLOCK_SIZE)
     # Imported here: each brings its own compilers, and only one is used.
-    if settings.backend not in ("auto", "cpu", "reference"):
-        raise ValueError(f"backend {settings.backend!r} is unknown; known: auto, cpu, reference")
+    if settings.backend not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise ValueError(f"backend {settings.backend!r} is unknown; known: {known}")
+    if settings.backend in ("auto", "cuda"):
+        try:
+            return load_on_gpu(
+                weights,
+                settings.model,
+                blocks=blocks if settings.kv_tokens else None,
+                memory_fraction=settings.gpu_memory,
+                deterministic=settings.deterministic,
+                progress=status.loading,
+            )
+        except NoGpu as error:
+            if settings.backend == "cuda":
+                raise
+            logger.info("computing on the CPU: %s", error)
     if settings.backend != "reference":
         from gateway.replica.backends.cpu import CpuBackend, UnsupportedProcessor
 
@@ -188,6 +226,8 @@ def load_backend(weights: Weights, settings: ReplicaSettings, status: Status) ->
             if settings.backend == "cpu":
                 raise
             logger.warning("%s, which is slow", error)
+    if settings.deterministic:
+        raise ValueError("the reference backend is not deterministic; cpu and cuda can be")
     from gateway.replica.backends.reference import ReferenceBackend
 
     return ReferenceBackend.load(weights, blocks, CHUNK_TOKENS, status.loading)

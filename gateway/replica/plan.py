@@ -23,6 +23,7 @@ class Row:
     prefill: bool  # not just the token that was sampled last
     sampled: bool  # the request has caught up after this step and gets a token
     source: int | None = None  # the block whose KV belongs into the row's first one beforehand
+    drawn: int | None = None  # its token is the one that the step before samples at this place
 
     @classmethod
     def of(cls, request: Request, budget: int, source: int | None = None) -> Row:
@@ -31,6 +32,10 @@ class Row:
         stop = start + min(request.missing, budget)
         sampled = stop == len(request.tokens)
         return cls(request, start, stop, not request.decoding, sampled, source)
+
+    def after(self, place: int) -> Row:
+        """The request's next token, which this row samples; `place` is among the step's samples."""
+        return Row(self.request, self.stop, self.stop + 1, False, True, drawn=place)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -71,15 +76,21 @@ class Plan:
         return sum(len(row) for row in self.rows if row.prefill)
 
     def batch(self) -> Batch:
-        """The step as the backend takes it."""
+        """The step as the backend takes it.
+
+        Of a row that follows a step in flight the token is not known yet: where it is drawn is.
+        """
         tokens = array("i")
+        drawn: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
         logits_at: list[int] = []
         most = max(len(row.request.blocks) for row in self.rows)
         tables = np.zeros((len(self.rows), most), np.int32)
         for index, row in enumerate(self.rows):
-            tokens.extend(row.request.tokens[row.start : row.stop])
+            known = row.request.tokens[row.start : row.stop]
+            tokens.extend(known or [0])
+            drawn.extend([-1] * len(known) or [-1 if row.drawn is None else row.drawn])
             positions.extend(range(row.start, row.stop))
             rows.extend([index] * len(row))
             tables[index, : len(row.request.blocks)] = np.frombuffer(row.request.blocks, np.int32)
@@ -91,6 +102,7 @@ class Plan:
             rows=np.array(rows, np.int32),
             tables=tables,
             logits_at=np.array(logits_at, np.int32),
+            drawn=np.array(drawn, np.int32) if max(drawn) >= 0 else None,
         )
 
 

@@ -120,9 +120,11 @@ class Request:
     arrived: float
     limit: int  # most tokens, the prompt's included
     state: State = State.WAITING
-    in_flight: bool = False  # in a step that is not committed: tokens and blocks stay as they are
+    in_flight: int = (
+        0  # steps not committed: until then no block is given up, nor its tokens redone
+    )
     yields: bool = False  # is preempted once it is in flight no more
-    aborted: bool = False  # ends once it is in flight no more
+    ending: Callable[[], None] | None = None  # called once it is in flight no more; it gets nothing
     tokens: array[int] = field(init=False, repr=False)  # the prompt, then the output
     hashes: list[bytes] = field(default_factory=list, repr=False)  # of every full block of tokens
     blocks: array[int] = field(default_factory=lambda: array("i"))
@@ -148,6 +150,18 @@ class Request:
     @property
     def decoding(self) -> bool:
         return self.missing == 1 and len(self.tokens) > len(self.submission.prompt)
+
+    def drawable(self, position: int) -> bool:
+        """Whether the token that will stand there can be chosen where the logits are: by them, a
+        temperature and a noise alone."""
+        sampling = self.submission.sampling
+        generated = position - len(self.submission.prompt)
+        return (
+            self.seen is None
+            and self.submission.constraint is None
+            and sampling.plain
+            and not (generated < sampling.min_tokens and sampling.stop_tokens)
+        )
 
     @property
     def counts(self) -> Counts:

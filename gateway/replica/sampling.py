@@ -56,6 +56,18 @@ class Sampling:
             or self.frequency_penalty != 0
         )
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but the temperature and the noise is between logits and token."""
+        return (
+            self.top_p == 1
+            and self.top_k == 0
+            and self.min_p == 0
+            and not self.logit_bias
+            and not self.penalises
+            and self.logprobs is None
+        )
+
 
 class Seen:
     """The distinct tokens of one sequence and how often each is in its output; one slot each.

@@ -116,11 +116,34 @@ class Scheduler:
             rows += self._decodes(now)
         if not rows or self._workers == 1:
             rows += self._prefills(self._chunk_tokens - len(rows), now)
+        return self._launched(rows)
+
+    def follow(self, plan: Plan, now: float) -> Plan | None:
+        """The step after one in flight, planned before its tokens are known; of one worker.
+
+        Who gets a token there gets the next one here, and newcomers begin. None where that is not
+        worth it or cannot be: a chunk leaves its prompt unfinished, and takes long anyway; somebody
+        is left out; there is no block to grow into.
+        """
+        others = any((r.decoding and not r.in_flight) or r.yields for r in self.running)
+        if others or not all(row.sampled for row in plan.rows):
+            return None
+        rows = [
+            row.after(place)
+            for place, row in enumerate(plan.rows)
+            if row.request.ending is None and row.stop + 1 < row.request.limit
+        ]
+        if not all(self._has_room(row.request, row.stop) for row in rows):
+            return None
+        rows += self._prefills(self._chunk_tokens - len(rows), now)
+        return self._launched(rows)
+
+    def _launched(self, rows: Sequence[Row]) -> Plan | None:
         if not rows:
             return None
         plan = Plan(tuple(rows))
         for row in rows:
-            row.request.in_flight = True
+            row.request.in_flight += 1
         self._in_flight.append(plan)
         return plan
 
@@ -128,12 +151,13 @@ class Scheduler:
         """Books a step that has been computed; `tokens` are those of `plan.sampled`.
 
         Returns for each of them why it ends with this token, or None. A request that got no token
-        (None) has failed, and the caller removes it, as it removes the ended ones.
+        (None) has failed or is ending, and the caller removes it, as it removes the ended ones.
         """
         self.abandon(plan)
         for row in plan.rows:
-            row.request.computed = row.stop
-            for index in range(row.start // BLOCK_SIZE, row.stop // BLOCK_SIZE):
+            # what follows a token that never came is nothing
+            stop = row.request.computed = min(row.stop, len(row.request.tokens))
+            for index in range(row.start // BLOCK_SIZE, stop // BLOCK_SIZE):
                 self._pool.publish(row.request.blocks, index, row.request.hashes[index])
         return [
             None if token is None else request.append(token)
@@ -145,7 +169,7 @@ class Scheduler:
         if plan in self._in_flight:
             self._in_flight.remove(plan)
             for request in plan.requests:
-                request.in_flight = False
+                request.in_flight -= 1
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless the pool's books agree with the requests' tables."""
@@ -157,9 +181,10 @@ class Scheduler:
             published = request.computed // BLOCK_SIZE
             named = self._pool.match(request.hashes[:published])
             assert named == list(request.blocks[:published]), "computed blocks are published"
-        check_apart(self._in_flight)
+        if self._workers > 1:  # the steps of one worker are computed one after the other
+            check_apart(self._in_flight)
         in_flight = [request for plan in self._in_flight for request in plan.requests]
-        assert all(request.in_flight == (request in in_flight) for request in self), "flags"
+        assert all(request.in_flight == in_flight.count(request) for request in self), "counts"
 
     def _decodes(self, now: float) -> list[Row]:
         """The next token of each answer."""
@@ -219,6 +244,14 @@ class Scheduler:
             if victim is request:
                 return False
         return True
+
+    def _has_room(self, request: Request, position: int) -> bool:
+        """Whether the table has a block for this position, or could be given one."""
+        if len(request.blocks) * BLOCK_SIZE > position:
+            return True
+        taken = self._pool.take(1)
+        request.blocks.extend(taken or ())
+        return taken is not None
 
     def _preempt(self, request: Request) -> None:
         """Back to the queue without blocks; what it computed is cached, so it may hit it again."""

@@ -12,6 +12,12 @@ from redis.exceptions import RedisError
 
 from gateway.admission.key_store import KeyRecord
 
+REPLACE = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+
 
 @dataclass(frozen=True)
 class RedisKeys:
@@ -29,6 +35,11 @@ class RedisKeys:
     async def put(self, record: KeyRecord) -> None:
         async with translated():
             await self.redis.hset(self.name, record.id, json.dumps(record.written()))
+
+    async def replace(self, record: KeyRecord) -> bool:
+        text = json.dumps(record.written())
+        async with translated():
+            return bool(await self.redis.eval(REPLACE, 1, self.name, record.id, text))
 
     async def remove(self, id: str) -> bool:
         async with translated():

@@ -12,25 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import functools
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from hashlib import sha1
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.admission.meters import Charge, Kind, Meter, Verdict, judge, moved, used
-from gateway.state.scripts import BEAT, GIVE, TAKE
+from gateway.admission.meters import Charge, Kind, Verdict
+from gateway.state.book import Book, amounting, summed
+from gateway.state.calls import Calls
 
 logger = logging.getLogger(__name__)
-
-Value = str | int | float
 
 FLUSH_S = 0.02  # what need not wait goes at the latest after this
 PATIENCE_S = 0.05  # a server silent for so long is lost
@@ -60,12 +56,8 @@ class SharedMeters:
     prefix: str = "{gateway}:"
     clock: Callable[[], float] = time.monotonic
     lost: bool = True  # until the first beat
-    gateways: int = 1  # that were alive at the last beat
+    book: Book = field(default_factory=Book)
     _offset: float = field(default_factory=lambda: time.time() - time.monotonic())
-    _meters: dict[str, Meter] = field(default_factory=dict)
-    _seen: dict[str, float] = field(default_factory=dict)  # the server's numbers
-    _own: dict[str, float] = field(default_factory=dict)  # taken alone, times the gateways
-    _held: dict[str, float] = field(default_factory=dict)
     _trips: list[_Trip] = field(default_factory=list)
     _gives: list[Charge] = field(default_factory=list)
     _some: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,12 +68,20 @@ class SharedMeters:
     _over: bool = False
     _back: float = field(default=0.0)  # when the server was last found again
 
+    def __post_init__(self) -> None:
+        self._calls = Calls(self.prefix, self.gateway, LEASE_S)
+
+    @property
+    def gateways(self) -> int:
+        """That were alive at the last beat."""
+        return self.book.gateways
+
     def now(self) -> float:
         return self._offset + self.clock()
 
     # What the line calls.
 
-    async def take(self, charges: Sequence[Charge]) -> Verdict:
+    async def take(self, charges: Sequence[Charge], deadline_s: float | None = None) -> Verdict:
         if self.lost:
             return self._alone(charges)
         trip = _Trip(charges, asyncio.get_running_loop().create_future())
@@ -89,7 +89,7 @@ class SharedMeters:
         self._some.set()
         self._urgent.set()
         try:
-            async with asyncio.timeout(self.deadline_s):
+            async with asyncio.timeout(deadline_s or self.deadline_s):
                 return await asyncio.shield(trip.answer)
         except TimeoutError:
             if self._sent is not None and self.clock() - self._sent > PATIENCE_S:
@@ -99,69 +99,23 @@ class SharedMeters:
             return trip.alone or trip.answer.result()
         except asyncio.CancelledError:
             if trip.answer.done():
-                self.give(_of(charges, [-a for a in trip.answer.result().granted]))
+                self.give(amounting(charges, [-a for a in trip.answer.result().granted]))
             trip.left = True
             raise
 
+    def peek(self, charges: Sequence[Charge]) -> Verdict:
+        return self.book.peek(charges, self.now())
+
     def give(self, charges: Sequence[Charge]) -> None:
-        self._hold(charges, [charge.amount for charge in charges])
+        self.book.hold(charges, [charge.amount for charge in charges])
         if self.lost:
-            self._keep(charges)
+            self.book.keep(charges, self.now())
         else:
             self._gives.extend(charges)
             self._some.set()
 
-    # Decided here.
-
     def _alone(self, charges: Sequence[Charge]) -> Verdict:
-        now, share = self.now(), self.gateways
-        for index, charge in enumerate(charges):
-            if charge.meter.kind in self.closed and not charge.at_most:
-                none = (0.0,) * len(charges)
-                return Verdict(none, none, now, index, PROBE_S, alone=True)
-        scaled = [dataclasses.replace(c, amount=c.amount * share) for c in charges]
-        numbers = {c.meter.key: self._combined(c.meter, now) for c in charges}
-        verdict = judge(scaled, numbers, now)
-        granted = tuple(
-            0.0 if c.meter.kind in self.closed else amount / share
-            for c, amount in zip(charges, verdict.granted, strict=True)
-        )
-        if verdict.refused_by is None:
-            self._hold(charges, granted)
-            self._keep(_of(charges, granted))
-        left = tuple(room / share for room in verdict.left)
-        return dataclasses.replace(verdict, granted=granted, left=left, alone=True)
-
-    def _combined(self, meter: Meter, now: float) -> float:
-        """The number as this gateway must take it to be: what was last seen, and its own since."""
-        if meter.kind is Kind.HELD:
-            return self._held.get(meter.key, 0.0) * self.gateways
-        seen, own = self._seen.get(meter.key, 0.0), self._own.get(meter.key, 0.0)
-        if meter.kind is Kind.SPEND:
-            return seen + own
-        return max(seen, now) + max(0.0, own - now)
-
-    def _keep(self, charges: Sequence[Charge], sign: int = 1) -> None:
-        """Taken, and not told to the server yet."""
-        now = self.now()
-        for charge in charges:
-            meter = charge.meter
-            if meter.kind is not Kind.HELD:
-                self._meters[meter.key] = meter
-                amount = sign * charge.amount * self.gateways
-                number = self._own.get(meter.key, 0.0)
-                self._own[meter.key] = (
-                    number + amount
-                    if meter.kind is Kind.SPEND  # below zero: more was given back than taken
-                    else moved(meter, number, amount, now)
-                )
-
-    def _hold(self, charges: Sequence[Charge], amounts: Sequence[float]) -> None:
-        for charge, amount in zip(charges, amounts, strict=True):
-            key = charge.meter.key
-            if charge.meter.kind is Kind.HELD:
-                self._meters[key] = charge.meter
-                self._held[key] = max(0.0, self._held.get(key, 0.0) + amount)
+        return self.book.alone(charges, self.closed, self.now())
 
     # To the server and back.
 
@@ -216,34 +170,27 @@ class SharedMeters:
     async def _send(self, trips: Sequence[_Trip], gives: Sequence[Charge]) -> list[Verdict | None]:
         """Verdicts, None for a trip that came too late. Raises what redis raises."""
         pipe = self.redis.pipeline(transaction=False)
-        summed = _summed(gives)
-        if summed:
-            self._call(pipe, GIVE, summed)
+        given, until = summed(gives), self.now() + GIVEN_UP_S
+        if given:
+            self._calls.give(pipe, given, until)
         for trip in trips:
-            self._call(pipe, TAKE, trip.charges)
+            self._calls.take(pipe, trip.charges, until)
         try:
             replies = await pipe.execute()
         except BaseException:
-            self._keep(summed)
+            self.book.keep(given, self.now())
             raise
-        if summed and not replies[0]:
-            self._keep(summed)
+        if given and not replies[0]:
+            self.book.keep(given, self.now())
         return [
             self._verdict(trip.charges, reply) if reply else None
-            for trip, reply in zip(trips, replies[bool(summed) :], strict=True)
+            for trip, reply in zip(trips, replies[bool(given) :], strict=True)
         ]
 
     def _verdict(self, charges: Sequence[Charge], reply: Sequence[bytes]) -> Verdict:
         now, *numbers = map(float, reply)
         self._offset = now - self.clock()
-        before = {c.meter.key: n for c, n in zip(charges, numbers, strict=True)}
-        verdict = judge(charges, before, now)
-        for charge, number, granted in zip(charges, numbers, verdict.granted, strict=True):
-            meter = charge.meter
-            self._meters[meter.key] = meter
-            if meter.kind is not Kind.HELD:
-                self._seen[meter.key] = moved(meter, number, granted, now) if granted else number
-        return verdict
+        return self.book.told(charges, numbers, now)
 
     def _answered(self, trip: _Trip, verdict: Verdict | None) -> None:
         """`verdict` None: the server has not done it, or will not be heard of any more."""
@@ -252,14 +199,14 @@ class SharedMeters:
             if verdict is None:
                 verdict = self._alone(trip.charges)
             else:
-                self._hold(trip.charges, verdict.granted)
+                self.book.hold(trip.charges, verdict.granted)
             trip.answer.set_result(verdict)
         elif verdict is not None:
             # What the server did is replaced by what was decided without it.
             decided = trip.alone.granted if trip.alone else (0.0,) * len(trip.charges)
-            self._keep(_of(trip.charges, decided), sign=-1)
-            more = (a - b for a, b in zip(decided, verdict.granted, strict=True))
-            self._gives += [c for c in _of(trip.charges, list(more)) if c.amount]
+            self.book.keep(amounting(trip.charges, decided), self.now(), sign=-1)
+            more = [a - b for a, b in zip(decided, verdict.granted, strict=True)]
+            self._gives += [c for c in amounting(trip.charges, more) if c.amount]
             self._some.set()
 
     # Whether the server is there.
@@ -272,17 +219,16 @@ class SharedMeters:
         logger.warning("shared state is lost (%s): every gateway enforces its share", _said(why))
         trips, self._trips = self._trips, []
         gives, self._gives = self._gives, []
-        self._keep(gives)
+        self.book.keep(gives, self.now())
         for trip in trips:
             self._answered(trip, None)
 
     async def _beat(self) -> None:
         """Tell the server that this gateway lives, and what it does not know."""
-        self._forget(self.now())
+        self.book.forget(self.now(), LEASE_S)
         try:
             if self.lost:
-                for text in (TAKE, GIVE, BEAT):
-                    await self.redis.script_load(text)
+                await self._calls.load(self.redis)
             gateways, data = await self._tell(merge=False)
             if data != self._data:
                 gateways, self._data = await self._tell(merge=True)
@@ -296,19 +242,23 @@ class SharedMeters:
     async def _tell(self, *, merge: bool) -> tuple[int, str]:
         now = self.now()
         self._gives = [c for c in self._gives if c.meter.kind is not Kind.HELD]  # in what follows
-        known = [self._known(meter, now) for meter in self._meters.values()]
-        told = [c for c in known if merge or c.amount or c.meter.kind is Kind.HELD]
-        beat: list[Value] = [self._data, uuid.uuid4().hex, int(merge), 0, 0, 0]
-        reply = await self._call(self.redis, BEAT, told, beat)
+        untold = self.book.untold(now)
+        told = [c for c in untold if merge or c.amount or c.meter.kind is Kind.HELD]
+        reply = await self._calls.beat(
+            self.redis,
+            told,
+            now + GIVEN_UP_S,
+            data=self._data,
+            fresh=uuid.uuid4().hex,
+            seen=self.book.seen,
+            merge=merge,
+        )
         if not reply:
             raise TimeoutError("it answered late")
         self._offset = float(reply[0]) - self.clock()
         data = reply[2].decode()
         if merge or data == self._data:
-            self._keep([c for c in told if c.meter.kind is not Kind.HELD], sign=-1)
-            for charge in told:
-                if charge.meter.kind is Kind.HELD and not self._held.get(charge.meter.key):
-                    self._drop(charge.meter.key)
+            self.book.told_all(told, self.now())
         return int(reply[1]), data
 
     def _count(self, gateways: int) -> None:
@@ -319,73 +269,8 @@ class SharedMeters:
             logger.info("state is shared by %d gateways", gateways)
         # When the server has just come back, the others may not have said so yet.
         settled = now - self._back > LEASE_S
-        self.gateways = gateways if settled else max(gateways, self.gateways)
-
-    def _known(self, meter: Meter, now: float) -> Charge:
-        if meter.kind is Kind.HELD:
-            return Charge(meter, self._held.get(meter.key, 0.0))
-        own = self._own.get(meter.key, 0.0)
-        amount = own if meter.kind is Kind.SPEND else used(meter, own, now)
-        return Charge(meter, amount / self.gateways)
-
-    def _forget(self, now: float) -> None:
-        """Numbers that say nothing any more."""
-        for key, meter in list(self._meters.items()):
-            newest = max(self._seen.get(key, 0.0), self._own.get(key, 0.0))
-            if (meter.kind is Kind.SPEND and meter.ends + LEASE_S < now) or (
-                meter.kind is Kind.RATE and newest < now
-            ):
-                self._drop(key)
-
-    def _drop(self, key: str) -> None:
-        del self._meters[key]
-        for numbers in (self._seen, self._own, self._held):
-            numbers.pop(key, None)
-
-    def _call(
-        self,
-        server: Redis,
-        script: str,
-        charges: Sequence[Charge],
-        beat: Sequence[Value] | None = None,
-    ) -> Awaitable[list[bytes]]:
-        """`beat`: the values that begin one."""
-        keys = [f"{self.prefix}gateways"]
-        values: list[Value] = [self.gateway, LEASE_S, self.now() + GIVEN_UP_S]
-        if beat is not None:
-            keys.append(f"{self.prefix}data")
-            values += beat
-        for charge in charges:
-            meter = charge.meter
-            keys.append(self.prefix + meter.key)
-            last = int(charge.at_most) if beat is None else self._seen.get(meter.key, 0.0)
-            values += [str(meter.kind), meter.limit, meter.window_s, meter.ends]
-            values += [charge.amount, last]
-        return server.evalsha(_sha(script), len(keys), *keys, *map(_exact, values))
-
-
-@functools.cache
-def _sha(script: str) -> str:
-    return sha1(script.encode(), usedforsecurity=False).hexdigest()  # its name, as Redis has it
-
-
-def _of(charges: Sequence[Charge], amounts: Sequence[float]) -> list[Charge]:
-    return [dataclasses.replace(c, amount=a) for c, a in zip(charges, amounts, strict=True)]
-
-
-def _exact(value: Value) -> Value:
-    return repr(value) if isinstance(value, float) else value
+        self.book.gateways = gateways if settled else max(gateways, self.book.gateways)
 
 
 def _said(why: Exception | str) -> str:
     return why if isinstance(why, str) else type(why).__name__
-
-
-def _summed(charges: Sequence[Charge]) -> list[Charge]:
-    """One charge for each meter."""
-    sums: dict[str, Charge] = {}
-    for charge in charges:
-        key = charge.meter.key
-        before = sums[key].amount if key in sums else 0.0
-        sums[key] = Charge(charge.meter, charge.amount + before)
-    return list(sums.values())

@@ -58,7 +58,7 @@ class Batches(Generic[T]):
             self._refused += 1
             return
         self._items.append(item)
-        if len(self._items) >= self._batch:
+        if len(self._items) >= self._batch and not self._failing:
             self._stir.set()
 
     def close(self, timeout_s: float) -> None:

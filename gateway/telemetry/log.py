@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import orjson
 
 from gateway.domain import Attempt, Outcome
 from gateway.telemetry.facts import model_of
@@ -19,8 +22,19 @@ logger = logging.getLogger("gateway.exchange")
 class ExchangeLog:
     def settled(self, outcome: Outcome) -> None:
         if logger.isEnabledFor(logging.INFO):
-            facts = _facts(outcome)
-            logger.info(_line(facts), extra={"facts": facts})
+            # Made here: `logger.info` would look up who calls it.
+            line = ExchangeLine(_facts(outcome))
+            logger.handle(logging.LogRecord(logger.name, logging.INFO, "", 0, line, None, None))
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLine:
+    """A record's message: its text is made only where it is written as text."""
+
+    facts: dict[str, object]
+
+    def __str__(self) -> str:
+        return _line(self.facts)
 
 
 def _facts(outcome: Outcome) -> dict[str, object]:
@@ -107,15 +121,17 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
         }
-        facts = getattr(record, "facts", None)
-        if facts is not None:
+        if isinstance(record.msg, ExchangeLine):
             line["message"] = "exchange"
-            line |= facts
+            line |= record.msg.facts
         else:
             line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        try:
+            return orjson.dumps(line).decode()
+        except TypeError:  # halves of surrogate pairs, and what only prints itself
+            return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure(level: str, *, supervised: bool = False, form: str = "auto") -> None:

@@ -81,8 +81,8 @@ class Metrics:
         self._series: dict[tuple[str, ...], Counter | Histogram] = {}
 
     def exposition(self, balances: Balances = ()) -> bytes:
-        """All of it in Prometheus's text format. `balances` are of all gateways that share them."""
-        self.refresh()
+        """All of it in Prometheus's text format, on whatever thread; gauges as of the last refresh.
+        `balances` are of all gateways that share them."""
         registry = self._registry
         if os.environ.get(FOLDER):
             registry = CollectorRegistry()
@@ -135,7 +135,7 @@ class Metrics:
         self._count("exchanges", model, str(outcome.ended), outcome.fault or "")
         self._observe(of.REQUEST_DURATION, outcome.total_s, operation, model, outcome.error or "")
         first, usage = outcome.first_event_s, outcome.usage
-        if first is None:
+        if first is None or outcome.operation is None or not outcome.operation.writes:
             return
         self._observe(of.FIRST_TOKEN, first, operation, model)
         streamed = outcome.request is not None and outcome.request.stream

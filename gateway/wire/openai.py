@@ -23,7 +23,7 @@ from gateway.wire.fast_json import dumps, loads
 from gateway.wire.fields import OWNED, check_fields
 from gateway.wire.needs import count_images, needs
 from gateway.wire.prefix import canonical, chat_parts, completion_parts, prefix_keys
-from gateway.wire.shapes import tell_cached, to_openai
+from gateway.wire.shapes import choice_to_openai, usage_to_openai
 from gateway.wire.sse import DONE, encode_event
 from gateway.wire.strict_json import parse_object
 
@@ -118,6 +118,8 @@ def _count_ids(operation: Operation, body: Json) -> int | None:
 HINTS = ("session_id", "prompt_cache_key", "user")
 """Fields by which callers say that requests belong together, the closest first."""
 
+FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
+
 MAX_MESSAGES = 10_000
 """More are no conversation, and each costs the event loop microseconds."""
 
@@ -177,24 +179,35 @@ def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
     `cached_tokens` are what was told beside it, for where it does not tell them itself.
     """
     payload = _payload(raw)
-    to_openai(payload)
-    if isinstance(payload.get("usage"), dict):
-        tell_cached(payload["usage"], cached_tokens)
-    usage = parse_usage(payload.get("usage"), payload.get("service_tier"))
+    usage = parse_usage(usage_to_openai(payload, cached_tokens), payload.get("service_tier"))
     choices = payload.get("choices")
     if choices is None and usage is not None:
         choices = payload["choices"] = []  # some say so in the chunk that only has usage
-    if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
+    if not isinstance(choices, list):
         raise UpstreamBroken("the endpoint sent an answer without choices")
-    if any(choice.get("finish_reason") == "error" for choice in choices):
-        raise ErrorInAnswer(Said())
+    finishes, told = False, None
+    for choice in choices:
+        if not isinstance(choice, dict):
+            raise UpstreamBroken("the endpoint sent an answer without choices")
+        reason = choice_to_openai(choice)
+        if reason == "error":
+            raise ErrorInAnswer(Said())
+        finishes = finishes or bool(reason)
+        if "token_ids" in choice:
+            told = choice.pop("token_ids")  # for us, and only of an answer's one choice
     return Event(
-        payload=payload,
-        usage=usage,
-        report=parse_report(payload.pop("replica", None)),
-        finishes=any(choice.get("finish_reason") for choice in choices),
-        token_ids=_token_ids(choices),
+        payload,
+        usage,
+        parse_report(payload.pop("replica")) if "replica" in payload else None,
+        finishes,
+        _token_ids(told) if len(choices) == 1 else None,
     )
+
+
+def finish_reasons(payload: Json) -> tuple[str, ...]:
+    """Why its choices ended, as far as it says so; what is not OpenAI's word for it is `other`."""
+    told = (choice.get("finish_reason") for choice in payload.get("choices", ()))
+    return tuple(reason if reason in FINISH_REASONS else "other" for reason in told if reason)
 
 
 def parse_vectors(raw: bytes, request: InferenceRequest) -> Event:
@@ -228,20 +241,18 @@ class Ending:
         self._missing = set(range((request.forwarded.get("n") or 1) * prompts))
         self._open: set[int] = set()  # begun, and not finished
         self._some = False  # some choice has finished
+        self.reached = not self._missing
 
     def note(self, event: Event) -> None:
         for choice in event.payload["choices"]:
             index = choice.get("index") or 0
-            if choice.get("finish_reason"):
+            if event.finishes and choice.get("finish_reason"):
                 self._missing.discard(index)
                 self._open.discard(index)
                 self._some = True
+                self.reached = not self._missing
             elif index in self._missing:
                 self._open.add(index)
-
-    @property
-    def reached(self) -> bool:
-        return not self._missing
 
     @property
     def said(self) -> bool:
@@ -257,12 +268,9 @@ def check_whole(operation: Operation, event: Event) -> None:
         raise UpstreamBroken("the endpoint sent an answer with nothing in it")
 
 
-def _token_ids(choices: list[dict[str, Any]]) -> tuple[int, ...] | None:
-    """Taken out of the answer: they are for us, and only of an answer's one choice."""
-    told = [choice.pop("token_ids", None) for choice in choices]
-    match told:
-        case [list(ids)] if all(type(i) is int for i in ids):
-            return tuple(ids)
+def _token_ids(told: Any) -> tuple[int, ...] | None:
+    if isinstance(told, list) and all(type(i) is int for i in told):
+        return tuple(told)
     return None
 
 
@@ -390,9 +398,13 @@ class Presenter:
 encode_json = dumps
 
 
-def encode_request(model: str, request: InferenceRequest, extra: Json) -> bytes:
-    """The body that goes upstream. Usage is always asked for: the gateway lives on it."""
-    body = {**request.forwarded, "model": model, **extra}
+def encode_request(
+    model: str, request: InferenceRequest, extra: Json, adapted: Json | None = None
+) -> bytes:
+    """The body that goes upstream, of the request's fields as an endpoint may want them `adapted`.
+    Usage is always asked for: the gateway lives on it."""
+    fields = request.forwarded if adapted is None else adapted
+    body = {**fields, "model": model, **extra}
     if request.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return encode_json(body)
@@ -405,10 +417,21 @@ def countable(request: InferenceRequest) -> Json | None:
         return None  # each input has a context of its own
     if request.operation is not Operation.CHAT:
         return {"prompt": given["prompt"]} if isinstance(given.get("prompt"), str) else None
-    if given.get("tools") or not all(isinstance(m.get("content"), str) for m in given["messages"]):
+    if not all(isinstance(m.get("content"), str | None) for m in given["messages"]):
         return None
-    names = ("messages", "add_generation_prompt", "continue_final_message")
-    return {name: given[name] for name in names if name in given}
+    return {name: given[name] for name in RENDERED if given.get(name) is not None}
+
+
+RENDERED = (
+    "messages",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tools",
+    "tool_choice",
+    "reasoning_effort",
+    "chat_template_kwargs",
+)
+"""What a chat template sees, as `/tokenize` takes it."""
 
 
 def _keyed(key: bytes, purpose: bytes, value: bytes) -> bytes:

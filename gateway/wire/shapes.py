@@ -11,15 +11,16 @@ from typing import Any
 FINISH_REASONS = {"eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}
 
 
-def to_openai(payload: dict[str, Any]) -> None:
-    choices = payload.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            _choice(choice)
-    if payload.get("usage") is None:
+def usage_to_openai(payload: dict[str, Any], cached: int | None = None) -> Any:
+    """Its usage; `cached` are tokens that were told beside it, where it does not tell them."""
+    usage = payload.get("usage")
+    if usage is None and "x_groq" in payload:
         _move_usage(payload)
-    if isinstance(payload.get("usage"), dict):
-        tell_cached(payload["usage"], _cached_elsewhere(payload))
+        usage = payload.get("usage")
+    if isinstance(usage, dict):
+        tell_cached(usage, _cached_elsewhere(payload))
+        tell_cached(usage, cached)
+    return usage
 
 
 def tell_cached(usage: dict[str, Any], cached: int | None) -> None:
@@ -31,16 +32,23 @@ def tell_cached(usage: dict[str, Any], cached: int | None) -> None:
         usage["prompt_tokens_details"] = {**known, "cached_tokens": cached}
 
 
-def _choice(choice: dict[str, Any]) -> None:
+def choice_to_openai(choice: dict[str, Any]) -> Any:
+    """Its finish reason, if it has one."""
     reason = choice.get("finish_reason")
     if isinstance(reason, str):
-        choice["finish_reason"] = FINISH_REASONS.get(reason, reason)
+        reason = choice["finish_reason"] = FINISH_REASONS.get(reason, reason)
     for name in ("delta", "message"):
         said = choice.get(name)
-        if isinstance(said, dict) and isinstance(said.get("reasoning"), str | None):
-            thought = said.pop("reasoning", None)
-            if thought is not None and said.get("reasoning_content") is None:
-                said["reasoning_content"] = thought
+        if isinstance(said, dict) and "reasoning" in said:
+            _reasoning_to_openai(said)
+    return reason
+
+
+def _reasoning_to_openai(said: dict[str, Any]) -> None:
+    if isinstance(said["reasoning"], str | None):
+        thought = said.pop("reasoning")
+        if thought is not None and said.get("reasoning_content") is None:
+            said["reasoning_content"] = thought
 
 
 def _move_usage(payload: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ class EventDecoder:
     holds is no answer by itself.
     """
 
-    __slots__ = ("_after_cr", "_at_start", "_data", "_pending", "_ping", "_size")
+    __slots__ = ("_after_cr", "_at_start", "_between", "_data", "_pending", "_ping", "_size")
 
     def __init__(self) -> None:
         self._at_start = True
@@ -29,12 +29,13 @@ class EventDecoder:
         self._data: list[bytes] = []  # data lines of the event that has not ended yet
         self._size = 0  # bytes of those, with their line ends
         self._ping = False  # the event that has not ended yet is called so
+        self._between = False  # what comes next begins an event
 
     def feed(self, received: bytes) -> list[bytes]:
         """The data of every event that ends with these bytes. Raises EventTooLarge."""
         if self._between and _is_plain(received):
             plain = [event[6:] for event in received[:-2].split(b"\n\n")]
-            return [data for data in plain if data and not data.isspace()]
+            return plain if all(map(bytes.strip, plain)) else [d for d in plain if d.strip()]
         events = []
         for line in self._lines(received):
             self._check_size(line)
@@ -49,12 +50,9 @@ class EventDecoder:
             elif line.startswith(b"event:"):
                 self._ping = line[6:].removeprefix(b" ") == b"ping"
         self._check_size(self._pending)
+        within = self._pending or self._data or self._ping or self._after_cr or self._at_start
+        self._between = not within
         return events
-
-    @property
-    def _between(self) -> bool:
-        """What comes next begins an event."""
-        return not (self._pending or self._data or self._ping or self._after_cr or self._at_start)
 
     def _lines(self, received: bytes) -> list[bytes]:
         """The lines that end with `received`, which may end them with LF, CR LF or CR."""

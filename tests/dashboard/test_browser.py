@@ -10,7 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from gateway.config.tree import Key, ModelPrice, Secret
+from gateway.config.tree import Endpoint, Key, ModelMap, ModelPrice, Secret, Tenant
 from tests.support.browser import Page, browsing
 from tests.support.gateways import Running, gateway
 from tests.support.serving import serving
@@ -136,6 +136,29 @@ async def test_numbers_move_a_dead_endpoint_turns_red_and_the_playground_answers
         )
         refused = [p for p in page.problems if "401" not in p]
         assert refused == []  # nothing that the content security policy forbids, no exception
+
+
+async def test_a_name_that_looks_like_markup_is_text():
+    evil = "<img src=x onerror=\"document.title='owned'\">"
+    async with serving(Upstream()) as url:
+        place = Endpoint(f"{url}/v1", ModelMap({evil: "m"}))
+        options = {"endpoints": {evil: place}, "tenants": {evil: Tenant()}}
+        async with gateway(**options) as g, browsing() as page:
+            for model in (evil, f"{evil}!"):  # one that is served, one that the caller made up
+                with contextlib.suppress(openai.NotFoundError):
+                    await g.sdk.chat.completions.create(
+                        model=model, messages=[{"role": "user", "content": evil}]
+                    )
+            await page.go(f"{g.url}/dashboard")
+            await page.until("document.querySelectorAll('details.decision').length === 2")
+            await page.js("document.querySelectorAll('details').forEach(d => d.open = true)")
+            for place_ in (".model h3", "tr.up", "details.decision", "#model option"):
+                text = f"[...document.querySelectorAll('{place_}')].map(e => e.textContent).join()"
+                assert evil in await page.js(text)
+            assert await page.js("document.querySelectorAll('img[src=x]').length") == 0
+            assert await page.js("document.title") == "Gateway"
+            assert page.problems == []
+            assert f"{evil}!" not in await page.js("document.body.textContent")
 
 
 async def test_a_wrong_key_is_asked_for_again():

@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from gateway.__main__ import main
+from gateway.admission.key_store import MadeKeys
 from gateway.config.bind import Secret
 from gateway.config.tree import Key, State, WhenLost
+from gateway.errors import NotFound
 from gateway.state.connect import connect
 from gateway.state.embedded import embedded
 from tests.support.gateways import gateway
@@ -108,6 +110,39 @@ async def test_only_an_admin_may_and_mistakes_are_named(tmp_path):
             answer = await client.post(path, headers=ROOT, json=given)
             assert (answer.status_code, named in answer.text) == (400, True)
     assert not (tmp_path / "keys.json").exists()
+
+
+async def test_of_keys_made_at_once_by_several_gateways_none_is_lost(state):
+    async with (
+        gateway(Upstream(), keys=KEYS, state=state) as one,
+        gateway(Upstream(), keys=KEYS, state=state) as two,
+        httpx.AsyncClient(timeout=30) as client,
+    ):
+        paths = (f"{one.url}/admin/keys", f"{two.url}/admin/keys")
+        answers = await asyncio.gather(
+            *(
+                client.post(paths[index % 2], headers=ROOT, json={"name": f"key-{index}"})
+                for index in range(24)
+            )
+        )
+        listed = (await client.get(paths[0], headers=ROOT)).json()["data"]
+    assert {answer.status_code for answer in answers} == {201}
+    assert len(listed) == 24
+
+
+async def test_a_revoked_key_is_not_brought_back_by_a_rotation_that_came_late(state):
+    class Late(MadeKeys):
+        async def _find(self, id):
+            found = await super()._find(id)
+            await self.store.remove(found.id)  # somebody else's, just now
+            return found
+
+    async with gateway(Upstream(), keys=KEYS, state=state) as g:
+        keys = MadeKeys(g.gateway.key_store)
+        await keys.create({"name": "web"})
+        with pytest.raises(NotFound):
+            await Late(g.gateway.key_store).rotate("web")
+        assert await keys.every() == []
 
 
 async def test_a_made_key_has_limits_of_its_own_that_outlive_its_rotation(state):

@@ -1,6 +1,7 @@
 """The ledger behind real traffic: everything is in it, and it agrees with the endpoints."""
 
 import json
+import resource
 import signal
 import time
 from pathlib import Path
@@ -111,6 +112,44 @@ def test_several_may_write_one_file_at_once(tmp_path):
         writer.close()
     assert [writer.dropped for writer in writers] == [0] * 4
     assert len(records(file)) == 200
+
+
+@pytest.mark.anyio
+async def test_a_file_that_another_holds_locked_costs_requests_nothing_and_loses_nothing(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    prepare(file)
+    async with gateway(Upstream(), endpoint=PRICES, ledger=Ledger(file)) as g:
+        with opened(file, write=True) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(20):
+                await g.sdk.chat.completions.create(**ASK)
+            await g.settled.wait_for(20)
+            assert len(records(file)) == 0
+            other.execute("ROLLBACK")
+    assert len(records(file)) == 20
+
+
+def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_room(tmp_path):
+    """A limit on the size of files, which is to SQLite what a full disk is."""
+    config, file = tmp_path / "config.yaml", tmp_path / "ledger.sqlite"
+    config.write_text(
+        "endpoints: {gone: {base_url: 'http://127.0.0.1:9/v1', models: [m]}}\n"
+        "ledger: {file: ./ledger.sqlite}\n"
+    )
+    with serve(config, "--port", "0") as serving:
+        url = serving.wait_for(r"listening on (http://\S+:\d+)", 30)[1]
+        pid = serving.process.pid
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1024, most))
+        for _ in range(5):
+            assert httpx.post(f"{url}/v1/chat/completions", json=ASK, timeout=30).status_code == 502
+        serving.wait_for("ledger rows cannot be written", 30)
+        assert httpx.post(f"{url}/v1/chat/completions", json=ASK, timeout=30).status_code == 502
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+        serving.wait_for("ledger rows are written again; 0 were dropped", 30)
+        serving.stop(signal.SIGTERM)
+    assert len(records(file)) == 6
+    assert sum("cannot be written" in line for line in serving.lines) == 1
 
 
 def test_what_is_older_than_it_is_to_be_kept_is_deleted_with_its_attempts(tmp_path):

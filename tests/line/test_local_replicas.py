@@ -12,15 +12,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import openai
+import pydantic
 import pytest
+from anthropic import Anthropic
 from openai import OpenAI
 
 from gateway.domain import InferenceRequest
 from gateway.providers.dialects.replica import Replica
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from gateway.providers.reading import Timeouts
 from gateway.tokenizers import counter
@@ -168,6 +171,127 @@ def test_what_the_replica_does_not_do_is_refused_by_name(local: Local):
     assert caught.value.param == "n"
 
 
+class Weather(pydantic.BaseModel):
+    city: Literal["Bern", "Oslo", "Rome"]
+    days: int = pydantic.Field(ge=1, le=7)
+    warm: bool
+
+
+WEATHER = openai.pydantic_function_tool(Weather, name="get_weather", description="Tells weather.")
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_a_required_call_is_streamed_and_valid(local: Local, choice):
+    messages = [{"role": "user", "content": "How will the weather be in Oslo this week?"}]
+    asked = {"model": "smollm2", "messages": messages, "tools": [WEATHER], "temperature": 0}
+    deltas = []
+    with local.ann.chat.completions.stream(
+        **asked, tool_choice=choice, parallel_tool_calls=False
+    ) as stream:
+        for event in stream:
+            if event.type == "chunk":
+                deltas += (
+                    event.chunk.choices[0].delta.tool_calls or () if event.chunk.choices else ()
+                )
+        answer = stream.get_final_completion().choices[0]
+    assert answer.finish_reason == "tool_calls"
+    (call,) = answer.message.tool_calls
+    assert call.function.name == "get_weather"
+    assert isinstance(call.function.parsed_arguments, Weather)
+    assert (deltas[0].id, deltas[0].function.name) == (call.id, "get_weather")
+    assert len(deltas) > 5
+    assert "".join(d.function.arguments for d in deltas) == call.function.arguments
+
+
+def test_a_conversation_goes_on_after_a_call(local: Local):
+    call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "How is the weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": '{"sky": "snow"}'},
+    ]
+    answer = local.ann.chat.completions.create(
+        model="smollm2", messages=messages, tools=[WEATHER], max_tokens=8, temperature=0
+    )
+    assert answer.usage.completion_tokens > 0
+
+
+def test_the_sdk_parses_what_it_asked_for(local: Local):
+    answer = local.ann.chat.completions.parse(
+        model="smollm2",
+        messages=[{"role": "user", "content": "The weather in Rome for three days, please."}],
+        response_format=Weather,
+        temperature=0,
+    )
+    assert isinstance(answer.choices[0].message.parsed, Weather)
+    anything = local.ann.chat.completions.create(
+        model="smollm2",
+        messages=[{"role": "user", "content": "Answer with an empty JSON object."}],
+        response_format={"type": "json_object"},
+        max_tokens=40,
+    )
+    assert anything.choices[0].message.content.startswith("{")
+
+
+def test_a_response_calls_a_tool_and_goes_on_after_it(local: Local):
+    tool = {"type": "function", **WEATHER["function"]}
+    asked = {"model": "smollm2", "tools": [tool], "temperature": 0}
+    with local.ann.responses.stream(
+        **asked, input="How will the weather be in Oslo?", tool_choice="required"
+    ) as stream:
+        first = stream.get_final_response()
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert all(Weather.model_validate_json(call.arguments) for call in calls)
+    outputs = [
+        {"type": "function_call_output", "call_id": call.call_id, "output": "snow"}
+        for call in calls
+    ]
+    second = local.ann.responses.create(
+        **asked, previous_response_id=first.id, input=outputs, max_output_tokens=16
+    )
+    assert calls
+    assert second.usage.output_tokens > 0
+    assert second.usage.input_tokens > first.usage.input_tokens
+    with pytest.raises(openai.NotFoundError):
+        local.bob.responses.retrieve(first.id)  # another tenant's
+
+
+def test_a_message_calls_a_tool_and_goes_on_after_it(local: Local):
+    function = WEATHER["function"]
+    tool = {"name": function["name"], "input_schema": function["parameters"]}
+    asked = {"model": "smollm2", "max_tokens": 64, "tools": [tool]}
+    messages = [{"role": "user", "content": "How will the weather be in Oslo?"}]
+    with Anthropic(base_url=local.url, api_key="sk-ann-ann", max_retries=0) as ann:
+        with ann.messages.stream(
+            **asked,
+            messages=messages,
+            tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        ) as stream:
+            first = stream.get_final_message()
+        (call,) = [block for block in first.content if block.type == "tool_use"]
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "snow"}
+        messages += [
+            {"role": "assistant", "content": first.content},
+            {"role": "user", "content": [result]},
+        ]
+        second = ann.messages.create(**asked, messages=messages)
+        counted = ann.messages.count_tokens(model="smollm2", messages=messages[:1])
+    assert Weather.model_validate(call.input)
+    assert second.usage.output_tokens > 0
+    assert 5 < counted.input_tokens < 100
+
+
+def test_a_form_that_cannot_be_kept_to_is_refused_with_the_reason(local: Local):
+    unkept = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"uniqueItems": True}}}
+    with pytest.raises(openai.BadRequestError, match="uniqueItems") as caught:
+        ask(local.ann, "hi", response_format=unkept)
+    assert caught.value.param == "response_format"
+    with pytest.raises(openai.BadRequestError, match="not among the tools") as caught:
+        ask(local.ann, "hi", tools=[WEATHER], tool_choice={**NAMED, "function": {"name": "f"}})
+    assert caught.value.param == "tool_choice"
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_hanging_up_frees_the_replica(local: Local, stream: bool):
     """500 tokens take seconds; the blocks must be free long before."""
@@ -250,13 +374,22 @@ def test_the_gateway_counts_a_prompt_as_the_replica_does(local: Local):
     assert counter("smollm2")(chat(*texts)) == usage.prompt_tokens
     assert asyncio.run(told_by_the_replica(local, chat(*texts))) == usage.prompt_tokens
     assert asyncio.run(told_by_the_replica(local, chat("hi", tools=[{}]))) is None
+    usage = local.ann.chat.completions.create(
+        model="smollm2",
+        messages=[{"role": "user", "content": "hi"}],
+        tools=[WEATHER],
+        max_completion_tokens=1,
+    ).usage
+    asked = chat("hi", tools=[WEATHER])
+    assert counter("smollm2")(asked) == usage.prompt_tokens
+    assert asyncio.run(told_by_the_replica(local, asked)) == usage.prompt_tokens
 
 
 async def told_by_the_replica(local: Local, request: InferenceRequest) -> int | None:
-    transport = Http1Transport()
+    client = Http1Client()
     url = f"{local.replicas['smollm2-0']}/v1"
-    replica = Replica(transport, url, {"m": "smollm2"}, Keys([], time.monotonic), Timeouts())
+    replica = Replica(client, url, {"m": "smollm2"}, Keys([], time.monotonic), Timeouts())
     try:
         return await replica.count(request)
     finally:
-        await transport.aclose()
+        await client.aclose()

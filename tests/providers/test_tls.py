@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import UpstreamUnreachable
 from gateway.providers.dialects.openai import Openai
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from tests.emulator.callers import until
 from tests.support.clock import ManualClock
@@ -34,10 +34,10 @@ async def test_a_certificate_that_nobody_vouches_for_gets_no_key() -> None:
     context.load_cert_chain(CERTIFICATE)
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    transport = Http1Transport()
+    client = Http1Client()
     keys = Keys(("key-one",), ManualClock())
     try:
-        provider = Openai(transport, f"https://localhost:{port}/v1", {"m": "m"}, keys)
+        provider = Openai(client, f"https://localhost:{port}/v1", {"m": "m"}, keys)
         with pytest.raises(UpstreamUnreachable):
             await answer(provider, chat("hi"))
         assert got == []
@@ -48,5 +48,5 @@ async def test_a_certificate_that_nobody_vouches_for_gets_no_key() -> None:
         await until(lambda: got)
         writer.close()
     finally:
-        await transport.aclose()
+        await client.aclose()
         server.close()

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from gateway.errors import InvalidRequest
 from gateway.replica.engine import Engine
-from gateway.replica.grammar import Grammars, any_json
+from gateway.replica.grammar import Grammar, Grammars, any_json
 from gateway.replica.request import Counts, Finish, Output, Submission
 from gateway.replica.sampling import Sampling
 from gateway.replica.text import Tokenizer
@@ -185,6 +185,13 @@ def test_a_sequence_whose_grammar_fails_fails_alone() -> None:
         ({"$ref": "#/$defs/none"}, "Pointer '/$defs/none' does not exist"),
         ({"$ref": "http://example.com/schema"}, "retrieving it failed"),
         ({"type": "integer", "minimum": 5, "maximum": 3}, "Unsatisfiable schema"),
+        (
+            {
+                "type": "object",
+                "properties": {f"k{i}": {"type": ["string", "null"]} for i in range(2500)},
+            },
+            "too many things may come next",
+        ),
         ({"enum": [f"v{i}" * 20 for i in range(6000)]}, "characters; 262144 are allowed"),
     ],
 )
@@ -203,3 +210,38 @@ def test_a_schema_cannot_set_how_it_is_read() -> None:
     sequence = Told({**schema, "minItems": 3, "maxItems": 3}, seed=2)
     run(sequence)
     assert sequence.text == json.dumps(json.loads(sequence.text))
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_bounds_hold_whatever_way_a_number_is_written(kind: str) -> None:
+    rng = random.Random(3)
+    for _ in range(60):
+        low = rng.choice((rng.randint(-30, 30), round(rng.uniform(-20, 20), 2)))
+        high = low + rng.randint(3, 20)
+        bounds = {
+            rng.choice(("minimum", "exclusiveMinimum")): low,
+            rng.choice(("maximum", "exclusiveMaximum")): high,
+        }
+        schema = {"anyOf": [{"type": kind, **bounds}]}
+        grammar = GRAMMARS.read(f"start: {any_json(schema)}", "x")
+        said = {f"{n}{end}" for n in (low, high, 0, 7) for end in ("", ".0", ".00", "0", "e0")}
+        for text in said | {str(round(rng.uniform(-35, 50), 2)) for _ in range(10)}:
+            if allows(grammar, text):
+                Draft202012Validator(schema).validate(json.loads(text))
+
+
+def allows(grammar: Grammar, text: str) -> bool:
+    matcher = grammar.begin()
+    for token in TOKENIZER.encode(text):
+        if not matcher.mask()[token]:
+            return False
+        matcher.take(token)
+    return matcher.ended or any(matcher.mask()[token] for token in TOKENIZER.stop_tokens)
+
+
+def test_a_schema_without_an_end_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(600):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(InvalidRequest, match=r"nested too deeply|cannot be kept to"):
+        GRAMMARS.read(f"start: {any_json(schema)}", "response_format")

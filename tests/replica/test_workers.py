@@ -411,9 +411,9 @@ class TwoWorkers(RuleBasedStateMachine):
     def abort(self, data: st.DataObject) -> None:
         request, _ = data.draw(st.sampled_from(self.answers))
         if request.in_flight:
-            request.aborted = True
+            request.ending = lambda: None
         elif self.world.scheduler.get(request.submission.id) is request:
-            request.aborted = True
+            request.ending = lambda: None
             self.world.scheduler.remove(request)
 
     @precondition(lambda self: len(self.steps) < 2)
@@ -444,11 +444,11 @@ class TwoWorkers(RuleBasedStateMachine):
         tokens = step.tokens(self.backend)
         finishes = self.world.scheduler.commit(step.plan, tokens)
         told = dict(self.answers)
-        over = [request for request in step.plan.requests if request.aborted]
+        over = [request for request in step.plan.requests if request.ending]
         for request, token, finish in zip(step.plan.sampled, tokens, finishes, strict=True):
             assert token is not None
             told[request].tokens.append(token)
-            if finish is not None and not request.aborted:
+            if finish is not None and not request.ending:
                 told[request].finish = finish
                 over.append(request)
         for request in over:
@@ -469,7 +469,7 @@ class TwoWorkers(RuleBasedStateMachine):
         for request, caller in self.answers:
             wanted = expected(caller)[: 192 - len(caller.prompt)]
             assert caller.tokens == wanted[: len(caller.tokens)]
-            assert request.aborted or (caller.tokens == wanted and caller.finish)
+            assert request.ending or (caller.tokens == wanted and caller.finish)
 
 
 TestTwoWorkers = TwoWorkers.TestCase

@@ -117,7 +117,14 @@ class Collector:
 
 
 def _values(attributes: Any) -> dict[str, Any]:
-    return {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in attributes}
+    return {a.key: _value(a.value) for a in attributes}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(one) for one in value.array_value.values]
+    return getattr(value, kind)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from gateway.domain import Event, InferenceRequest
 from gateway.providers.catalog import find_dialect
-from gateway.providers.http1 import Http1Transport
+from gateway.providers.http1 import Http1Client
 from gateway.providers.keys import Keys
 from gateway.providers.openai_compatible import OpenAICompatible
 from tests.support.upstream import event, lifespan
@@ -151,13 +151,13 @@ async def speaking(
 ) -> AsyncIterator[OpenAICompatible]:
     ours = {"models": {"m": "theirs/m"}, "secret": "the-secret", "hint_key": b"this endpoint's"}
     async with listening(hosted) as url:
-        transport = Http1Transport()
+        client = Http1Client()
         try:
             yield find_dialect(dialect)(
-                transport, url + base, keys=Keys(keys, clock), **{**ours, **options}
+                client, url + base, keys=Keys(keys, clock), **{**ours, **options}
             )
         finally:
-            await transport.aclose()
+            await client.aclose()
 
 
 async def answer(provider: OpenAICompatible, request: InferenceRequest) -> list[Event]:

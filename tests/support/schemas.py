@@ -51,6 +51,10 @@ def _string(rng: random.Random, depth: int) -> Schema:
 
 def _integer(rng: random.Random, depth: int) -> Schema:
     low = rng.randint(-200, 200)
+    if rng.random() < 0.3:
+        return {"type": "integer", "exclusiveMinimum": low, "exclusiveMaximum": low + 9}
+    if rng.random() < 0.3:
+        return {"type": "integer", "minimum": 0, "maximum": 500, "multipleOf": rng.choice((5, 7))}
     return {"type": "integer", "minimum": low, "maximum": low + rng.randint(0, 300)}
 
 
@@ -74,6 +78,9 @@ def _nested(rng: random.Random, depth: int) -> Schema:
 
 
 def _array(rng: random.Random, depth: int) -> Schema:
+    if rng.random() < 0.2:
+        items = [_any(rng, depth - 1), _any(rng, depth - 1)]
+        return {"type": "array", "prefixItems": items, "items": False, "minItems": 2}
     least = rng.randint(0, 2)
     most = least + rng.randint(0, 2)
     return {"type": "array", "items": _any(rng, depth - 1), "minItems": least, "maxItems": most}

@@ -9,7 +9,9 @@ from opentelemetry.semconv._incubating.attributes import (
 )
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
+from gateway.domain import Operation
 from gateway.telemetry import instruments, names
+from gateway.telemetry.facts import OPERATIONS
 
 ATTRIBUTES = (
     *(error_attributes, gen_ai_attributes, http_attributes),
@@ -30,6 +32,7 @@ PINNED = {
     "REQUEST_PRESENCE_PENALTY": "gen_ai.request.presence_penalty",
     "REQUEST_STREAM": "gen_ai.request.stream",
     "RESPONSE_FIRST_CHUNK": "gen_ai.response.time_to_first_chunk",
+    "FINISH_REASONS": "gen_ai.response.finish_reasons",
     "INPUT_TOKENS": "gen_ai.usage.input_tokens",
     "OUTPUT_TOKENS": "gen_ai.usage.output_tokens",
     "CACHED_TOKENS": "gen_ai.usage.cache_read.input_tokens",
@@ -64,3 +67,9 @@ def test_the_metrics_are_those_of_the_conventions_as_prometheus_writes_them() ->
             plain = metric.name.removesuffix("_seconds")
             assert plain in {name.replace(".", "_") for name in theirs}
     assert instruments.FIRST_TOKEN.buckets[-1] == 60
+
+
+def test_every_operation_has_a_word_of_the_conventions() -> None:
+    assert OPERATIONS.keys() == set(Operation)
+    words = {word.value for word in gen_ai_attributes.GenAiOperationNameValues}
+    assert set(OPERATIONS.values()) <= words

@@ -8,11 +8,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway.wire.shapes import to_openai
+from gateway.wire.shapes import choice_to_openai, usage_to_openai
 
 
 def shaped(payload: dict[str, Any]) -> dict[str, Any]:
-    to_openai(payload)
+    usage_to_openai(payload)
+    choices = payload.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            choice_to_openai(choice)
     return payload
 
 
@@ -86,4 +90,4 @@ anything = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(NAMES), anything))
 def test_whatever_it_holds_is_left_alone_or_shaped(payload: dict[str, Any]) -> None:
-    to_openai(payload)
+    shaped(payload)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
-
-import httpx
 
 from gateway.domain import Json
 from gateway.errors import UpstreamOverloaded, UpstreamUnpaid
@@ -31,5 +30,5 @@ class Fireworks(OpenAICompatible):
     tenant_fields: ClassVar[tuple[str, ...]] = ("prompt_cache_isolation_key",)
     meanings: ClassVar[Meanings] = {412: UpstreamUnpaid, 503: UpstreamOverloaded}
 
-    def cached_in_headers(self, headers: httpx.Headers) -> int | None:
+    def cached_in_headers(self, headers: Mapping[str, str]) -> int | None:
         return count(headers.get("fireworks-cached-prompt-tokens"))

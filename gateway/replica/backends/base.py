@@ -8,7 +8,7 @@ tenants; the scheduler that fills in a `Batch` knows no tensors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ class Batch:
     rows: Int32  # [T], index into tables
     tables: Int32  # [R, most blocks of any row], block ids; unused entries are 0
     logits_at: Int32  # [S], indices into tokens whose logits are wanted
+    drawn: Int32 | None = None
+    """[T], where a token is one that the step launched before draws: its index among those, else
+    -1. None: every token is known."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -69,4 +72,33 @@ class Backend(Protocol):
 
     def fork(self) -> Self:
         """One for another thread: the same weights and pool, but scratch memory of its own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """How a step's tokens are chosen where its logits are, without the host: [S] each."""
+
+    temperatures: Float32  # 0: the likeliest token
+    noises: Float32  # in [0, 1): where in the distribution's cumulated sum the token lies
+
+
+class DeviceLost(Exception):
+    """Raised by a backend that can compute nothing any more; it ends the engine."""
+
+
+class Drawn(Protocol):
+    """A step on its way."""
+
+    def tokens(self) -> list[int | None]:
+        """Waits for them: one per `logits_at`, None where the logits are not finite."""
+        ...
+
+
+@runtime_checkable
+class DrawingBackend(Backend, Protocol):
+    """One that chooses tokens itself and need not be waited for: steps run in launch order."""
+
+    def launch(self, batch: Batch, draws: Draws) -> Drawn:
+        """As `forward`, but returns at once; the next `launch` may name the tokens as `drawn`."""
         ...

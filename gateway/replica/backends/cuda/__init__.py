@@ -1,0 +1,1 @@
+"""The GPU backend: torch and Triton. Importing this package imports neither."""

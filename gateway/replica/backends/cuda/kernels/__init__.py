@@ -1,0 +1,1 @@
+"""Our Triton kernels: Python that Triton compiles, and that its interpreter runs without a GPU."""

@@ -1,0 +1,68 @@
+"""The one table of a message's fields: as in `wire/responses/fields.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any
+
+from gateway.domain import Json
+from gateway.errors import InvalidRequest, UnsupportedRequest
+from gateway.wire.fields import check_type
+
+TYPES: Mapping[str, tuple[type, ...]] = {
+    "model": (str,),
+    "max_tokens": (int,),
+    "messages": (list,),
+    "system": (str, list, NoneType),
+    "stop_sequences": (list, NoneType),
+    "stream": (bool, NoneType),
+    "tools": (list, NoneType),
+    "tool_choice": (dict, NoneType),
+    "thinking": (dict, NoneType),
+    "metadata": (dict, NoneType),
+    "service_tier": (str, NoneType),
+    "output_config": (dict, NoneType),
+    "output_format": (dict, NoneType),
+    "cache_control": (dict, NoneType),  # every cache behind us works without being asked
+}
+"""Those that are not sent on under their name."""
+
+REFUSED: Mapping[str, str] = {
+    "container": "nothing is run here",
+    "mcp_servers": "nothing is run here: only tools, which the caller runs",
+    "context_management": "nothing of a conversation is dropped here",
+    "inference_geo": "where a request goes is the policy's decision",
+    "speed": "how fast a request goes is the policy's decision",
+    "diagnostics": "it is not known here",
+    # A chat's fields, which would get past what is checked here.
+    "max_completion_tokens": "a message has 'max_tokens'",
+    "response_format": "a message has 'output_config.format'",
+    "reasoning_effort": "a message has 'thinking' and 'output_config.effort'",
+    "stop": "a message has 'stop_sequences'",
+    "functions": "a message has 'tools'",
+    "function_call": "a message has 'tool_choice'",
+    "logprobs": "a message has none",
+    "n": "a message is one choice",
+}
+
+
+def check(body: Json, required: tuple[str, ...]) -> None:
+    """Raises InvalidRequest for a wrong type, UnsupportedRequest for what cannot be done."""
+    for name in required:
+        if name not in body:
+            raise InvalidRequest(f"{name}: field required", param=name)
+    for name, why in REFUSED.items():
+        if body.get(name) is not None:
+            raise UnsupportedRequest(f"{name!r} cannot be used: {why}", param=name)
+    for name, types in TYPES.items():
+        if name in body:
+            check_type(name, body[name], types)
+    if body.get("max_tokens", 1) < 1:
+        raise InvalidRequest("'max_tokens' must be at least 1", param="max_tokens")
+    if body.get("service_tier") not in (None, "auto", "standard_only"):
+        raise InvalidRequest("'service_tier' must be auto or standard_only", param="service_tier")
+
+
+def short(value: Any) -> str:
+    return repr(value)[:100]

@@ -1,0 +1,288 @@
+"""`/v1/messages` over real sockets, with Anthropic's SDK, onto an endpoint of chats."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+from anthropic import AsyncAnthropic
+
+from gateway.config.bind import Secret
+from gateway.config.tree import Key
+from gateway.domain import Ended, Operation
+from gateway.emulator.emulated import emulated
+from tests.emulator.test_through_the_gateway import speaking
+from tests.line.test_responses import calling
+from tests.support.gateways import Running, gateway
+from tests.support.hosted import Reply, replies, whole
+from tests.support.upstream import Upstream
+
+pytestmark = pytest.mark.anyio
+
+WEATHER: Any = {
+    "name": "weather",
+    "description": "The weather somewhere",
+    "input_schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
+}
+ASKED: Any = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@asynccontextmanager
+async def asking(g: Running, key: str = "none needed") -> AsyncIterator[AsyncAnthropic]:
+    async with AsyncAnthropic(base_url=g.url, api_key=key, max_retries=0) as client:
+        yield client
+
+
+async def test_an_answer_is_a_message() -> None:
+    async with gateway(upstream := Upstream()) as g, asking(g) as client:
+        message = await client.messages.create(
+            **ASKED,
+            system="Be short",
+            stop_sequences=["."],
+            extra_body={"temperature": 0.5, "top_k": 5},
+        )
+        (outcome,) = await g.settled.wait_for(1)
+    assert [block.text for block in message.content if block.type == "text"] == ["Hello there"]
+    assert (message.model, message.stop_reason) == ("m", "end_turn")
+    usage = message.usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (8, 3, 3)
+    assert (outcome.operation, outcome.ended) == (Operation.CHAT, Ended.FINISHED)
+    assert upstream.received[0].path == "/v1/chat/completions"
+    assert upstream.received[0].body == {
+        "model": "theirs-m",
+        "messages": [
+            {"role": "system", "content": "Be short"},
+            {"role": "user", "content": "Hi"},
+        ],
+        "max_tokens": 100,
+        "stop": ["."],
+        "temperature": 0.5,
+        "top_k": 5,
+    }
+
+
+async def test_a_stream_has_its_events_in_order_and_ends_as_the_whole_answer() -> None:
+    async with gateway(Upstream()) as g, asking(g) as client, httpx.AsyncClient() as plain:
+        async with client.messages.stream(**ASKED) as stream:
+            final = await stream.get_final_message()
+        raw = await plain.post(f"{g.url}/v1/messages", json={**ASKED, "stream": True})
+    assert final.content[0].type == "text"
+    assert final.content[0].text == "Hello there"
+    assert (final.usage.input_tokens, final.usage.output_tokens) == (8, 3)
+    names = [line[7:] for line in raw.text.splitlines() if line.startswith("event: ")]
+    assert names == [
+        "message_start",
+        "ping",
+        "content_block_start",
+        *["content_block_delta"] * 3,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+
+
+async def test_thoughts_and_calls_are_blocks_one_after_the_other() -> None:
+    async with gateway(calling()) as g, asking(g) as client:
+        events = []
+        async with client.messages.stream(**ASKED, tools=[WEATHER]) as stream:
+            events = [event async for event in stream]
+            final = await stream.get_final_message()
+    assert [block.type for block in final.content] == ["thinking", "tool_use", "tool_use"]
+    assert final.content[0].thinking == "Let me see"
+    assert [(block.id, block.input) for block in final.content[1:]] == [
+        ("call_a", {"city": "Oslo"}),
+        ("call_b", {"city": "Rome"}),
+    ]
+    assert final.stop_reason == "tool_use"
+    places = [(e.type, e.index) for e in events if e.type.startswith("content_block_st")]
+    assert places == [
+        (f"content_block_{what}", index) for index in range(3) for what in ("start", "stop")
+    ]
+
+
+async def test_a_loop_of_tools() -> None:
+    async with (
+        emulated("openai") as there,
+        gateway(there.url, endpoint=speaking("openai")) as g,
+        asking(g) as client,
+    ):
+        first = await client.messages.create(**ASKED, tools=[WEATHER], tool_choice={"type": "any"})
+        (call,) = [block for block in first.content if block.type == "tool_use"]
+        result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "Rain"}
+        messages: Any = [
+            *ASKED["messages"],
+            {"role": "assistant", "content": first.content},
+            {"role": "user", "content": [result]},
+        ]
+        second = await client.messages.create(**{**ASKED, "messages": messages}, tools=[WEATHER])
+    assert first.stop_reason == "tool_use"
+    assert set(call.input) == {"city"}
+    assert second.content[0].type == "text"
+
+
+async def test_blocks_have_their_place_in_a_chat() -> None:
+    data = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    picture: Any = {"type": "image", "source": data}
+    use: Any = {"type": "tool_use", "id": "t", "name": "weather", "input": {"city": "Oslo"}}
+    messages: Any = [
+        {"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm", "signature": ""},
+                {"type": "text", "text": "Let me look"},
+                use,
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Well?"},
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t",
+                    "is_error": True,
+                    "content": [{"type": "text", "text": "no city"}, picture],
+                },
+            ],
+        },
+    ]
+    async with gateway(upstream := Upstream()) as g, asking(g) as client:
+        await client.messages.create(
+            **{**ASKED, "messages": messages},
+            tools=[WEATHER],
+            tool_choice={"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
+            thinking={"type": "enabled", "budget_tokens": 8000},
+            metadata={"user_id": "u"},
+        )
+    url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    body = upstream.received[0].body
+    function = {"name": "weather", "arguments": '{"city":"Oslo"}'}
+    assert body["messages"] == [
+        {"role": "user", "content": [url, {"type": "text", "text": "What is it?"}]},
+        {
+            "role": "assistant",
+            "content": "Let me look",
+            "reasoning_content": "Hm",
+            "tool_calls": [{"id": "t", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "t", "content": "<error>no city</error>"},
+        {"role": "user", "content": [{"type": "text", "text": "Well?"}, url]},
+    ]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    assert (body["parallel_tool_calls"], body["reasoning_effort"]) == (False, "medium")
+    assert body["user"] == "u"
+
+
+async def test_why_it_ended_is_told_in_its_own_words() -> None:
+    stopped = Upstream(extra={3: {"finish_reason": "stop", "stop_reason": "END"}})
+    async with (
+        gateway(stopped) as g,
+        asking(g) as client,
+        client.messages.stream(**ASKED, stop_sequences=["END"]) as stream,
+    ):
+        message = await stream.get_final_message()
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
+    async with (
+        emulated("openai") as there,
+        gateway(there.url, endpoint=speaking("openai")) as g,
+        asking(g) as client,
+    ):
+        short = await client.messages.create(**{**ASKED, "max_tokens": 2})
+    assert short.stop_reason == "max_tokens"
+
+
+async def test_a_call_with_what_is_no_json_is_the_endpoints_fault() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    async with gateway(replies(Reply(body=whole(choices=[choice])))) as g, asking(g) as client:
+        with pytest.raises(anthropic.InternalServerError, match="no JSON object"):
+            await client.messages.create(**ASKED, tools=[WEATHER])
+
+
+async def test_an_answer_is_begun_for_its_caller() -> None:
+    messages: Any = [*ASKED["messages"], {"role": "assistant", "content": "The answer is"}]
+    async with gateway(upstream := Upstream()) as g, asking(g) as client:
+        await client.messages.create(**{**ASKED, "messages": messages})
+    assert upstream.received[0].body["continue_final_message"] is True
+
+
+async def test_tokens_are_counted_without_an_answer() -> None:
+    async with gateway(upstream := Upstream()) as g, asking(g) as client:
+        count = await client.messages.count_tokens(model="m", messages=ASKED["messages"])
+        with pytest.raises(anthropic.NotFoundError):
+            await client.messages.count_tokens(model="none", messages=ASKED["messages"])
+    assert count.input_tokens > 0
+    assert not upstream.received
+
+
+async def test_a_key_may_come_as_anthropics_sdk_sends_it() -> None:
+    key = Key("app", Secret("a-good-key"))
+    async with gateway(Upstream(), keys=(key,)) as g:
+        async with asking(g, "a-good-key") as client:
+            assert await client.messages.create(**ASKED)
+        async with asking(g, "another-key") as client:
+            with pytest.raises(anthropic.AuthenticationError) as refused:
+                await client.messages.create(**ASKED)
+    assert refused.value.body["error"]["type"] == "authentication_error"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, anthropic.BadRequestError),
+        (429, anthropic.RateLimitError),
+        (500, anthropic.InternalServerError),
+    ],
+)
+async def test_errors_are_anthropics(status: int, error: type[Exception]) -> None:
+    async with gateway(Upstream(status=status)) as g, asking(g) as client:
+        with pytest.raises(error):
+            await client.messages.create(**ASKED)
+
+
+async def test_a_stream_that_breaks_off_raises_the_sdks_error() -> None:
+    async with gateway(Upstream(break_at=2), Upstream(status=500)) as g, asking(g) as client:
+        with pytest.raises(anthropic.APIStatusError, match=r"middle|broke"):
+            async with client.messages.stream(**ASKED) as stream:
+                await stream.get_final_message()
+        (outcome,) = await g.settled.wait_for(1)
+    assert outcome.ended is Ended.FAILED
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"container": "c"}, "container"),
+        ({"mcp_servers": []}, "mcp_servers"),
+        ({"context_management": {}}, "context_management"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "some"}}, "tool_choice"),
+        ({"thinking": {"type": "deep"}}, "thinking"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "nobody", "content": ""}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": [{"type": "x"}]}]}, "messages.0.content.0.type"),
+        ({"n": 2}, "'n'"),
+        ({"priority": 1}, "'priority'"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_by_its_name(
+    fields: dict[str, Any], named: str
+) -> None:
+    async with gateway(upstream := Upstream()) as g, httpx.AsyncClient() as client:
+        answer = await client.post(f"{g.url}/v1/messages", json={**ASKED, **fields})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert named in answer.json()["error"]["message"]
+    assert not upstream.received
