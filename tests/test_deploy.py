@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -85,6 +86,8 @@ def test_its_gateways_config_loads_with_the_keys_that_are_made(tmp_path, gpu, cu
         assert host is not None, name
         assert host[1] in SERVICES
     assert config.tracing.endpoint == "http://jaeger:4318"
+    assert config.state.redis is not None
+    assert urlsplit(config.state.redis.value).hostname == "redis" in SERVICES
     assert str(config.ledger.file) == "/ledger/ledger.sqlite"
 
 

@@ -171,8 +171,8 @@ def page_of(request: Request, usual: int, most: int) -> Page:
     """Raises InvalidRequest."""
     asked = request.query_params
     limit, order = asked.get("limit", str(usual)), asked.get("order", "desc")
-    if not limit.isdecimal() or not 1 <= int(limit) <= most:
-        raise InvalidRequest(f"'limit' must be an integer from 1 to {most}", param="limit")
+    if not limit.isdecimal() or int(limit) > most:
+        raise InvalidRequest(f"'limit' must be an integer from 0 to {most}", param="limit")
     if order not in ("asc", "desc"):
         raise InvalidRequest("'order' must be asc or desc", param="order")
     return Page(asked.get("after"), int(limit), order == "asc", asked.get("purpose"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.emulator.embedding import DIMENSIONS, vector
 from gateway.emulator.emulated import emulated
 from gateway.emulator.profiles import profiles
 from tests.emulator.callers import CHAT
@@ -23,17 +24,21 @@ MODULES = Path(__file__).parents[2] / ".venv" / "node" / "node_modules"
 
 
 async def ask(g: Running, **fields: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = await told(ASK, g, {**CHAT, **fields})
+    return answer
+
+
+async def told(program: Path, g: Running, asked: object) -> Any:
     node = await asyncio.create_subprocess_exec(
         "node",
-        str(ASK),
+        str(program),
         f"{g.url}/v1",
-        json.dumps({**CHAT, **fields}),
+        json.dumps(asked),
         env={**os.environ, "NODE_PATH": str(MODULES)},
         stdout=asyncio.subprocess.PIPE,
     )
-    told, _ = await node.communicate()
-    answer: dict[str, Any] = json.loads(told)
-    return answer
+    said, _ = await node.communicate()
+    return json.loads(said)
 
 
 @pytest.mark.parametrize("name", profiles())
@@ -70,7 +75,10 @@ async def test_a_refusal_raises_its_exception_after_its_tries(
     assert (told["error"], told["is_api_error"]) == (error, True)
 
 
-@pytest.mark.parametrize("fault", ["reset: 3", "close: 3", "malformed: 3", "error: 3"])
+@pytest.mark.parametrize(
+    "fault",
+    [f"{what}: 3" for what in ("reset", "close", "truncate", "malformed", "error")],
+)
 async def test_a_stream_that_nobody_takes_up_raises_the_sdks_own_error(fault: str) -> None:
     async with (
         emulated("openai", script=f"rules: [{{fault: {{{fault}}}}}]") as there,
@@ -90,3 +98,9 @@ async def test_a_stream_that_is_taken_up_is_one_answer() -> None:
         gateway(first.url, second.url, endpoint=speaking("vllm")) as g,
     ):
         assert await ask(g, stream=True) == await ask(g)
+
+
+async def test_vectors_are_the_endpoints_numbers() -> None:
+    async with emulated("vllm") as there, gateway(there.url, endpoint=speaking("vllm")) as g:
+        vectors = await told(ASK.with_name("embed.cjs"), g, ["a cat", "a dog"])
+    assert vectors == [vector("a cat", DIMENSIONS), vector("a dog", DIMENSIONS)]

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from gateway.replica.backends.base import Batch, DrawingBackend, Draws
 from gateway.replica.backends.cuda.packing import Counts, pack
 from gateway.replica.backends.cuda.pipeline import Pipeline, sizes_up_to
+from gateway.replica.constraint import Mask
 from gateway.replica.engine import Engine
 from gateway.replica.request import Finish
 from gateway.replica.sampling import Sampling
@@ -184,30 +184,39 @@ def test_what_takes_the_host_is_sampled_there(sampling: Sampling) -> None:
     assert all((output.logprobs is None) == (sampling.logprobs is None) for output in asked.outputs)
 
 
-class Even:
-    """A constraint: even tokens only."""
+class Rising:
+    """A grammar of rising tokens, 6 of them; it ends on the last."""
 
-    ended = False
+    def __init__(self) -> None:
+        self.taken = [-1]
 
-    def mask(self) -> NDArray[np.bool_]:
-        return np.arange(50) % 2 == 0
+    @property
+    def ended(self) -> bool:
+        return len(self.taken) == 7
+
+    def mask(self) -> Mask:
+        ids = np.arange(50)
+        return (ids > self.taken[-1]) & (ids <= 43 + len(self.taken))  # room for the others
 
     def take(self, token: int) -> None:
-        assert token % 2 == 0
+        self.taken.append(token)
 
 
-def test_what_a_grammar_bounds_is_sampled_on_the_host() -> None:
-    bounded, plain = Caller(prompt(20)), Caller(prompt(30, start=2), SEEDED)
-    engine = Engine(gpu := FakeGpu())
+def test_a_sequence_under_a_grammar_is_sampled_on_the_host_and_its_neighbours_keep_theirs() -> None:
+    plain = Caller(prompt(30, start=2), SEEDED)
+    held = Caller(prompt(20), Sampling(temperature=1.1, seed=4, max_tokens=40))
+    gpu = FakeGpu()
+    engine = Engine(gpu)
     plain.submit(engine)
-    for _ in range(4):
+    for _ in range(6):
         engine.step()
-    engine.submit(replace(bounded.submission(), constraint=Even()))
+    engine.submit(replace(held.submission(), constraint=Rising()))
     run(engine)
-    assert {token % 2 for token in bounded.tokens} == {0}
-    assert len(bounded.tokens) == 12
     assert plain.tokens == expected(plain)
-    assert gpu.followed
+    assert held.finish is Finish.STOP
+    assert held.tokens == sorted(set(held.tokens))
+    assert len(held.tokens) == 6
+    assert gpu.followed > 0  # before it came and after it had gone
 
 
 def test_recording_tells_how_far_it_has_come() -> None:
