@@ -29,11 +29,20 @@ $(VENV)/.sdks: $(VENV)/.dev
 	  "cerebras-cloud-sdk==1.91.0"
 	touch $@
 
+# Programs as users write them run in an environment of their own.
+$(VENV)/.clients: $(VENV)/.dev
+	$(PYTHON) -m venv $(VENV)/clients
+	$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet \
+	  "openai==3.57.0" "anthropic==2.13.0" "openai-agents==0.24.0" "pydantic-ai-slim[openai]==2.68.0" \
+	  "langchain-openai==1.7.4" "langchain-tests==1.1.9" "llm-comply==0.5.0"
+	touch $@
+
 # The same for Node, where there is one.
 NPM := $(shell command -v npm)
 
 $(VENV)/.node: $(VENV)/.dev
-	npm install --prefix $(VENV)/node --no-audit --no-fund --silent openai@6.49.0
+	npm install --prefix $(VENV)/node --no-audit --no-fund --silent openai@6.49.0 \
+	  ai@6.0.326 @ai-sdk/openai@3.0.141 zod@4.6.7
 	touch $@
 
 # What openai-python tests itself with: its own tests, of the version that is locked, the server that
@@ -70,7 +79,7 @@ test: check
 	$(BIN)/gateway model pull cl100k_base
 	$(BIN)/python -m pytest -m "not prove"
 
-prove: test $(VENV)/.torch $(VENV)/.sdks $(if $(NPM),$(VENV)/.node $(VENV)/.suite)
+prove: test $(VENV)/.torch $(VENV)/.sdks $(VENV)/.clients $(if $(NPM),$(VENV)/.node $(VENV)/.suite)
 	$(BIN)/python -m pytest -m "prove$(if $(NPM),, and not node)$$(test -d $(SUITE) || echo ' and not suite')"
 
 bench: $(VENV)/.dev

@@ -1,11 +1,12 @@
 """
 Our replica's arithmetic and engine beside llama.cpp and transformers, on the same GGUF file.
 
-    BENCH_LLAMA_CPP=…/python BENCH_TRANSFORMERS=…/python python -m benchmarks.replica
+    BENCH_LLAMA_CPP=…/python BENCH_TRANSFORMERS=…/python python -m benchmarks.replica [CASES]
 
-The two variables name interpreters that have `cyllama`, and `torch` with `transformers`, `gguf` and
-`accelerate`; without one its column stays empty. Ours computes on ONE core, the others on TWO.
-Contestants take turns, case by case; each figure is the median of `ROUNDS` rounds.
+The variables name interpreters that have `cyllama`, and `torch` with `transformers`, `gguf` and
+`accelerate`; without one its column stays empty. All compute on two cores; ours once more on one.
+Contestants take turns, case by case; each figure is the median of `ROUNDS` rounds. CASES are some
+of products, busy, engine and starts; without them all.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gateway import models
 
 ROUNDS = 5
 STEPS = 15  # decode steps a round; its figure is their median
+OURS = {"ours": 2, "alone": 1}  # threads
 OTHERS = {"llama_cpp": "BENCH_LLAMA_CPP", "transformers": "BENCH_TRANSFORMERS"}
 DECODE_GATES = {1: 1.3, 4: 1.8, 8: 2.5, 16: 2.5}
 PREFILL_GATE = 3.0
@@ -69,45 +71,59 @@ class Contest:
                 rounds[name].append(median(seconds))
         return {name: Figures(values) for name, values in rounds.items()}
 
-    def ours(self, case: str, *arguments: int) -> Figures:
-        contestant = self._contestants["ours"]
+    def ours(self, case: str, *arguments: int, name: str = "ours") -> Figures:
+        contestant = self._contestants[name]
         contestant.seconds(case, *arguments)  # warm-up
         return Figures([contestant.seconds(case, *arguments)[0] for _ in range(ROUNDS)])
 
 
 def main() -> None:
     path = models.find("smollm2")
+    cases = {"products": products, "busy": busy, "engine": engine}
+    chosen = sys.argv[1:] or [*cases, "starts"]
     print(f"load average before: {os.getloadavg()[0]:.2f}; medians of {ROUNDS} (least-most)")
     with ExitStack() as stack:
-        ours = stack.enter_context(running(sys.executable, "ours", str(path)))
-        contestants = {"ours": ours}
+        contestants = {
+            name: stack.enter_context(running(sys.executable, "ours", str(path), str(threads)))
+            for name, threads in OURS.items()
+        }
         for name, variable in OTHERS.items():
             if interpreter := os.environ.get(variable):
                 command = (interpreter, name, str(path), "2")
                 contestants[name] = stack.enter_context(running(*command))
             else:
                 print(f"without {name}: {variable} names no interpreter")
-        measure(Contest(contestants))
-    measure_starts(path)
+        for name in chosen:
+            if name in cases:
+                cases[name](Contest(contestants))
+    if "starts" in chosen:
+        measure_starts(path)
     print(f"load average after: {os.getloadavg()[0]:.2f}")
 
 
-def measure(contest: Contest) -> None:
+def products(contest: Contest) -> None:
     print("tokens/s")
     for size, gate in DECODE_GATES.items():
         figures = contest.compare("decode", size, 128, steps=STEPS)
         show(f"decode {size} at 128", figures, tokens=size, gate=gate)
     show("prefill 512", contest.compare("prefill", 512, steps=1), tokens=512, gate=PREFILL_GATE)
+
+
+def busy(contest: Contest) -> None:
     print("milliseconds")
     with busy_neighbour():
         figures = contest.compare("decode", 16, 128, steps=3)
     show("decode 16, busy core", figures)
     verdict("ours", figures["ours"].middle * 1e3, "≤", BUSY_GATE_S * 1e3)
-    for workers in 1, 2:
+
+
+def engine(contest: Contest) -> None:
+    print("milliseconds")
+    for name, threads in OURS.items():
         for size in 4, 8, 16:
-            alone = contest.ours("decode_in_engine", workers, size)
-            print(f"{size} answers, workers: {workers}".ljust(24) + alone.milliseconds())
-        beside = contest.ours("decode_beside_prompt", workers)
+            alone = contest.ours("decode_in_engine", size, name=name)
+            print(f"{size} answers, cores: {threads}".ljust(24) + alone.milliseconds())
+        beside = contest.ours("decode_beside_prompt", name=name)
         print("4 beside a prompt".ljust(24) + beside.milliseconds())
     cold, cached = contest.ours("first_token", 0), contest.ours("first_token", 1)
     print("first of 2000, cold".ljust(24) + cold.milliseconds())

@@ -1,18 +1,29 @@
 """What a client of `gateway serve` gets: tokens per second, and time to the first token.
 
-One replica of the real model behind the gateway, over HTTP, streamed. Each figure is the median of
-`RUNS` runs. Prompts differ between runs, so that "cold" is cold.
+    python -m benchmarks.through_http [--threads N]
+
+One replica of the real model, of N threads, behind the gateway, over HTTP, streamed. Each figure is
+the median of `RUNS` runs. Prompts differ between runs, so that "cold" is cold. "Outside the engine"
+is the share of the time in which no step was in progress.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from openai import AsyncOpenAI
 
 from tests.support.processes import serve
@@ -21,7 +32,8 @@ RUNS = 5
 TOKENS = 128
 CONFIG = """
 server: {{port: {port}}}
-replicas: {{smollm2: {{model: smollm2}}}}
+endpoints:
+  replica: {{dialect: replica, base_url: "{replica}", models: [smollm2]}}
 """
 
 
@@ -46,13 +58,28 @@ async def stream(client: AsyncOpenAI, prompt: str, max_tokens: int) -> tuple[flo
     return first or float("nan"), tokens
 
 
-async def together(client: AsyncOpenAI, streams: int, run: int) -> tuple[float, list[float]]:
-    """Tokens per second of so many streams at once, and each one's seconds to its first token."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Of some streams at once."""
+
+    tokens_per_s: float
+    outside: float  # share of the time
+    firsts: list[float]  # seconds to the first token, of each stream
+
+
+async def together(client: AsyncOpenAI, replica: str, streams: int, run: int) -> Run:
     prompts = [f"Tell a long story about traveller {run}.{i} and the sea." for i in range(streams)]
-    started = time.perf_counter()
+    busy, started = await busy_s(replica), time.perf_counter()
     results = await asyncio.gather(*(stream(client, prompt, TOKENS) for prompt in prompts))
-    rate = sum(tokens for _, tokens in results) / (time.perf_counter() - started)
-    return rate, [first for first, _ in results]
+    seconds = time.perf_counter() - started
+    busy = await busy_s(replica) - busy
+    tokens = sum(tokens for _, tokens in results)
+    return Run(tokens / seconds, 1 - busy / seconds, [first for first, _ in results])
+
+
+async def busy_s(replica: str) -> float:
+    async with httpx.AsyncClient() as http:
+        return float((await http.get(f"{replica}/stats")).json()["busy_s"])
 
 
 async def first_token(client: AsyncOpenAI, run: int) -> tuple[float, float]:
@@ -63,16 +90,17 @@ async def first_token(client: AsyncOpenAI, run: int) -> tuple[float, float]:
     return cold, cached
 
 
-async def measure(url: str) -> None:
+async def measure(url: str, replica: str) -> None:
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
-        await together(client, 8, -1)  # warm-up
+        await together(client, replica, 8, -1)  # warm-up
         for streams in (1, 8, 32):
-            runs = [await together(client, streams, run) for run in range(RUNS)]
-            rate = statistics.median(rate for rate, _ in runs)
-            firsts = sorted(first * 1000 for _, run in runs for first in run)
+            runs = [await together(client, replica, streams, run) for run in range(RUNS)]
+            rate = statistics.median(run.tokens_per_s for run in runs)
+            outside = statistics.median(run.outside for run in runs)
+            firsts = sorted(first * 1000 for run in runs for first in run.firsts)
             last = firsts[min(len(firsts) - 1, int(len(firsts) * 0.99))]
             print(
-                f"{streams} streams: {rate:.0f} tokens/s, "
+                f"{streams} streams: {rate:.0f} tokens/s, {outside:.0%} outside the engine, "
                 f"first token p50 {statistics.median(firsts):.0f} ms, p99 {last:.0f} ms"
             )
         pairs = [await first_token(client, run) for run in range(RUNS)]
@@ -80,18 +108,37 @@ async def measure(url: str) -> None:
         print(f"first token of about 1,000: cold {cold:.0f} ms, cached {cached:.0f} ms")
 
 
+@contextmanager
+def replica(threads: int) -> Iterator[str]:
+    """Its base URL."""
+    command = [sys.executable, "-m", "gateway", "replica", "--model", "smollm2", "--supervised"]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--threads", str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            states = (json.loads(line) for line in process.stdout)
+            ready = next(state for state in states if state["state"] == "ready")
+            yield f"http://127.0.0.1:{ready['port']}"
+        finally:
+            process.kill()
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    threads = parser.parse_args().threads
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, replica(threads) as url:
         config = Path(folder) / "config.yaml"
-        config.write_text(CONFIG.format(port=port))
-        started = time.perf_counter()
+        config.write_text(CONFIG.format(port=port, replica=f"{url}/v1"))
         with serve(config) as serving:
             serving.wait_for("^Ready", 300)
-            print(f"ready after {time.perf_counter() - started:.1f} s")
-            asyncio.run(measure(f"http://127.0.0.1:{port}/v1"))
+            asyncio.run(measure(f"http://127.0.0.1:{port}/v1", url))
 
 
 if __name__ == "__main__":

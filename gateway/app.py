@@ -162,7 +162,9 @@ class Gateway:
             *self.observers,
         ]
         self._set_limits()
-        self.responses = Responses(self._response_store(), time.time, _number)
+        self.responses = Responses(
+            self._response_store(), time.time, _number, self._speaks_responses
+        )
         self.key_store = self._key_store()
         self._set_keys()
         self._drain_by_hand(self.config)
@@ -459,6 +461,13 @@ class Gateway:
             {header: secret.value for header, secret in endpoint.headers.items()},
             # Its own, so that no other endpoint knows a session by the same name.
             blake2b(name.encode(), key=self.door.secret, person=b"endpoint").digest(),
+            "responses" in (endpoint.capabilities or ()),
+        )
+
+    def _speaks_responses(self, model: str) -> bool:
+        return any(
+            model in endpoint.models and "responses" in (endpoint.capabilities or ())
+            for endpoint in self._usable().values()
         )
 
     def _usable(self) -> Mapping[str, EndpointConfig]:

@@ -67,15 +67,17 @@ class Decider:
         if not decision.ranked and not any(c.healthy for c in candidates if c.endpoint in tried):
             candidates = [_forgiven(c) for c in candidates]
             decision = policy.decide(asked, self._left(candidates, tried, delivery), context)
+        names, endpoints = (r.candidate.endpoint for r in decision.ranked), self.fleet.endpoints
+        full = {name for name in names if endpoints[name].full(request.tenant)}
         if not tries.decided:
             tries.decided = True
-            outcome.request, outcome.considered = request, _considered(decision, candidates)
+            outcome.request = request
+            outcome.considered = _considered(decision, candidates, full)
             outcome.decided = (begun, self.clock())
             _check_request(request, candidates, decision)
             _check_budget(request, decision, tries.hold)
         there = [ranked for ranked in decision.ranked if self._may_ask(ranked, tries)]
-        endpoints, tenant = self.fleet.endpoints, request.tenant
-        room = [r for r in there if not endpoints[r.candidate.endpoint].full(tenant)]
+        room = [r for r in there if r.candidate.endpoint not in full]
         chosen = next(iter(room or (there if delivery.begun else ())), None)
         if chosen is not None:
             match = matches.get(chosen.candidate.endpoint, NO_MATCH)
@@ -135,22 +137,25 @@ def _check_budget(request: InferenceRequest, decision: Decision, hold: Hold) -> 
     raise BudgetExhausted(f"the budget does not pay for any endpoint of {request.model!r}")
 
 
-def _considered(decision: Decision, candidates: Sequence[Candidate]) -> tuple[Considered, ...]:
+def _considered(
+    decision: Decision, candidates: Sequence[Candidate], full: Container[str]
+) -> tuple[Considered, ...]:
     unavailable = {c.endpoint: c.unavailable for c in candidates}
     dropped = [
         Considered(name, dropped_by, unavailable.get(name))
         for name, dropped_by in decision.dropped.items()
     ]
-    return (*(_in_numbers(ranked) for ranked in decision.ranked), *dropped)
+    return (*(_in_numbers(ranked, full) for ranked in decision.ranked), *dropped)
 
 
-def _in_numbers(ranked: Ranked) -> Considered:
+def _in_numbers(ranked: Ranked, full: Container[str]) -> Considered:
     candidate, estimate = ranked.candidate, ranked.estimate
     return Considered(
         endpoint=candidate.endpoint,
         dropped_by=None,
         unavailable=candidate.unavailable,
         limited=candidate.limited,
+        full=candidate.endpoint in full,
         cost=ranked.cost,
         ttft_s=estimate.ttft_s,
         tpot_s=estimate.tpot_s,

@@ -74,6 +74,8 @@ class Delivery:
             return event
         for choice in event.payload["choices"]:
             self._note(choice, event.token_ids)
+        if event.native is not None:
+            self._one_plain_choice = False  # nobody else could go on in its words
         self._ending.note(event)
         self.finished = self._ending.reached
         if event.usage is not None and self._by is Continuation.TEXT:

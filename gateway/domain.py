@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -106,6 +106,7 @@ class InferenceRequest:
     data_policy: str | None = None  # its principal's
     request_class: str = "standard"  # likewise, or a less urgent one that the caller asks for
     trace_headers: Mapping[str, str] | None = None  # for the endpoint's own spans
+    native: Json | None = None  # the same as a response's fields, for endpoints that speak them
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class Event:
     report: ReplicaReport | None
     finishes: bool  # some choice has its finish_reason
     token_ids: tuple[int, ...] | None = None  # sampled since the event before; None: not told
+    native: dict[str, Any] | None = None  # of a request's `native`: as the endpoint said it
 
     @property
     def is_usage_only(self) -> bool:
@@ -211,6 +213,7 @@ class Considered:
     dropped_by: str | None  # the filter; None: it was ranked, and stands in the order of choice
     unavailable: str | None = None  # why it should not be asked, as far as the fleet knows
     limited: bool = False  # by its own word it would refuse now: it stands last, whatever it costs
+    full: bool = False  # it had no room, and was passed over
     cost: float = 0.0  # in the policy's unit
     ttft_s: float = 0.0
     tpot_s: float = 0.0
@@ -220,6 +223,12 @@ class Considered:
     p_miss: float = 0.0
     in_flight: int = 0
     queued_tokens: int = 0
+
+
+def first_choice(considered: Sequence[Considered]) -> Considered | None:
+    """Where a request is sent first: the first in order that has room, or the one to wait for."""
+    ranked = [c for c in considered if c.dropped_by is None]
+    return next((c for c in ranked if not c.full), ranked[0] if ranked else None)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import os
 
 from gateway.counting import Counter
 from gateway.domain import InferenceRequest
+from gateway.errors import InvalidRequest
 from gateway.models import ModelError, find, is_right, lookup
 from gateway.wire.openai import countable
 
@@ -37,12 +38,13 @@ def _by_encoding(name: str) -> Counter:
 
     def count(request: InferenceRequest) -> int | None:
         if (fields := countable(request)) is None:
-            return None  # how tools are written into a prompt, nobody documents
+            return None
         if "prompt" in fields:
             return len(encoding.encode_ordinary(fields["prompt"]))
         messages = fields["messages"]
-        if any(message.keys() != {"role", "content"} for message in messages):
-            return None
+        plain = all(message.keys() == {"role", "content"} for message in messages)
+        if fields.get("tools") or not plain or any(m["content"] is None for m in messages):
+            return None  # how tools are written into a prompt, nobody documents
         texts = [text for message in messages for text in (message["role"], message["content"])]
         framing = PER_MESSAGE * len(messages) + PER_ANSWER
         return framing + sum(map(len, encoding.encode_ordinary_batch(texts, num_threads=1)))
@@ -65,11 +67,14 @@ def _by_model(name: str) -> Counter:
     def count(request: InferenceRequest) -> int | None:
         if (fields := countable(request)) is None:
             return None
-        _, prompt = parse_tokenise(json.dumps(fields).encode())
-        if isinstance(prompt, str):
-            return len(tokenizer.encode_prompt(prompt))
-        if isinstance(prompt, Chat) and template is not None:
-            return len(template.encode(prompt))
+        try:
+            _, prompt = parse_tokenise(json.dumps(fields).encode())
+            if isinstance(prompt, str):
+                return len(tokenizer.encode_prompt(prompt))
+            if isinstance(prompt, Chat) and template is not None:
+                return len(template.encode(prompt))
+        except InvalidRequest:  # a replica would not take it; who will, may
+            return None
         return None
 
     return count

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -49,11 +50,12 @@ def test_who_waits_for_health_waits_for_someone_who_tells():
 
 def test_one_command_brings_all_of_them_and_the_gpu_only_when_asked():
     assert set(SERVICES) == {
-        *("keys", "gateway", "replica", "redis", "jaeger", "prometheus", "grafana", "vllm")
+        *("keys", "gateway", "replica", "redis", "jaeger", "prometheus", "grafana"),
+        *("vllm", "cuda"),
     }
     assert SERVICES["jaeger"]["image"] == "jaegertracing/jaeger:2.20.0"
-    assert SERVICES["vllm"]["profiles"] == ["gpu"]
-    assert not any("profiles" in s for name, s in SERVICES.items() if name != "vllm")
+    profiles = {name: s["profiles"] for name, s in SERVICES.items() if "profiles" in s}
+    assert profiles == {"vllm": ["gpu"], "cuda": ["cuda"]}
 
 
 def test_nobody_but_the_gateway_is_reachable_from_other_machines():
@@ -63,15 +65,19 @@ def test_nobody_but_the_gateway_is_reachable_from_other_machines():
 
 
 @pytest.mark.parametrize("gpu", ["", "a-key-for-the-gpu"])
-def test_its_gateways_config_loads_with_the_keys_that_are_made(tmp_path, gpu):
+@pytest.mark.parametrize("cuda", ["", "a-secret"])
+def test_its_gateways_config_loads_with_the_keys_that_are_made(tmp_path, gpu, cuda):
     make_keys(tmp_path)
     before = (tmp_path / "gateway.env").read_text()
     make_keys(tmp_path)
     assert (tmp_path / "gateway.env").read_text() == before  # once
     assert (tmp_path / "gateway.env").stat().st_mode & 0o777 == 0o600
     keys = dict(line.split("=", 1) for line in before.splitlines())
-    config, _ = load(ROOT / "deploy/gateway.yaml", keys | {"GATEWAY_GPU_KEY": gpu})
+    config, _ = load(
+        ROOT / "deploy/gateway.yaml", keys | {"GATEWAY_GPU_KEY": gpu, "GATEWAY_CUDA_SECRET": cuda}
+    )
     assert (config.endpoints["gpu"].missing is None) is bool(gpu)
+    assert (config.endpoints["cuda"].missing is None) is bool(cuda)
     assert config.endpoints["replica"].missing is None
     (admin,) = [key for key in config.keys if key.admin]
     assert admin.key.value == (tmp_path / "admin.key").read_text()
@@ -80,6 +86,8 @@ def test_its_gateways_config_loads_with_the_keys_that_are_made(tmp_path, gpu):
         assert host is not None, name
         assert host[1] in SERVICES
     assert config.tracing.endpoint == "http://jaeger:4318"
+    assert config.state.redis is not None
+    assert urlsplit(config.state.redis.value).hostname == "redis" in SERVICES
     assert str(config.ledger.file) == "/ledger/ledger.sqlite"
 
 
@@ -119,8 +127,9 @@ def test_grafanas_panels_ask_for_metrics_that_we_have():
     }
 
 
-def test_the_image_is_not_roots_and_says_whether_it_lives():
-    lines = (ROOT / "Dockerfile").read_text()
+@pytest.mark.parametrize("name", ["Dockerfile", "deploy/cuda.Dockerfile"])
+def test_the_image_is_not_roots_and_says_whether_it_lives(name):
+    lines = (ROOT / name).read_text()
     assert lines.index("USER gateway") > lines.rindex("FROM")
     assert "HEALTHCHECK" in lines
     for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", lines, re.MULTILINE):

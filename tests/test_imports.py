@@ -12,7 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 OURS = {"gateway", "routing_policies", "tests", "benchmarks", "deploy"}
 # What `make prove` installs beside the locked packages; its tests alone may import it.
-PROVE = {"torch", "triton", "transformers", "fireworks", "together", "groq", "cerebras"}
+PROVE = {
+    *("torch", "triton", "transformers", "fireworks", "together", "groq", "cerebras"),
+    *("agents", "pydantic_ai", "langchain_core", "langchain_openai", "langchain_tests"),
+}
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -27,16 +27,23 @@ def test_an_encoding_counts_exactly(request_, tokens: int) -> None:
     assert counter(ENCODING)(request_) == tokens
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        chat("hi", tools=[{"type": "function", "function": {"name": "f"}}]),
-        completion(["two", "prompts"]),
-    ],
-)
-def test_what_is_not_plain_text_is_not_counted(request_) -> None:
-    assert counter(ENCODING)(request_) is None
-    assert counter("smollm2")(request_) is None
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+def test_what_is_not_plain_text_is_not_counted() -> None:
+    for request in (chat("hi", tools=TOOLS), completion(["two", "prompts"])):
+        assert counter(ENCODING)(request) is None
+    assert counter("smollm2")(completion(["two", "prompts"])) is None
+    assert counter("smollm2")(chat("hi", tools=[{"type": "strange"}])) is None
+
+
+def test_a_models_own_tokenizer_counts_tools_as_its_template_tells_them() -> None:
+    count = counter("smollm2")
+    alone, with_tools = count(chat("hi")), count(chat("hi", tools=TOOLS))
+    assert alone is not None
+    assert with_tools is not None
+    assert with_tools > alone + 40
+    assert count(chat("hi", tools=TOOLS, tool_choice="none")) == alone
 
 
 def test_a_models_own_tokenizer_counts_its_chat_template() -> None:

@@ -1,4 +1,4 @@
-"""Our CPU backend on one core, and the engine around it with one worker or two: MODEL."""
+"""Our CPU backend, and the engine around it: MODEL THREADS."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.contestants.answering import answer
+from gateway import models
 from gateway.replica.backends.base import Batch
 from gateway.replica.backends.cpu import CpuBackend
 from gateway.replica.engine import Engine
-from gateway.replica.main import CHUNK_TOKENS
+from gateway.replica.main import CHUNK_TOKENS, MOST_WORKERS
 from gateway.replica.request import Counts, Finish, Output, Submission
 from gateway.replica.sampling import Sampling
 from gateway.replica.weights import Weights
@@ -25,8 +26,11 @@ SEQUENCES = 16
 
 
 class Ours:
-    def __init__(self, path: Path) -> None:
-        self._backend = CpuBackend.load(Weights.open(path), BLOCKS, CHUNK_TOKENS)
+    def __init__(self, path: Path, threads: int) -> None:
+        self._threads = threads
+        cache = models.cache_folder().parent / "cpu"
+        weights = Weights.open(path)
+        self._backend = CpuBackend.load(weights, BLOCKS, CHUNK_TOKENS, cache=cache, threads=threads)
         each = BLOCKS // SEQUENCES
         self._tables = np.arange(BLOCKS, dtype=np.int32).reshape(SEQUENCES, each)
         self._computed: dict[int, int] = {}  # tokens in each sequence
@@ -48,9 +52,9 @@ class Ours:
         self._computed.clear()
         return self._compute(0, length)
 
-    def decode_beside_prompt(self, workers: int) -> float:
+    def decode_beside_prompt(self) -> float:
         """A step of 4 answers while a prompt of 4,000 tokens is computed."""
-        engine = self._started(workers)
+        engine = self._started(self._threads)
         answers = [Listener() for _ in range(4)]
         for listener in answers:
             self._submit(engine, self._prompt(128), 2000, listener)
@@ -65,9 +69,9 @@ class Ours:
         times = [each for each in answers[0].times if started < each < ended]
         return median(np.diff(times).tolist())
 
-    def decode_in_engine(self, workers: int, size: int) -> float:
+    def decode_in_engine(self, size: int) -> float:
         """From token to token of `size` answers, with nothing else to compute."""
-        engine = self._started(workers)
+        engine = self._started(self._threads)
         answers = [Listener() for _ in range(size)]
         for listener in answers:
             self._submit(engine, self._prompt(128), 60, listener)
@@ -77,7 +81,7 @@ class Ours:
 
     def first_token(self, cached: int) -> float:
         """Of a prompt of 2,000 tokens: never seen, or seen just before."""
-        engine = self._started(1)
+        engine = self._started(self._threads)
         prompt = self._prompt(2000)
         listener = Listener()
         for _ in range(1 + cached):
@@ -90,7 +94,7 @@ class Ours:
 
     def _started(self, workers: int) -> Engine:
         self._computed.clear()  # the engine writes to the same blocks
-        forks = [self._backend.fork() for _ in range(1, workers)]
+        forks = [self._backend.fork() for _ in range(1, min(workers, MOST_WORKERS))]
         engine = Engine(self._backend, *forks, chunk_tokens=CHUNK_TOKENS)
         engine.start()
         return engine
@@ -147,7 +151,7 @@ def _ended(finish: Finish, counts: Counts) -> None:
 
 
 if __name__ == "__main__":
-    contestant = Ours(Path(sys.argv[1]))
+    contestant = Ours(Path(sys.argv[1]), int(sys.argv[2]))
     answer(
         {
             "decode": contestant.decode,

@@ -19,11 +19,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
 from benchmarks.overhead import load
+from benchmarks.overhead.plot import svg
 from benchmarks.overhead.processes import cpu_s, resident, running
 from benchmarks.overhead.proxies import OURS_ALONE, PEERS, TWO_WORKERS, Contestant, Proxy, free_port
 
@@ -32,6 +34,7 @@ EVENTS = 67
 GAP_S = 0.02
 SLOW_GAP_S = 0.1
 PATIENCE_S = 0.05  # the p99 within which requests per second count
+PLAIN, STREAM = "CPU µs per plain request", "200 streams: CPU µs per stream"
 PHASES = ("headers", "first", "middle")
 
 Figures = dict[str, list[float]]
@@ -47,7 +50,7 @@ def plain(proxy: Proxy, contestant: Contestant) -> Iterator[tuple[str, float]]:
     before, began = cpu_s(proxy.pid), time.perf_counter()
     seconds = uvloop.run(load.plain(proxy.target, contestant.connections, requests))
     lasted, used = time.perf_counter() - began, cpu_s(proxy.pid) - before
-    yield "CPU µs per plain request", used / requests * 1e6
+    yield PLAIN, used / requests * 1e6
     p99 = percentile(seconds, 0.99)
     if p99 <= PATIENCE_S:
         yield f"requests/s at p99 ≤ {PATIENCE_S * 1000:.0f} ms", requests / lasted
@@ -151,11 +154,11 @@ def _shown(values: list[float] | None) -> str:
 def ratios(figures: dict[str, Figures]) -> str:
     """Ours over a peer's of the same round, the median over the rounds."""
     wanted = (
-        ("CPU µs per plain request", "smg"),
-        ("CPU µs per plain request", "sglang-router"),
-        ("200 streams: CPU µs per stream", "smg"),
-        ("200 streams: CPU µs per stream", "sglang-router"),
-        ("CPU µs per plain request", "LiteLLM"),
+        (PLAIN, "smg"),
+        (PLAIN, "sglang-router"),
+        (STREAM, "smg"),
+        (STREAM, "sglang-router"),
+        (PLAIN, "LiteLLM"),
     )
     lines = ["| ours / peer's | |", "|---|---|"]
     ours = figures[OURS_ALONE.name]
@@ -163,14 +166,27 @@ def ratios(figures: dict[str, Figures]) -> str:
         if figures.get(peer, {}).get(row):
             each = [a / b for a, b in zip(ours[row], figures[peer][row], strict=False)]
             lines.append(f"| {row} / {peer}'s | {statistics.median(each):.3g} |")
+    two = figures.get(TWO_WORKERS.name, {}).get(PLAIN)
+    if two:
+        each = [a / b for a, b in zip(two, ours[PLAIN], strict=False)]
+        lines.append(f"| {PLAIN}, 2 workers / 1 | {statistics.median(each):.3g} |")
     return "\n".join(lines)
+
+
+def charts(figures: dict[str, Figures]) -> dict[str, dict[str, float]]:
+    return {
+        row: {name: statistics.median(got[row]) for name, got in figures.items() if got.get(row)}
+        for row in (PLAIN, STREAM)
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", help="contestants, by name, with commas between")
+    parser.add_argument("--requests", type=int, help="plain ones of each measurement, if fewer")
     parser.add_argument("--long", action="store_true", help="memory over 100,000 requests too")
+    parser.add_argument("--plot", type=Path, help="an SVG to write")
     given = parser.parse_args()
     os.sched_setaffinity(0, {1})
     gc.disable()
@@ -181,12 +197,15 @@ def main() -> None:
         if contestant.found() is None:
             print(f"{contestant.name} is left out: there is no {contestant.program} here")
         else:
-            contestants.append(contestant)
+            requests = min(contestant.requests, given.requests or contestant.requests)
+            contestants.append(replace(contestant, requests=requests))
     figures = measure(contestants, given.rounds, long=given.long)
     print(table(figures))
     if OURS_ALONE.name in figures:
         print()
         print(ratios(figures))
+    if given.plot:
+        given.plot.write_text(svg(charts(figures)))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,18 @@ endpoints:
     prices: {{m: {{input: 0.5, output: 1.5, cached: 0.1}}}}
 keys:
   - {{name: bench, tenant: bench, key: {key}}}
+tenants:
+  bench:
+    limits:
+      requests: {{minute: 100000000}}
+      tokens: {{minute: 100000000000}}
+      concurrent: 100000
+      dollars: {{day: 1000000}}
+ledger: {{file: {folder}/ledger.sqlite}}
+tracing: {{endpoint: "http://127.0.0.1:{upstream}", sample: 1%}}
 """
+"""With all that it does for its users: keys, limits of every kind, the ledger, metrics, the log,
+the dashboard, and traces of one exchange in a hundred, which the upstream takes in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,9 @@ def _written(folder: Path, name: str, text: str) -> str:
 
 def _ours(workers: int = 1) -> Callable[[str, int, int, Path], Sequence[str]]:
     def command(program: str, port: int, upstream: int, folder: Path) -> Sequence[str]:
-        config = _written(folder, "config.yaml", OURS.format(port=port, upstream=upstream, key=KEY))
+        config = _written(
+            folder, "config.yaml", OURS.format(port=port, upstream=upstream, key=KEY, folder=folder)
+        )
         more = [] if workers == 1 else ["--workers", str(workers)]
         return [program, "-m", "gateway", "serve", "--config", config, *more]
 

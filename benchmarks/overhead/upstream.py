@@ -3,7 +3,8 @@
 What it does with a request stands in the request's text, which every gateway passes on:
 `events=67 gap=0.02 hold=none` streams so many events, so many seconds apart; `hold=headers` waits
 without end before the response's head, `hold=first` after it, `hold=middle` after three events.
-Without it, a plain answer comes at once. `GET /seen` tells when the others hung up.
+Without it, a plain answer comes at once, to whoever delivers spans too. `GET /seen` tells when the
+others hung up.
 """
 
 from __future__ import annotations

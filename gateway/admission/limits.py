@@ -23,8 +23,11 @@ from gateway.errors import GatewayError, RateLimited, Unavailable
 WINDOWS_S: Mapping[str, float] = {"second": 1, "minute": 60, "day": 86_400}
 
 
-MOST_TOLD, TOLD_AT_ONCE = 1000, 100
+MOST_TOLD, TOLD_AT_ONCE, TOLD_WITHIN_S = 1000, 100, 1.0
 """Of budgets, to whoever asks for all: a label for each is as many as a scrape should have."""
+
+HAIR_USD = 1e-9
+"""Sums of floats must not refuse what a budget pays for to the last cent; no token is so cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,9 @@ class Limits:
 
 UNLIMITED = Limits()
 
+MOST_KNOWN = 10_000
+"""Callers whose meters are kept at hand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -109,6 +115,19 @@ class Hold:
             self._give(corrections)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The meters of a caller, as long as nobody has changed its limits and no day has ended."""
+
+    meters: Sequence[Measured]
+    tenant: Limits
+    key: Limits
+    ends: float
+
+    def hold(self, tenant: Limits, key: Limits, now: float) -> bool:
+        return self.tenant is tenant and self.key is key and now < self.ends
+
+
 @dataclass
 class Limiter:
     """A reload of the config puts other limits here."""
@@ -116,6 +135,7 @@ class Limiter:
     meters: Meters
     tenants: Mapping[str, Limits] = field(default_factory=dict)
     keys: Mapping[str, Limits] = field(default_factory=dict)  # by name
+    _known: dict[tuple[str, str], Known] = field(default_factory=dict, init=False)
 
     @asynccontextmanager
     async def held(self, outcome: Outcome, tokens: float, dollars: float) -> AsyncIterator[Hold]:
@@ -141,7 +161,7 @@ class Limiter:
 
     async def balances(self) -> Sequence[tuple[str, str, float, float]]:
         """Tenant, window, dollars and what is left of them: of each budget, the first MOST_TOLD of
-        them; as far as is known here while what gateways share is away."""
+        them; of none while what gateways share is away."""
         every = (
             (name, measured)
             for name, limits in self.tenants.items()
@@ -153,20 +173,37 @@ class Limiter:
         for start in range(0, len(spends), TOLD_AT_ONCE):
             some = spends[start : start + TOLD_AT_ONCE]
             nothing = [Charge(measured.meter, 0.0, at_most=True) for _, measured in some]
-            left = (await self.meters.take(nothing)).left
+            verdict = await self.meters.take(nothing, TOLD_WITHIN_S)
+            if verdict.alone:
+                break  # its own share is not what is left
             found += [
                 (name, measured.window, measured.meter.limit, max(0.0, room))
-                for (name, measured), room in zip(some, left, strict=True)
+                for (name, measured), room in zip(some, verdict.left, strict=True)
             ]
         return found
 
-    def _measured(self, principal: Principal) -> list[Measured]:
+    def quotas(self, principal: Principal) -> tuple[Quota, ...]:
+        """What is left, for an answer to who was never admitted; by what is known here."""
+        measured = self._measured(principal)
+        verdict = self.meters.peek([Charge(m.meter, 0.0) for m in measured])
+        return tuple(_quotas(measured, verdict))
+
+    def _measured(self, principal: Principal) -> Sequence[Measured]:
+        names = principal.tenant, principal.key_name
         tenant = self.tenants.get(principal.tenant, UNLIMITED)
         key = self.keys.get(principal.key_name, UNLIMITED)
-        return [
+        known = self._known.get(names)
+        if known is not None and known.hold(tenant, key, self.meters.now()):
+            return known.meters
+        measured = (
             *self._of("tenant", principal.tenant, tenant),
             *self._of("key", principal.key_name, key),
-        ]
+        )
+        ends = min((m.meter.ends for m in measured if m.what == "dollars"), default=math.inf)
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[names] = Known(measured, tenant, key, ends)
+        return measured
 
     def _of(self, whose: str, name: str, limits: Limits) -> Iterator[Measured]:
         if limits == UNLIMITED:
@@ -205,7 +242,7 @@ def _hold(
 ) -> Hold:
     taken = list(zip(measured, verdict.granted, strict=True))
     return Hold(
-        min((amount for m, amount in taken if m.what == "dollars"), default=None),
+        min((amount + HAIR_USD for m, amount in taken if m.what == "dollars"), default=None),
         verdict.alone,
         [Charge(m.meter, amount) for m, amount in taken],
         [m.what for m in measured],

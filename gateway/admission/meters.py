@@ -61,7 +61,13 @@ class Verdict:
 class Meters(Protocol):
     """Where the numbers are. Nothing here raises for a store that is away."""
 
-    async def take(self, charges: Sequence[Charge]) -> Verdict: ...
+    async def take(self, charges: Sequence[Charge], deadline_s: float | None = None) -> Verdict:
+        """`deadline_s`: for whoever has more time than a request has."""
+        ...
+
+    def peek(self, charges: Sequence[Charge]) -> Verdict:
+        """What `take` would answer by what is known here. Takes nothing, and never waits."""
+        ...
 
     def give(self, charges: Sequence[Charge]) -> None:
         """Correct what was taken: negative amounts give back. Never waits."""

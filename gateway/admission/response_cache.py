@@ -68,7 +68,8 @@ class ResponseCache:
             return None
         # The salt names the tenant, and what of it the caller set apart.
         digest = blake2b(key=bytes.fromhex(request.cache_salt), digest_size=32)
-        digest.update(canonical([request.operation, request.model, request.forwarded]))
+        asked_of_all = [request.operation, request.model, request.forwarded, request.native]
+        digest.update(canonical(asked_of_all))
         return Place(digest.digest(), self.limits.ttl_s if ttl is None else ttl, request)
 
     def find(self, place: Place) -> list[Event] | None:
@@ -90,13 +91,13 @@ class ResponseCache:
         told: list[bytes] = []
         size, ending = 0, Ending(request)
         async for event in events:
-            ending.note(event)
+            if request.operation.writes:
+                ending.note(event)
             if size <= self.limits.size // LARGEST_SHARE:
                 told.append(encode_json(event.payload))
                 size += len(told[-1])
-            if not request.stream and _whole(
-                ending
-            ):  # nobody asks for what comes after a plain answer
+            # Nobody asks for what comes after a plain answer; and vectors come whole or not at all.
+            if not request.stream and (not request.operation.writes or _whole(ending)):
                 self._keep(place, told)
             yield event
         if request.stream and _whole(ending):

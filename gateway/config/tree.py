@@ -246,7 +246,8 @@ class Endpoint:
         yield from ((f"headers.{name}", value) for name, value in self.headers.items())
 
 
-CAPABILITIES = (*REQUESTED, "isolates_tenants")
+CAPABILITIES = (*REQUESTED, "isolates_tenants", "responses")
+"""`responses`: it speaks OpenAI's Responses API itself, and is sent them as they are."""
 
 
 def _check_data_policy(name: str | None) -> None:

@@ -155,6 +155,7 @@ class Recent:
             "ended": outcome.ended,
             "error": outcome.error,
             "fault": outcome.fault,
+            "queued_s": sum(ended - began for began, ended in outcome.queued.items()),
             "first_s": outcome.first_event_s,
             "total_s": outcome.total_s,
             "prompt_tokens": usage and usage.prompt_tokens,

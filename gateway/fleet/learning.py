@@ -25,7 +25,7 @@ endpoint was before it."""
 UNCACHED_GUESS = 1000.0
 """Tokens that a prompt has to compute, before any were seen."""
 
-REFRESH_S, FEW = 0.1, 10.0
+REFRESH_S, FEW = 0.1, 10
 """To solve for the coefficients takes as long as to decide by them. A decision takes them as they
 were so long ago at most; while few answers are known, each counts at once."""
 
@@ -150,7 +150,7 @@ class Learning:
         self._first = Regression(first)
         self._pace = Regression(pace)
         self._lateness = Lateness(seed.lateness)
-        self._refreshed, self._stale = 0.0, False
+        self._answers, self._refreshed, self._stale = 0, 0.0, False
         self._coefficients = dataclasses.replace(
             seed, error_rate=self._errors.mean, hit_rate=self._hits.mean
         )
@@ -164,8 +164,8 @@ class Learning:
 
     def recent(self, now: float) -> Coefficients:
         """As they are, or were `REFRESH_S` ago."""
-        few = self._first.samples < FEW
-        if self._stale and (few or now - self._refreshed >= REFRESH_S):
+        due = self._answers <= FEW or now - self._refreshed >= REFRESH_S
+        if self._stale and due:
             self._refreshed = now
             self._refresh()
         return self._coefficients
@@ -181,6 +181,7 @@ class Learning:
         return self._uncached.mean
 
     def answered(self, seen: Observation, now: float) -> None:
+        self._answers += 1
         uncached = seen.prompt_tokens - seen.cached_tokens
         self._uncached.learn(uncached, now)
         expected_s = seen.expected_first_s + (0.0 if seen.streamed else self._output_s(seen, now))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from gateway.domain import Considered, Outcome
+from gateway.domain import Considered, Outcome, first_choice
 
 ASK = "x-gateway-explain"
 HEADER = "x-gateway-decision"
@@ -21,11 +21,11 @@ def decision_headers(outcome: Outcome, asked: Mapping[str, str]) -> dict[str, st
 
 def decision_json(outcome: Outcome) -> str:
     """ASCII on one line, at most `MAX_BYTES`; candidates that do not fit are cut from the end."""
-    ranked = [c for c in outcome.considered if c.dropped_by is None]
+    chosen = first_choice(outcome.considered)
     head = {
         "policy": outcome.policy,
         "model": outcome.request.model if outcome.request else outcome.model,
-        "chosen": ranked[0].endpoint if ranked else None,
+        "chosen": chosen.endpoint if chosen else None,
         "cut": len(outcome.considered),
     }
     left = MAX_BYTES - len(_compact(head | {"considered": []}))
@@ -44,8 +44,13 @@ def _fields(considered: Considered) -> dict[str, object]:
         dropped = {"endpoint": considered.endpoint, "dropped_by": considered.dropped_by}
         return dropped | _said(unavailable=considered.unavailable)
     values = {name: getattr(considered, name) for name in considered.__slots__}
-    del values["dropped_by"], values["unavailable"], values["limited"]
-    said = _said(unavailable=considered.unavailable, limited=considered.limited or None)
+    for name in ("dropped_by", "unavailable", "limited", "full"):
+        del values[name]
+    said = _said(
+        unavailable=considered.unavailable,
+        limited=considered.limited or None,
+        full=considered.full or None,
+    )
     return said | {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
 
 

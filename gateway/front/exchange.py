@@ -151,7 +151,8 @@ class Exchange:
         else:
             response = error_response(error, self.api.refusal(error))
             response.headers.update(decision_headers(self.outcome, self.headers))
-            response.headers.update(quota_headers(self.outcome.quotas))
+            quotas = self.outcome.quotas or self.dispatcher.limiter.quotas(self.outcome.principal)
+            response.headers.update(quota_headers(quotas))
             await self._respond(response)
 
     async def _respond(self, response: Response) -> None:

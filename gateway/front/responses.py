@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.domain import InferenceRequest, Json, Operation
@@ -23,6 +23,7 @@ from gateway.wire.responses.answer import ResponseAnswer
 from gateway.wire.responses.asked import Asked, chat_of
 from gateway.wire.responses.fields import check
 from gateway.wire.responses.items import as_list
+from gateway.wire.responses.native import native_body, told_in_chats
 from gateway.wire.strict_json import parse_object
 
 logger = logging.getLogger(__name__)
@@ -38,12 +39,13 @@ class Responses:
     store: ResponseStore
     wall: Callable[[], float]
     number: Callable[[], str]  # a new one each time, hexadecimal
+    speaks: Callable[[str], bool]  # whether an endpoint of that model knows responses itself
     running: dict[str, Callable[[], None]] = field(default_factory=dict)  # in the background
 
     async def read(self, raw: bytes, asker: Asker) -> tuple[InferenceRequest, ResponseAnswer]:
         asked = await self.asked(raw, asker.keys.tenant)
-        request = request_of(Operation.CHAT, chat_of(asked), asker.keys, asker.session)
-        answer = ResponseAnswer(asked, self.number(), int(self.wall()))
+        request = self._request(asked, asker.keys, asker.session)
+        answer = ResponseAnswer(asked, self.number(), self.wall)
         if asked.background:
             await self._send_behind(answer, asker)
         return request, answer
@@ -74,7 +76,7 @@ class Responses:
     async def count(self, raw: bytes, keys: TenantKeys) -> InferenceRequest:
         """Of `/v1/responses/input_tokens`."""
         asked = await self.asked(raw, keys.tenant)
-        return request_of(Operation.CHAT, chat_of(asked), keys)
+        return self._request(asked, keys, None)
 
     async def put(self, tenant: str, kept: Kept) -> None:
         with _reached():
@@ -88,6 +90,15 @@ class Responses:
         """Raises Unavailable."""
         with _reached():
             return await self.store.get(tenant, id)
+
+    def _request(self, asked: Asked, keys: TenantKeys, session: str | None) -> InferenceRequest:
+        """A chat; and as it is, for endpoints that speak responses, who may alone be able to."""
+        if not self.speaks(asked.body["model"]):
+            return request_of(Operation.CHAT, chat_of(asked), keys, session)
+        told = told_in_chats(asked)
+        request = request_of(Operation.CHAT, chat_of(told), keys, session)
+        needs = request.needs if told is asked else request.needs | {"responses"}
+        return replace(request, native=native_body(asked.body, asked.items), needs=needs)
 
     async def _put(self, answer: ResponseAnswer) -> None:
         items = list(answer.asked.items)

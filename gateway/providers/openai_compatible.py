@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import ClassVar
 from urllib.parse import urljoin, urlsplit
@@ -34,10 +34,12 @@ from gateway.wire.openai import (
     Ending,
     ErrorInAnswer,
     check_whole,
+    encode_json,
     encode_request,
     parse_event,
     parse_vectors,
 )
+from gateway.wire.responses.native import parse_native
 from gateway.wire.sse import DONE, EventDecoder
 
 LAST_BYTES_S = 0.05
@@ -65,6 +67,7 @@ class OpenAICompatible:
     secret: str = field(default="", repr=False)
     extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     hint_key: bytes = field(default=b"", repr=False)  # this endpoint's own
+    responses: bool = False  # it speaks OpenAI's Responses API itself
 
     # What a dialect may say differently.
 
@@ -120,6 +123,8 @@ class OpenAICompatible:
     async def open(
         self, request: InferenceRequest, request_id: str
     ) -> AsyncIterator[AsyncIterator[Event]]:
+        if request.native is not None and not self.responses:
+            request = replace(request, native=None)
         pace = Pace(self.timeouts, asyncio.get_running_loop().time)
         body = self._body(request)
         with translated(), closing(pace):
@@ -172,7 +177,8 @@ class OpenAICompatible:
         }
         if session := self._hint(request.session_id):
             headers |= dict.fromkeys(self.session_headers, session)
-        url = f"{self.base_url}/{request.operation}"
+        path = request.operation if request.native is None else "responses"
+        url = f"{self.base_url}/{path}"
         response = await self._exchange("POST", url, headers, body)
         del headers["content-type"]
         for _ in range(MOST_REDIRECTS):
@@ -233,6 +239,9 @@ class OpenAICompatible:
             self.keys.served(key, asked)
 
     def _body(self, request: InferenceRequest) -> bytes:
+        if request.native is not None:
+            model = self.models[request.model]
+            return encode_json({**request.native, "model": model, **self.fields(request)})
         fields: Json = request.forwarded
         if request.delivered is not None and self.continuation is Continuation.TEXT:
             fields = continued_from_text(request, request.delivered)
@@ -251,6 +260,9 @@ class OpenAICompatible:
         raw = await self._body_of(response, pace)
         if request.operation is Operation.EMBEDDINGS:
             yield self._event(raw, response, False, lambda raw, _: parse_vectors(raw, request))
+            return
+        if request.native is not None:
+            yield self._event(raw, response, False, parse_native)
             return
         event = self._event(raw, response, started=False)
         check_whole(request.operation, event)
@@ -272,6 +284,7 @@ class OpenAICompatible:
         decoder = EventDecoder()
         chunks = aiter(chunks_of(response))
         ending, started = Ending(request), False
+        parse = parse_event if request.native is None else parse_native
         while (chunk := await pace.next_unless(chunks, ending.reached)) is not None:
             for data in decoder.feed(chunk):
                 if data == DONE:
@@ -281,7 +294,7 @@ class OpenAICompatible:
                     if ending.said:
                         return
                     raise UpstreamBroken("the endpoint's answer ended without a reason")
-                event = self._event(data, response, started)
+                event = self._event(data, response, started, parse)
                 ending.note(event)
                 started = True
                 pace.event()

@@ -36,6 +36,7 @@ from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest
 from gateway.replica.backends.base import (
     BLOCK_SIZE,
     Backend,
+    DeviceLost,
     DrawingBackend,
     Drawn,
     Float32,
@@ -44,6 +45,7 @@ from gateway.replica.blocks import BlockPool, Chain
 from gateway.replica.drawing import draws_of
 from gateway.replica.intake import Intake
 from gateway.replica.metrics import EngineMetrics
+from gateway.replica.pace import Busy
 from gateway.replica.plan import Plan
 from gateway.replica.request import Finish, Logprobs, Output, Request, Submission
 from gateway.replica.sampler import logprobs_of, sample
@@ -106,6 +108,7 @@ class Engine:
         self._numbers = count()
         self._prefill_tokens = self._decode_tokens = 0
         self._ahead: Step | None = None  # planned while the one before it was in flight
+        self._busy = Busy()
         self._epoch = secrets.token_hex(8)
         self.metrics = EngineMetrics()
         self._stats = self._snapshot()
@@ -156,7 +159,7 @@ class Engine:
     def stats(self) -> EngineStats:
         horizon = self._pool.horizon
         age = None if horizon is None else self._clock() - horizon
-        return replace(self._stats, horizon_age_s=age)
+        return replace(self._stats, horizon_age_s=age, busy_s=self._busy.seconds)
 
     def step(self) -> bool:
         """One step here and now, for an engine that was not started; whether requests are left."""
@@ -201,6 +204,11 @@ class Engine:
         except Exception as error:  # the rim: no failed step may end the engine
             with self._lock:
                 self._fail_steps(step.plan, error)
+            if isinstance(error, DeviceLost):
+                raise  # but this one: whoever watches the process starts another
+        finally:
+            with self._lock:
+                self._busy.end(self._clock())
         return True
 
     def _launch(self, backend: Backend, step: Step) -> None:
@@ -253,6 +261,7 @@ class Engine:
         if plan is not None:
             for source, target in plan.copies:
                 self._backends[0].copy_block(source, target)
+            self._busy.begin(now)
             self.metrics.planned(plan, now)
             if self._scheduler.leaves_some:
                 self._intake.stir()
@@ -350,6 +359,7 @@ class Engine:
         if step is None:
             return []
         self._scheduler.abandon(step.plan)
+        self._busy.end(self._clock())
         return step.plan.requests
 
     def _over(self) -> None:

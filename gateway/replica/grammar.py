@@ -76,7 +76,12 @@ class Grammars:
             raise InvalidRequest(
                 f"{param} cannot be kept to here: {_reason(matcher.get_error())}", param=param
             )
-        return Grammar(matcher, self._tokenizer.vocabulary)
+        read = Grammar(matcher, self._tokenizer.vocabulary)
+        if _is_too_complex(read.begin()):
+            raise InvalidRequest(
+                f"{param} cannot be kept to here: too many things may come next", param=param
+            )
+        return read
 
 
 class Grammar:
@@ -125,6 +130,16 @@ class Matcher:
 
     def take(self, token: int) -> None:
         self._matcher.consume_token(token)
+
+
+def _is_too_complex(matcher: Matcher) -> bool:
+    """On its first steps, where the caller can still be told so; later it ends the sequence."""
+    for _ in range(3):
+        allowed = np.flatnonzero(matcher.mask())
+        if matcher.ended or not allowed.size:
+            break
+        matcher.take(int(allowed[0]))
+    return matcher.failed
 
 
 def _reason(error: str) -> str:

@@ -1,4 +1,4 @@
-"""How fast the queue moves, for an honest Retry-After."""
+"""How fast the queue moves, for an honest Retry-After, and how long something was computed."""
 
 from __future__ import annotations
 
@@ -27,3 +27,22 @@ class Pace:
     def wait_s(self, tokens: float) -> float:
         """How long until so many have left the queue; at least 1 s, which also means unknown."""
         return max(1.0, tokens * self.seconds / self.tokens) if self.tokens else 1.0
+
+
+@dataclass(slots=True)
+class Busy:
+    """Seconds in which at least one step was in progress, those of steps that ended."""
+
+    seconds: float = 0.0
+    steps: int = 0  # in progress
+    since: float = -math.inf  # up to when it is counted, while there are steps
+
+    def begin(self, now: float) -> None:
+        if not self.steps:
+            self.since = now
+        self.steps += 1
+
+    def end(self, now: float) -> None:
+        self.seconds += now - self.since
+        self.since = now
+        self.steps -= 1

@@ -84,6 +84,9 @@ class Replica:
     # One at a time, so that long prompts leave the other cores to the engine.
     tokenising: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
+    reading: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    """The same for grammars."""
+
     def trusts(self, headers: Headers) -> bool:
         shown = headers.get(SECRET_HEADER, "")
         return self.secret is not None and hmac.compare_digest(shown.encode(), self.secret.encode())
@@ -120,9 +123,7 @@ class Replica:
         if wanted is None:
             return None
         read = self.grammars.read
-        return await anyio.to_thread.run_sync(
-            read, wanted.lark, wanted.field, limiter=self.tokenising
-        )
+        return await anyio.to_thread.run_sync(read, wanted.lark, wanted.field, limiter=self.reading)
 
     def _encode(self, prompt: Chat | str) -> tuple[int, ...]:
         if isinstance(prompt, str):
@@ -243,6 +244,7 @@ def _stats(replica: Replica) -> dict[str, object]:
             "owned": stats.owned_blocks,
         },
         "context_length": stats.context_length,
+        "busy_s": stats.busy_s,
         "models": list(replica.models),
     }
 

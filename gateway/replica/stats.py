@@ -27,6 +27,7 @@ class EngineStats:
     prefill_tokens: int = 0  # computed, recomputation after preemption included
     decode_tokens: int = 0  # sampled
     preemptions: int = 0
+    busy_s: float = 0.0  # with at least one step in progress, from its plan to its commit
 
     @classmethod
     def of(

@@ -35,7 +35,7 @@ _TAIL = 8
 """Tokens at a prompt's end in which its thoughts may be opened."""
 
 _OURS = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
-_OURS |= {"raise_exception", "strftime_now", "namespace", "range", "dict", "documents", _TICK}
+_OURS |= {"raise_exception", "strftime_now", "namespace", "range", "dict", _TICK}
 """Variables that no request may set."""
 
 _SWITCHES = ("enable_thinking", "thinking")

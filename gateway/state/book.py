@@ -44,6 +44,9 @@ class Book:
         left = tuple(room / share for room in verdict.left)
         return dataclasses.replace(verdict, granted=granted, left=left, alone=True)
 
+    def peek(self, charges: Sequence[Charge], now: float) -> Verdict:
+        return judge(charges, {c.meter.key: self._combined(c.meter, now) for c in charges}, now)
+
     def told(self, charges: Sequence[Charge], before: Sequence[float], now: float) -> Verdict:
         """The server has decided, with these numbers `before` it."""
         numbers = {c.meter.key: n for c, n in zip(charges, before, strict=True)}

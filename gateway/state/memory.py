@@ -24,12 +24,15 @@ class MemoryMeters:
         self._dead_after: dict[str, float] = {}
         self._moves = 0
 
-    async def take(self, charges: Sequence[Charge]) -> Verdict:
+    async def take(self, charges: Sequence[Charge], deadline_s: float | None = None) -> Verdict:
         verdict = judge(charges, self.numbers, self.now())
         if verdict.refused_by is None:
             for charge, amount in zip(charges, verdict.granted, strict=True):
                 self._move(charge, amount)
         return verdict
+
+    def peek(self, charges: Sequence[Charge]) -> Verdict:
+        return judge(charges, self.numbers, self.now())
 
     def give(self, charges: Sequence[Charge]) -> None:
         for charge in charges:

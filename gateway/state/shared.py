@@ -81,7 +81,7 @@ class SharedMeters:
 
     # What the line calls.
 
-    async def take(self, charges: Sequence[Charge]) -> Verdict:
+    async def take(self, charges: Sequence[Charge], deadline_s: float | None = None) -> Verdict:
         if self.lost:
             return self._alone(charges)
         trip = _Trip(charges, asyncio.get_running_loop().create_future())
@@ -89,7 +89,7 @@ class SharedMeters:
         self._some.set()
         self._urgent.set()
         try:
-            async with asyncio.timeout(self.deadline_s):
+            async with asyncio.timeout(deadline_s or self.deadline_s):
                 return await asyncio.shield(trip.answer)
         except TimeoutError:
             if self._sent is not None and self.clock() - self._sent > PATIENCE_S:
@@ -102,6 +102,9 @@ class SharedMeters:
                 self.give(amounting(charges, [-a for a in trip.answer.result().granted]))
             trip.left = True
             raise
+
+    def peek(self, charges: Sequence[Charge]) -> Verdict:
+        return self.book.peek(charges, self.now())
 
     def give(self, charges: Sequence[Charge]) -> None:
         self.book.hold(charges, [charge.amount for charge in charges])

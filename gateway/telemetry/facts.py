@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from gateway.domain import Considered, Operation, Outcome
+from gateway.domain import Considered, Operation, Outcome, first_choice
 
 OPERATIONS = {
     Operation.CHAT: "chat",
@@ -41,19 +41,22 @@ class Reason(StrEnum):
     ONLY = "only_candidate"
     CACHED = "cached_prefix"  # the lowest cost, and more of the prompt cached than anywhere else
     COST = "lowest_cost"
+    ROOM = "had_room"  # those before it were full
     PICKER = "picker"  # not the lowest cost: the policy's picker had its own way
 
 
 def reason(considered: Sequence[Considered]) -> Reason:
-    ranked = [c for c in considered if c.dropped_by is None]
-    if not ranked:
+    ranked, chosen = [c for c in considered if c.dropped_by is None], first_choice(considered)
+    if chosen is None:
         return Reason.NOBODY
     if len(ranked) == 1:
         return Reason.ONLY
-    winner, others = ranked[0], ranked[1:]
-    if winner.cost > min(other.cost for other in others):
+    if chosen is not ranked[0]:
+        return Reason.ROOM
+    others = ranked[1:]
+    if chosen.cost > min(other.cost for other in others):
         return Reason.PICKER
-    if winner.cached_tokens > max(other.cached_tokens for other in others):
+    if chosen.cached_tokens > max(other.cached_tokens for other in others):
         return Reason.CACHED
     return Reason.COST
 

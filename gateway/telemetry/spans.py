@@ -24,7 +24,16 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-from gateway.domain import Attempt, Considered, Ended, Fault, Outcome, TraceContext, Usage
+from gateway.domain import (
+    Attempt,
+    Considered,
+    Ended,
+    Fault,
+    Outcome,
+    TraceContext,
+    Usage,
+    first_choice,
+)
 from gateway.telemetry import names
 from gateway.telemetry.facts import OPERATIONS, forecast, model_of, place_of, reason
 
@@ -172,18 +181,19 @@ class SpanFactory:
         to_wall: Callable[[float], int],
     ) -> ReadableSpan:
         begun, done = map(to_wall, decided)
-        ranked = [c for c in outcome.considered if c.dropped_by is None]
+        chosen = first_choice(outcome.considered)
+        others = [c for c in outcome.considered if c.dropped_by is None and c is not chosen]
         attributes: Attributes = {
             names.POLICY: outcome.policy or "",
             names.POLICY_VERSION: outcome.policy_version,
             names.REASON: reason(outcome.considered),
             names.CANDIDATES: len(outcome.considered),
         }
-        if ranked:
-            attributes[names.WINNER] = ranked[0].endpoint
-        if len(ranked) > 1:
-            attributes[names.RUNNER_UP] = ranked[1].endpoint
-            attributes[names.MARGIN] = ranked[1].cost - ranked[0].cost
+        if chosen is not None:
+            attributes[names.WINNER] = chosen.endpoint
+        if chosen is not None and others:
+            attributes[names.RUNNER_UP] = others[0].endpoint
+            attributes[names.MARGIN] = others[0].cost - chosen.cost
         # What became of it: the numbers that the winner was chosen for, beside the real ones.
         for name, (expected, actual) in forecast(outcome).items():
             attributes[f"{names.EXPECTED}.{name}"] = expected

@@ -417,10 +417,21 @@ def countable(request: InferenceRequest) -> Json | None:
         return None  # each input has a context of its own
     if request.operation is not Operation.CHAT:
         return {"prompt": given["prompt"]} if isinstance(given.get("prompt"), str) else None
-    if given.get("tools") or not all(isinstance(m.get("content"), str) for m in given["messages"]):
+    if not all(isinstance(m.get("content"), str | None) for m in given["messages"]):
         return None
-    names = ("messages", "add_generation_prompt", "continue_final_message")
-    return {name: given[name] for name in names if name in given}
+    return {name: given[name] for name in RENDERED if given.get(name) is not None}
+
+
+RENDERED = (
+    "messages",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tools",
+    "tool_choice",
+    "reasoning_effort",
+    "chat_template_kwargs",
+)
+"""What a chat template sees, as `/tokenize` takes it."""
 
 
 def _keyed(key: bytes, purpose: bytes, value: bytes) -> bytes:

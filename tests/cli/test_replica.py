@@ -26,7 +26,14 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [["--port", "70000"], ["--kv-tokens", "0"], ["--drain", "-1"], ["--backend", "gpu"]]
+    "option",
+    [
+        ["--port", "70000"],
+        ["--kv-tokens", "0"],
+        ["--drain", "-1"],
+        ["--backend", "gpu"],
+        ["--gpu-memory", "1.5"],
+    ],
 )
 def test_options_that_make_no_sense_are_refused(
     option: list[str], capsys: pytest.CaptureFixture[str]

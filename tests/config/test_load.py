@@ -202,6 +202,8 @@ endpoints:
         ("server: {port: 65536}", "config.yaml:1: server: port 65536 is not between 0 and 65535"),
         ("replicas:\n  r: {model: m, count: 0}", "config.yaml:2: replicas.r: count must be at lea"),
         ("replicas:\n  r: {model: m, kv_tokens: 9}", "config.yaml:2: replicas.r: kv_tokens must"),
+        ("replicas:\n  r: {model: m, gpu_memory: 2}", "config.yaml:2: replicas.r: gpu_memory must"),
+        ("replicas:\n  r: {model: m, backend: tpu}", "config.yaml:2: replicas.r: backend must"),
         ("replicas:\n  r: {model: m, threads: 0}", "config.yaml:2: replicas.r: threads must be at"),
         (
             "endpoints:\n  e: {base_url: e, models: [m]}",

@@ -60,7 +60,7 @@ async def ask_on_and_on(url: str, draw: random.Random, client: httpx.AsyncClient
 async def main(seconds: float) -> None:
     draw = random.Random(3)
     async with AsyncExitStack() as stack:
-        endpoints, apps, lives = {}, {}, {}
+        endpoints, lives = {}, {}
         for name, (app, price, dedicated) in upstreams().items():
             lives[name] = await stack.enter_async_context(AsyncExitStack())
             url = await lives[name].enter_async_context(serving(app))
@@ -72,18 +72,15 @@ async def main(seconds: float) -> None:
                 prices={MODEL: price},
                 max_in_flight=3 if dedicated else None,  # more is for the others
             )
-            apps[name] = app
         policy = load_policy(PACKAGED / "balanced.yaml", Catalog.load())
         whole = Gateway(Config(endpoints=endpoints), always(policy))
         url = await stack.enter_async_context(serving(whole.asgi()))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         page = await stack.enter_async_context(browsing())
-        asking = [asyncio.create_task(ask_on_and_on(url, draw, client)) for _ in range(14)]
+        asking = [asyncio.create_task(ask_on_and_on(url, draw, client)) for _ in range(10)]
         await page.look(1200, 900)
         await page.go(f"{url}/dashboard")
-        await asyncio.sleep(seconds * 0.7)
-        apps["together"].status = 503
-        await asyncio.sleep(seconds * 0.1)
+        await asyncio.sleep(seconds * 0.8)
         await lives["fireworks"].aclose()
         await asyncio.sleep(seconds * 0.2)
         await page.js("document.getElementById('ask').requestSubmit()")

@@ -54,3 +54,13 @@ def test_what_is_older_than_a_quarter_of_an_hour_is_forgotten():
     clock.advance(180 * BUCKET_S)
     assert summed([recent]).endpoint("e")["answered"] == 0
     assert summed([recent]).endpoint("e")["first_p95_s"] is None
+
+
+def test_a_decision_tells_how_long_it_waited_for_room():
+    clock = ManualClock(1000.0)
+    recent = Recent(clock, lambda: 5.0)
+    outcome = answered(clock(), 0.5)
+    outcome.queued = {1000.0: 1000.2, 1000.3: 1000.4}
+    recent.settled(outcome)
+    (decision,) = summed([recent]).decisions()
+    assert decision["queued_s"] == pytest.approx(0.3)

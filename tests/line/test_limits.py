@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextlib import nullcontext
 
 import openai
 import pytest
 
 from gateway.admission.limits import Dollars, Limits, Windows
-from gateway.config.bind import Secret
-from gateway.config.tree import Endpoint, Key, ModelMap, ModelPrice, Tenant
+from gateway.config.bind import Seconds, Secret
+from gateway.config.tree import Endpoint, Key, ModelMap, ModelPrice, State, Tenant
+from gateway.state.embedded import embedded
 from tests.support.gateways import gateway
 from tests.support.serving import serving
 from tests.support.upstream import Upstream
@@ -132,6 +134,27 @@ async def test_concurrent_requests_cannot_spend_one_budget_twice():
         answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert running == 4, "four answers of 5 tokens, 1,000 dollars per million"
     assert sum(isinstance(a, openai.APIStatusError) and a.status_code == 402 for a in answers) == 4
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_every_answer_says_what_is_left_whatever_became_of_it(shared):
+    broken = Upstream(status=500)
+    endpoint = {"prices": {"m": DEAR}}
+    limits = Limits(requests=Windows(day=50), dollars=Dollars(day=0.1))
+    with embedded() if shared else nullcontext() as server:
+        state = State(redis=Secret(server.url), deadline=Seconds(1)) if server else State()
+        async with limited(limits, broken, endpoint=endpoint, state=state) as g:
+            told = [
+                (await refused(g, max_tokens=5)).response,
+                (await refused(g, model="nobodys")).response,
+                (await refused(g, temperature="hot")).response,
+                (await refused(g, max_tokens=200)).response,
+            ]
+            broken.status = 200
+            told += [(await ask(g, max_tokens=5, stream=s)).http_response for s in (True, False)]
+    assert [answer.status_code for answer in told] == [502, 404, 400, 402, 200, 200]
+    left = [answer.headers["x-ratelimit-remaining-requests"] for answer in told]
+    assert left == ["49", "49", "49", "48", "47", "46"], "of what was never admitted, nothing"
 
 
 async def test_a_key_reaches_only_the_endpoints_and_policies_of_its_scope():

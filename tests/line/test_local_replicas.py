@@ -18,6 +18,7 @@ import httpx
 import openai
 import pydantic
 import pytest
+from anthropic import Anthropic
 from openai import OpenAI
 
 from gateway.domain import InferenceRequest
@@ -233,6 +234,54 @@ def test_the_sdk_parses_what_it_asked_for(local: Local):
     assert anything.choices[0].message.content.startswith("{")
 
 
+def test_a_response_calls_a_tool_and_goes_on_after_it(local: Local):
+    tool = {"type": "function", **WEATHER["function"]}
+    asked = {"model": "smollm2", "tools": [tool], "temperature": 0}
+    with local.ann.responses.stream(
+        **asked, input="How will the weather be in Oslo?", tool_choice="required"
+    ) as stream:
+        first = stream.get_final_response()
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert all(Weather.model_validate_json(call.arguments) for call in calls)
+    outputs = [
+        {"type": "function_call_output", "call_id": call.call_id, "output": "snow"}
+        for call in calls
+    ]
+    second = local.ann.responses.create(
+        **asked, previous_response_id=first.id, input=outputs, max_output_tokens=16
+    )
+    assert calls
+    assert second.usage.output_tokens > 0
+    assert second.usage.input_tokens > first.usage.input_tokens
+    with pytest.raises(openai.NotFoundError):
+        local.bob.responses.retrieve(first.id)  # another tenant's
+
+
+def test_a_message_calls_a_tool_and_goes_on_after_it(local: Local):
+    function = WEATHER["function"]
+    tool = {"name": function["name"], "input_schema": function["parameters"]}
+    asked = {"model": "smollm2", "max_tokens": 64, "tools": [tool]}
+    messages = [{"role": "user", "content": "How will the weather be in Oslo?"}]
+    with Anthropic(base_url=local.url, api_key="sk-ann-ann", max_retries=0) as ann:
+        with ann.messages.stream(
+            **asked,
+            messages=messages,
+            tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        ) as stream:
+            first = stream.get_final_message()
+        (call,) = [block for block in first.content if block.type == "tool_use"]
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "snow"}
+        messages += [
+            {"role": "assistant", "content": first.content},
+            {"role": "user", "content": [result]},
+        ]
+        second = ann.messages.create(**asked, messages=messages)
+        counted = ann.messages.count_tokens(model="smollm2", messages=messages[:1])
+    assert Weather.model_validate(call.input)
+    assert second.usage.output_tokens > 0
+    assert 5 < counted.input_tokens < 100
+
+
 def test_a_form_that_cannot_be_kept_to_is_refused_with_the_reason(local: Local):
     unkept = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"uniqueItems": True}}}
     with pytest.raises(openai.BadRequestError, match="uniqueItems") as caught:
@@ -325,6 +374,15 @@ def test_the_gateway_counts_a_prompt_as_the_replica_does(local: Local):
     assert counter("smollm2")(chat(*texts)) == usage.prompt_tokens
     assert asyncio.run(told_by_the_replica(local, chat(*texts))) == usage.prompt_tokens
     assert asyncio.run(told_by_the_replica(local, chat("hi", tools=[{}]))) is None
+    usage = local.ann.chat.completions.create(
+        model="smollm2",
+        messages=[{"role": "user", "content": "hi"}],
+        tools=[WEATHER],
+        max_completion_tokens=1,
+    ).usage
+    asked = chat("hi", tools=[WEATHER])
+    assert counter("smollm2")(asked) == usage.prompt_tokens
+    assert asyncio.run(told_by_the_replica(local, asked)) == usage.prompt_tokens
 
 
 async def told_by_the_replica(local: Local, request: InferenceRequest) -> int | None:

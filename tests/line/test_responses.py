@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,8 @@ import pytest
 from openai.types.responses import Response
 from pydantic import BaseModel
 
+from gateway.config.bind import Secret
+from gateway.config.tree import Key, StoredResponses
 from gateway.domain import Ended, Operation
 from gateway.emulator.emulated import emulated
 from tests.emulator.test_through_the_gateway import speaking
@@ -430,3 +433,77 @@ async def test_items_come_page_by_page() -> None:
         with pytest.raises(openai.BadRequestError, match="limit"):
             await g.sdk.responses.input_items.list(response.id, limit=0)
     assert texts == ["4", "3", "2", "1", "0"]
+
+
+def stored_in(folder: Path) -> StoredResponses:
+    return StoredResponses(folder / "responses.sqlite")
+
+
+async def test_another_gateway_on_the_same_file_knows_and_cancels_it(tmp_path: Path) -> None:
+    async with (
+        gateway(upstream := Upstream(hold_at=0), responses=stored_in(tmp_path)) as first,
+        gateway(Upstream(), responses=stored_in(tmp_path)) as second,
+    ):
+        queued = await first.sdk.responses.create(model="m", input="Hi", background=True)
+        await upstream.asked.wait()
+        assert (await second.sdk.responses.cancel(queued.id)).status == "cancelled"
+        async with asyncio.timeout(5):
+            await upstream.hung_up.wait()
+        (outcome,) = await first.settled.wait_for(1)
+        assert (await first.sdk.responses.retrieve(queued.id)).status == "cancelled"
+    assert outcome.ended is Ended.HUNG_UP
+
+
+async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
+    async with gateway(Upstream(), responses=stored_in(tmp_path)) as g:
+        first = await g.sdk.responses.create(model="m", input="Hi")
+    async with gateway(upstream := Upstream(), responses=stored_in(tmp_path)) as g:
+        await g.sdk.responses.create(model="m", input="And?", previous_response_id=first.id)
+    contents = [message["content"] for message in upstream.received[0].body["messages"]]
+    assert contents == ["Hi", "Hello there", "And?"]
+
+
+async def test_one_in_the_background_that_a_shutdown_ends_has_failed(tmp_path: Path) -> None:
+    upstream = Upstream(hold_at=0)
+    async with gateway(upstream, responses=stored_in(tmp_path), drain_s=0.1) as g:
+        queued = await g.sdk.responses.create(model="m", input="Hi", background=True)
+        await upstream.asked.wait()
+    async with gateway(Upstream(), responses=stored_in(tmp_path)) as g:
+        found = await g.sdk.responses.retrieve(queued.id)
+    assert found.status == "failed"
+    assert found.error is not None
+    assert found.error.code == "unavailable"
+
+
+async def test_while_the_store_is_broken_answers_are_given_and_what_needs_it_is_refused(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "responses.sqlite").write_text("no database, and longer than a header is" * 9)
+    async with gateway(Upstream(), responses=stored_in(tmp_path)) as g:
+        response = await g.sdk.responses.create(model="m", input="Hi")
+        for asks in (
+            g.sdk.responses.retrieve(response.id),
+            g.sdk.responses.create(model="m", input="Hi", previous_response_id=response.id),
+            g.sdk.responses.create(model="m", input="Hi", background=True),
+        ):
+            with pytest.raises(openai.InternalServerError) as refused:
+                await asks
+            assert refused.value.code == "unavailable"
+    assert response.output_text == "Hello there"
+
+
+async def test_what_a_tenant_stored_is_not_there_for_another() -> None:
+    keys = tuple(Key(name, Secret(f"key-of-{name}"), tenant=name) for name in ("ann", "bob"))
+    async with gateway(Upstream(), keys=keys, api_key="key-of-ann") as g:
+        response = await g.sdk.responses.create(model="m", input="Hi")
+        bob = g.sdk.with_options(api_key="key-of-bob")
+        item: Any = {"type": "item_reference", "id": response.output[0].id}
+        with pytest.raises(openai.NotFoundError):
+            await bob.responses.retrieve(response.id)
+        with pytest.raises(openai.NotFoundError):
+            await bob.responses.delete(response.id)
+        with pytest.raises(openai.BadRequestError):
+            await bob.responses.create(model="m", input="Hi", previous_response_id=response.id)
+        with pytest.raises(openai.BadRequestError):
+            await bob.responses.create(model="m", input=[item])
+        assert await g.sdk.responses.retrieve(response.id)

@@ -1,6 +1,8 @@
 """What a collector gets: the whole tree of an exchange, whatever became of it."""
 
 import asyncio
+import dataclasses
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -10,6 +12,8 @@ import pytest
 
 from gateway.config.bind import Seconds, Secret, Share
 from gateway.config.tree import Tracing
+from gateway.domain import Considered
+from gateway.telemetry.facts import reason
 from tests.support.collector import Span, collecting
 from tests.support.gateways import Running, gateway
 from tests.support.upstream import Upstream
@@ -239,6 +243,36 @@ async def test_a_decision_says_who_was_dropped_and_by_what():
     assert route.attributes["gateway.expected.ttft_s"] > 0
     assert route.attributes["gateway.actual.ttft_s"] > 0
     assert route.attributes["gateway.actual.cached_tokens"] == 3
+
+
+async def test_who_was_passed_over_for_being_full_is_told_and_did_not_win():
+    busy, idle = Upstream(hold_at=1), Upstream()
+    options = {"endpoint": {"max_in_flight": 1}}
+    async with collecting() as (url, collector):
+        async with gateway(busy, idle, tracing=Tracing(endpoint=url), **options) as g:
+            first = await g.sdk.chat.completions.create(**ASK, stream=True)
+            told = await g.sdk.chat.completions.with_raw_response.create(
+                **ASK, extra_headers={"x-gateway-explain": "1"}
+            )
+            busy.release.set()
+            async for _ in first:
+                pass
+        spans = await collector.wait_for(6)
+    assert told.headers["x-gateway-endpoint"] == "u1"
+    decision = json.loads(told.headers["x-gateway-decision"])
+    assert decision["chosen"] == "u1"
+    (route,) = [s for s in spans if s.attributes.get("gateway.decision.winner") == "u1"]
+    full = [e["gateway.candidate.endpoint"] for _, e in route.events if e["gateway.candidate.full"]]
+    assert full == [c["endpoint"] for c in decision["considered"] if c.get("full")] == ["u0"]
+
+
+def test_the_reason_is_room_where_what_stood_before_was_full():
+    cheap, dear = Considered("a", None, cost=1.0), Considered("b", None, cost=2.0)
+    assert reason((cheap, dear)) == "lowest_cost"
+    assert reason((dataclasses.replace(cheap, full=True), dear)) == "had_room"
+    # All of them: it waits for the first.
+    both = [dataclasses.replace(c, full=True) for c in (cheap, dear)]
+    assert reason(both) == "lowest_cost"
 
 
 async def test_a_callers_trace_goes_on_and_reaches_an_endpoint_of_ours_but_no_other():

@@ -185,6 +185,13 @@ def test_a_sequence_whose_grammar_fails_fails_alone() -> None:
         ({"$ref": "#/$defs/none"}, "Pointer '/$defs/none' does not exist"),
         ({"$ref": "http://example.com/schema"}, "retrieving it failed"),
         ({"type": "integer", "minimum": 5, "maximum": 3}, "Unsatisfiable schema"),
+        (
+            {
+                "type": "object",
+                "properties": {f"k{i}": {"type": ["string", "null"]} for i in range(2500)},
+            },
+            "too many things may come next",
+        ),
         ({"enum": [f"v{i}" * 20 for i in range(6000)]}, "characters; 262144 are allowed"),
     ],
 )

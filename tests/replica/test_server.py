@@ -525,6 +525,7 @@ async def test_models_health_and_stats_tell_the_state() -> None:
         "block_size": 16,
         "blocks": {"total": 8, "free": 5, "cached": 2, "owned": 1},
         "context_length": 256,
+        "busy_s": 0.0,
         "models": ["tiny", "tiny-2"],
     }
     assert (healthy.status_code, draining.status_code) == (200, 503)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 
 import hypothesis.strategies as st
 import numpy as np
@@ -20,6 +21,7 @@ from gateway import models
 from gateway.replica.backends.base import Batch, Float32
 from gateway.replica.backends.cpu import CpuBackend
 from gateway.replica.engine import Engine
+from gateway.replica.pace import Busy
 from gateway.replica.plan import Plan
 from gateway.replica.request import Finish, Request, State
 from gateway.replica.sampling import Sampling
@@ -280,6 +282,30 @@ def test_a_prompt_that_is_wholly_cached_is_all_but_one_token_cached() -> None:
     assert [caller.tokens for caller in callers] == [expected(caller) for caller in callers]
     assert [caller.counts.cached_tokens for caller in callers if caller.counts] == [0, 47, 47, 47]
     assert engine.stats().prefill_tokens == 48 + 3
+
+
+def test_the_time_that_steps_share_counts_once() -> None:
+    busy = Busy()
+    busy.begin(10.0)
+    busy.begin(11.0)
+    busy.end(12.0)
+    assert busy.seconds == 2.0
+    busy.end(15.0)
+    busy.begin(20.0)
+    busy.end(21.0)
+    assert busy.seconds == 6.0
+
+
+def test_a_step_counts_as_busy_whether_or_not_it_fails() -> None:
+    ticks = count()
+    engine = Engine(FakeBackend(raises_at=49), clock=lambda: float(next(ticks)))
+    for tokens in ((1, 2), (1, 49)):
+        before = engine.stats().busy_s
+        caller = Caller(tokens, Sampling(temperature=0, max_tokens=1)).submit(engine)
+        while engine.step():
+            pass
+        assert caller.over.is_set()
+        assert engine.stats().busy_s > before
 
 
 def test_the_last_worker_to_leave_says_so() -> None:

@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from gateway.replica.backends.base import Batch, Draws, Float32, Int32
+from gateway.replica.backends.base import Batch, DeviceLost, Draws, Float32, Int32
 from gateway.replica.backends.cuda.packing import Counts
 from gateway.replica.backends.cuda.pipeline import Launched, Pipeline
 from gateway.replica.sampler import sample
@@ -26,6 +26,7 @@ class FakeDevice:
         self.model = model
         self.recorded: dict[int, int] = {}
         self.computed = 0
+        self.lost = False
         self._words = np.zeros(words, np.int32)
         self._drawn = np.zeros(tokens, np.int32)
         self._queue: list[Callable[[], None]] = []
@@ -69,6 +70,8 @@ class FakeDevice:
         return np.array(left, np.float32).reshape(-1, self.model.spec.vocabulary)
 
     def _run_until(self, end: int) -> None:
+        if self.lost:
+            raise DeviceLost("the fake device was told to be lost")
         while self._done < end:
             self._queue[self._done]()
             self._queue[self._done] = lambda: None

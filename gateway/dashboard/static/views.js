@@ -125,6 +125,7 @@ const REASONS = {
   only_candidate: "the only candidate",
   cached_prefix: "prefix is cached",
   lowest_cost: "lowest cost",
+  had_room: "cheaper ones were full",
   picker: "the policy's picker",
   no_candidate: "no candidate",
 };
@@ -159,6 +160,7 @@ function details(decision) {
     ["tenant", decision.tenant],
     ["tokens", decision.prompt_tokens === null ? null : tokens(decision)],
     ["cost", dollars(decision.cost_usd)],
+    ["waited for room", decision.queued_s > 0 ? seconds(decision.queued_s) : null],
     ["total", seconds(decision.total_s)],
     ["request", decision.request_id],
     ["trace", decision.trace_id],
@@ -191,7 +193,7 @@ function details(decision) {
 
 const tokens = (d) => `${number(d.prompt_tokens)} (${number(d.cached_tokens)} cached) + ${number(d.completion_tokens)}`;
 
-const row = (c) => el("tr", {}, el("td", {}, c.endpoint), ...CANDIDATE.map(([, show]) => el("td", {}, show(c))));
+const row = (c) => el("tr", {}, el("td", {}, c.endpoint, c.full ? el("span", { class: "tag full" }, "full") : null), ...CANDIDATE.map(([, show]) => el("td", {}, show(c))));
 
 function expected(c) {
   const node = row(c);

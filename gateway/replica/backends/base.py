@@ -83,6 +83,10 @@ class Draws:
     noises: Float32  # in [0, 1): where in the distribution's cumulated sum the token lies
 
 
+class DeviceLost(Exception):
+    """Raised by a backend that can compute nothing any more; it ends the engine."""
+
+
 class Drawn(Protocol):
     """A step on its way."""
 

@@ -15,6 +15,10 @@ ROLES = {"user": "user", "system": "system", "developer": "system", "assistant":
 """Open models' templates know no developer."""
 
 
+ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+"""Types that have their place in a chat."""
+
+
 def as_list(given: Any) -> list[Any]:
     """A text is a user's message. Raises InvalidRequest."""
     if isinstance(given, str):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gateway.replica.backends.base import Batch, DrawingBackend, Draws
 from gateway.replica.backends.cuda.packing import Counts, pack
-from gateway.replica.backends.cuda.pipeline import sizes_up_to
+from gateway.replica.backends.cuda.pipeline import Pipeline, sizes_up_to
+from gateway.replica.constraint import Mask
 from gateway.replica.engine import Engine
 from gateway.replica.request import Finish
 from gateway.replica.sampling import Sampling
@@ -181,6 +184,47 @@ def test_what_takes_the_host_is_sampled_there(sampling: Sampling) -> None:
     assert all((output.logprobs is None) == (sampling.logprobs is None) for output in asked.outputs)
 
 
+class Rising:
+    """A grammar of rising tokens, 6 of them; it ends on the last."""
+
+    def __init__(self) -> None:
+        self.taken = [-1]
+
+    @property
+    def ended(self) -> bool:
+        return len(self.taken) == 7
+
+    def mask(self) -> Mask:
+        ids = np.arange(50)
+        return (ids > self.taken[-1]) & (ids <= 43 + len(self.taken))  # room for the others
+
+    def take(self, token: int) -> None:
+        self.taken.append(token)
+
+
+def test_a_sequence_under_a_grammar_is_sampled_on_the_host_and_its_neighbours_keep_theirs() -> None:
+    plain = Caller(prompt(30, start=2), SEEDED)
+    held = Caller(prompt(20), Sampling(temperature=1.1, seed=4, max_tokens=40))
+    gpu = FakeGpu()
+    engine = Engine(gpu)
+    plain.submit(engine)
+    for _ in range(6):
+        engine.step()
+    engine.submit(replace(held.submission(), constraint=Rising()))
+    run(engine)
+    assert plain.tokens == expected(plain)
+    assert held.finish is Finish.STOP
+    assert held.tokens == sorted(set(held.tokens))
+    assert len(held.tokens) == 6
+    assert gpu.followed > 0  # before it came and after it had gone
+
+
+def test_recording_tells_how_far_it_has_come() -> None:
+    gpu, told = FakeGpu(), []
+    Pipeline(gpu.device, (1, 2, 4), max_tokens=8, max_width=1, spare=64, progress=told.append)
+    assert told == [0, 1 / 3, 2 / 3]
+
+
 def test_min_tokens_takes_the_host_only_until_they_are_there() -> None:
     tokens = expected(Caller(prompt(20)))
     stop = frozenset({tokens[0], tokens[9]})
@@ -218,6 +262,19 @@ def test_a_failed_step_fails_the_one_ahead_of_it_too(caplog: pytest.LogCaptureFi
     assert str(caller.error) == "the replica failed while computing this answer"
     assert "a step of 1 requests failed" in caplog.text
     assert engine.stats().owned_blocks == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lost_device_ends_the_engine_and_everybody_is_told() -> None:
+    gpu, ended = FakeGpu(), threading.Event()
+    engine = Engine(gpu)
+    gpu.device.lost = True
+    caller = Caller(prompt(9)).submit(engine)
+    engine.start(on_end=ended.set)
+    assert ended.wait(10)
+    engine.stop()
+    assert str(caller.error) == "the replica failed while computing this answer"
+    assert not engine.accepting
 
 
 def test_an_engine_that_is_stopped_tells_those_in_the_step_ahead() -> None:

@@ -12,7 +12,7 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from gateway import models
-from gateway.replica.backends.base import Backend
+from gateway.replica.backends.base import Backend, Draws
 from gateway.replica.backends.reference import ReferenceBackend
 from gateway.replica.engine import Engine
 from gateway.replica.sampling import Sampling
@@ -166,6 +166,16 @@ def test_an_answer_is_taken_up_after_any_token(tiny: Weights) -> None:
         rest = Caller(whole.prompt, SEEDED, continued=tuple(whole.tokens[:cut]))
         run(Engine(load(tiny)), rest)
         assert rest.tokens == whole.tokens[cut:]
+
+
+@pytest.mark.parametrize("kernels", ["plain", "triton"])
+def test_a_chunk_may_want_no_logits(tiny: Weights, kernels: str) -> None:
+    backend = load(tiny, kernels=kernels, recorded=())
+    whole = batch(Piece([4, 5, 6], 0, [1]))
+    unwanted = replace(whole, logits_at=np.zeros(0, np.int32))
+    assert backend.forward(unwanted).shape == (0, tiny.spec.vocabulary)
+    nothing = np.zeros(0, np.float32)
+    assert backend.launch(unwanted, Draws(nothing, nothing)).tokens() == []
 
 
 def test_a_batch_that_reaches_outside_is_refused(tiny: Weights) -> None:

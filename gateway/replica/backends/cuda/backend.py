@@ -48,7 +48,14 @@ class CudaBackend:
     With `deterministic` kernels the bits of a token's logits depend on its sequence alone.
     """
 
-    def __init__(self, model: Model, blocks: int, options: Options) -> None:
+    def __init__(
+        self,
+        model: Model,
+        blocks: int,
+        options: Options,
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> None:
+        """`progress` is told how many of the steps that are recorded are, from 0 to 1."""
         self.spec = model.spec
         self.blocks = blocks
         self.max_tokens = options.max_tokens
@@ -64,7 +71,12 @@ class CudaBackend:
         )
         self._device.body = self._compute
         self._pipeline: Pipeline[Tensor] = Pipeline(
-            self._device, sizes, max_tokens=self.max_tokens, max_width=width, spare=blocks
+            self._device,
+            sizes,
+            max_tokens=self.max_tokens,
+            max_width=width,
+            spare=blocks,
+            progress=progress,
         )
 
     @classmethod
@@ -90,8 +102,9 @@ class CudaBackend:
             free, _ = torch.cuda.mem_get_info()
             blocks = needs.blocks(name, free, options.memory_fraction, options.blocks)
         model = load(weights, options.dtype, options.device, progress)
-        progress("recording steps", 0.0)
-        backend = cls(model, min(blocks, most), options)
+        backend = cls(
+            model, min(blocks, most), options, lambda done: progress("recording steps", done)
+        )
         progress("recording steps", 1.0)
         logger.info("%s: %d tokens of KV on the GPU", name, backend.blocks * BLOCK_SIZE)
         return backend

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from gateway.replica.backends.base import Batch, Float32, Int32
+from gateway.replica.backends.base import Batch, DeviceLost, Float32, Int32
 from gateway.replica.backends.cuda.layout import Step
 from gateway.replica.backends.cuda.packing import Counts
 
@@ -85,39 +86,55 @@ class CudaDevice(HostDevice):
         return array
 
     def upload(self, words: Int32) -> None:
-        with torch.cuda.stream(self._stream):
+        with self._queue():
             self._words[: len(words)].copy_(torch.from_numpy(words), non_blocking=True)
 
     def compute(self, counts: Counts, batch: Batch) -> Tensor:
-        with torch.cuda.stream(self._stream):
+        with self._queue():
             return self._compute(counts, batch)
 
     def record(self, counts: Counts) -> Callable[[], Tensor]:
-        with torch.cuda.stream(self._stream):
+        with self._queue():
             self._keep(self._compute(counts, None))  # compiles, and lets libraries choose
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, self._pool, self._stream):
             kept = self._keep(self._compute(counts, None))
 
         def replay() -> Tensor:
-            with torch.cuda.stream(self._stream):
+            with self._queue():
                 graph.replay()
             return kept
 
         return replay
 
     def download(self, tokens: Int32) -> Callable[[], None]:
-        with torch.cuda.stream(self._stream):
+        with self._queue():
             torch.from_numpy(tokens).copy_(self.drawn[: len(tokens)], non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-        wait: Callable[[], None] = event.synchronize
+
+        def wait() -> None:
+            with self._queue():
+                event.synchronize()
+
         return wait
 
     def logits(self, left: Tensor) -> Float32:
-        with torch.cuda.stream(self._stream):
+        with self._queue():
             return super().logits(left)
 
     def enqueue(self, work: Callable[[], None]) -> None:
-        with torch.cuda.stream(self._stream):
+        with self._queue():
             work()
+
+    @contextmanager
+    def _queue(self) -> Iterator[None]:
+        """What is asked for here goes on the one stream.
+
+        Raises DeviceLost: after an error of its own a GPU refuses all else of this process.
+        """
+        with torch.cuda.stream(self._stream):
+            try:
+                yield
+            except torch.AcceleratorError as error:
+                raise DeviceLost(f"the GPU has failed: {error}") from error

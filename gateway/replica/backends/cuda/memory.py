@@ -32,11 +32,15 @@ class Needs:
         token = 3 * spec.hidden + heads + spec.heads * spec.head_dim + inner
         # float32 logits, and as much again while they are made
         logits = 2 * 4 * spec.vocabulary
+        # the keys and values of the longest prompt, gathered and repeated for every head, and the
+        # mask of a chunk over them: a flag, then a number
+        prompt = 2 * (spec.heads + spec.kv_heads) * spec.head_dim * itemsize
+        prompt = spec.context_length * (prompt + max_tokens * (1 + itemsize))
         keys = spec.layers * spec.kv_heads * spec.head_dim
         return cls(
             weights=parameters(spec) * itemsize + 4 * spec.context_length * spec.head_dim,
             block=2 * BLOCK_SIZE * keys * itemsize,
-            step=2 * max_tokens * token * itemsize + max_rows * logits,
+            step=2 * max_tokens * token * itemsize + max_rows * logits + prompt,
         )
 
     def blocks(self, name: str, free: int, fraction: float, wanted: int | None) -> int:

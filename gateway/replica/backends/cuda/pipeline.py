@@ -86,8 +86,10 @@ class Pipeline(Generic[T]):
         max_tokens: int,
         max_width: int,
         spare: int,
+        progress: Callable[[float], None] = lambda done: None,
     ) -> None:
-        """A table has at most `max_width` blocks; `spare` is the block of what is padding."""
+        """A table has at most `max_width` blocks; `spare` is the block of what is padding.
+        `progress` is told the share of `sizes` that is recorded."""
         self._device = device
         self._spare = spare
         most = Counts(max_tokens, max_tokens, max_tokens, max_width)
@@ -96,10 +98,10 @@ class Pipeline(Generic[T]):
         self._places: list[Launched[T] | None] = [None] * DEPTH
         self._launched = 0
         self._sizes = tuple(sizes)
-        # the largest first: the smaller ones can then live in its memory
-        self._graphs = {
-            size: device.record(Counts(size, size, size)) for size in sorted(sizes, reverse=True)
-        }
+        self._graphs: dict[int, Callable[[], T]] = {}
+        for size in sorted(sizes, reverse=True):  # smaller ones can live in the largest's memory
+            progress(len(self._graphs) / len(sizes))
+            self._graphs[size] = device.record(Counts(size, size, size))
 
     def launch(self, batch: Batch, draws: Draws) -> Launched[T]:
         """Raises RuntimeError while DEPTH steps have not been waited for."""

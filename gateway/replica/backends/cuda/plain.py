@@ -69,7 +69,7 @@ class PlainOps:
         return F.linear(x, matrix, bias)
 
     def logits(self, x: Tensor, matrix: Tensor) -> Tensor:
-        if x.is_cuda and x.dtype is not torch.float32:
+        if x.is_cuda and x.dtype is not torch.float32 and len(x):
             return torch.mm(x, matrix.T, out_dtype=torch.float32)
         return F.linear(x, matrix).float()
 
