@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +59,26 @@ def test_what_was_written_is_read_read_only_and_begins_with_a_cache_line(tmp_pat
     assert data.ctypes.data % 64 == 0
 
 
-def test_another_revision_is_absent_and_goes_when_a_new_one_is_written(tmp_path: Path) -> None:
+def test_another_revision_is_absent_and_stays(tmp_path: Path) -> None:
     old, new = Store(tmp_path, "1"), Store(tmp_path, "2")
     old.write("data", DATA)
-    old.write("other", DATA)
     assert new.read("data") is None
     new.write("data", DATA[::-1].copy())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.2", "other.1"]
+    assert np.array_equal(found(old.read("data")), DATA)
+    assert np.array_equal(found(new.read("data")), DATA[::-1])
+
+
+def test_three_other_revisions_stay_those_that_were_used_last(tmp_path: Path) -> None:
+    stores = [Store(tmp_path, str(n)) for n in range(5)]
+    stores[0].write("other", DATA)
+    for age, store in zip((400, 300, 200, 100), stores, strict=False):
+        store.write("data", DATA)
+        then = time.time() - age
+        os.utime(tmp_path / f"data.{store.revision}", (then, then))
+    found(stores[0].read("data"))
+    stores[4].write("data", DATA)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["data.0", "data.2", "data.3", "data.4", "other.0"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,9 @@ _HEADER = struct.Struct("<8sQI44x")
 long, so that what follows begins with a line when the file is mapped."""
 
 _MAGIC = b"replica\1"
+
+_KEPT = 3
+"""Other revisions of a file that stay: versions that run side by side make nothing anew."""
 
 
 class NotOurs(Exception):
@@ -77,10 +80,12 @@ class Store:
             os.close(folder)
         with os.fdopen(file, "rb") as opened:
             _check_ours(file)
+            with suppress(OSError):  # root's, or on a disk that is not written to
+                os.utime(file)  # the time of its last use, by which `write` keeps it
             yield opened
 
     def write(self, name: str, data: UInt8) -> None:
-        """The file appears whole or not at all; those of other revisions go."""
+        """The file appears whole or not at all; of other revisions those used last stay."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)  # whatever the umask says; fails where it is another user's
@@ -92,14 +97,22 @@ class Store:
                     file.write(data.data)
                 new.chmod(0o600)
                 new.replace(self._path(name))
-            for old in self.folder.glob(f"{name}.*"):
-                if old != self._path(name):
-                    old.unlink(missing_ok=True)
+            others = [path for path in self.folder.glob(f"{name}.*") if path != self._path(name)]
+            for old in sorted(others, key=_last_used)[:-_KEPT]:
+                old.unlink(missing_ok=True)
         except OSError as error:
             logger.info("the next start will be slower: %s", error)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.{self.revision}"
+
+
+def _last_used(path: Path) -> int:
+    """In nanoseconds; one that another process has just removed comes first."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _check_ours(descriptor: int) -> None:
