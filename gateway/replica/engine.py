@@ -25,7 +25,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -65,6 +65,12 @@ class Step:
     plan: Plan
     started: float
     drawn: Drawn | None = None  # None: its tokens are to be sampled here
+
+    def forsake(self) -> None:
+        """Nobody wants its tokens; but until it has been waited for, it takes a place."""
+        if self.drawn is not None:
+            with suppress(Exception):  # the rim: why it failed has been told
+                self.drawn.tokens()
 
 
 class Engine:
@@ -192,10 +198,9 @@ class Engine:
             with self._lock:
                 started = self._clock()
                 self._receive()
-                plan = self._planned(self._scheduler.plan(started), started)
-            if plan is None:
+                step = self._planned(self._scheduler.plan(started), started)
+            if step is None:
                 return False
-            step = Step(plan, started)
         try:
             self._launch(backend, step)
             tokens, logprobs = self._result(backend, step)
@@ -203,7 +208,7 @@ class Engine:
                 self._commit(step.plan, tokens, logprobs, step.started)
         except Exception as error:  # the rim: no failed step may end the engine
             with self._lock:
-                self._fail_steps(step.plan, error)
+                self._fail_steps(step, error)
             if isinstance(error, DeviceLost):
                 raise  # but this one: whoever watches the process starts another
         finally:
@@ -222,10 +227,9 @@ class Engine:
         with self._lock:
             started = self._clock()
             self._receive()
-            plan = self._planned(self._scheduler.follow(step.plan, started), started)
-        if plan is not None:
-            self._ahead = Step(plan, started)
-            self._ahead.drawn = self._drawn(backend, plan)
+            self._ahead = self._planned(self._scheduler.follow(step.plan, started), started)
+        if self._ahead is not None:
+            self._ahead.drawn = self._drawn(backend, self._ahead.plan)
 
     def _drawn(self, backend: DrawingBackend, plan: Plan) -> Drawn | None:
         draws = draws_of(plan, self._generator)
@@ -255,17 +259,27 @@ class Engine:
             elif (request := self._scheduler.get(message)) is not None:
                 self._finish(request, Finish.ABORTED)
 
-    def _planned(self, plan: Plan | None, now: float) -> Plan | None:
-        """Books a plan, and does beforehand what it needs."""
+    def _planned(self, plan: Plan | None, now: float) -> Step | None:
+        """Books a plan, and does beforehand what it needs; None if it failed with that."""
         self._publish()
-        if plan is not None:
+        if plan is None:
+            return None
+        step = Step(plan, now)
+        self._busy.begin(now)
+        self.metrics.planned(plan, now)
+        try:
             for source, target in plan.copies:
                 self._backends[0].copy_block(source, target)
-            self._busy.begin(now)
-            self.metrics.planned(plan, now)
-            if self._scheduler.leaves_some:
-                self._intake.stir()
-        return plan
+        except Exception as error:  # the rim, as in `_step`
+            self._fail_steps(step, error)
+            self._busy.end(self._clock())
+            self._intake.stir()
+            if isinstance(error, DeviceLost):
+                raise
+            return None
+        if self._scheduler.leaves_some:
+            self._intake.stir()
+        return step
 
     def _request(self, submission: Submission) -> Request:
         wanted = submission.sampling.max_tokens
@@ -341,11 +355,12 @@ class Engine:
         finally:
             self._intake.ended(request.submission.id)
 
-    def _fail_steps(self, plan: Plan, error: Exception) -> None:
+    def _fail_steps(self, step: Step, error: Exception) -> None:
         """This one, and the one that was to go on from it."""
-        logger.error("a step of %d requests failed", len(plan.rows), exc_info=error)
-        requests = dict.fromkeys(plan.requests + self._abandon_ahead())
-        self._scheduler.abandon(plan)
+        logger.error("a step of %d requests failed", len(step.plan.rows), exc_info=error)
+        step.forsake()
+        requests = dict.fromkeys(step.plan.requests + self._abandon_ahead())
+        self._scheduler.abandon(step.plan)
         for request in requests:
             if self._scheduler.get(request.submission.id) is request:
                 failure = GatewayError("the replica failed while computing this answer")
@@ -358,6 +373,7 @@ class Engine:
         step, self._ahead = self._ahead, None
         if step is None:
             return []
+        step.forsake()
         self._scheduler.abandon(step.plan)
         self._busy.end(self._clock())
         return step.plan.requests

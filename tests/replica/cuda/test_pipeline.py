@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gateway.replica.backends.base import Batch, DrawingBackend, Draws
+from gateway.replica.backends.base import Batch, DeviceLost, DrawingBackend, Draws
 from gateway.replica.backends.cuda.packing import Counts, pack
 from gateway.replica.backends.cuda.pipeline import Pipeline, sizes_up_to
 from gateway.replica.constraint import Mask
@@ -262,6 +264,91 @@ def test_a_failed_step_fails_the_one_ahead_of_it_too(caplog: pytest.LogCaptureFi
     assert str(caller.error) == "the replica failed while computing this answer"
     assert "a step of 1 requests failed" in caplog.text
     assert engine.stats().owned_blocks == 0
+
+
+class Broken:
+    """Raises in the call that is `n` calls away, and only there."""
+
+    def __init__(self, call: Callable[..., Any], n: int, error: Exception) -> None:
+        self._call, self._left, self._error = call, n, error
+
+    def __call__(self, *arguments: object) -> object:
+        self._left -= 1
+        if self._left == 0:
+            raise self._error
+        return self._call(*arguments)
+
+
+@pytest.mark.parametrize("n", [1, 2], ids=["the step", "the one ahead"])
+def test_after_a_step_that_cannot_be_launched_the_engine_goes_on(
+    monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    gpu = FakeGpu()
+    engine = Engine(gpu)
+    caller = Caller(prompt(9), Sampling(temperature=0, max_tokens=30)).submit(engine)
+    engine.step()
+    monkeypatch.setattr(gpu, "launch", Broken(gpu.launch, n, RuntimeError("told to fail")))
+    run(engine)
+    assert str(caller.error) == "the replica failed while computing this answer"
+    after = [Caller(prompt(9, start=i)) for i in range(4)]
+    for each in after:
+        run(engine, each)
+    assert [each.tokens for each in after] == [expected(each) for each in after]
+
+
+def test_after_a_step_that_fails_on_the_device_the_engine_goes_on() -> None:
+    gpu = FakeGpu()
+    engine = Engine(gpu)
+    failing = Caller(prompt(9), Sampling(temperature=0, max_tokens=30)).submit(engine)
+    engine.step()
+    gpu.raises_at = failing.tokens[0]
+    run(engine)
+    gpu.raises_at = None
+    after = [Caller(prompt(9, start=i)) for i in range(4)]
+    for each in after:
+        run(engine, each)
+    assert [each.tokens for each in after] == [expected(each) for each in after]
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "in the step ahead"])
+def test_a_block_that_cannot_be_copied_fails_who_needs_it(
+    monkeypatch: pytest.MonkeyPatch, *, beside: bool
+) -> None:
+    gpu = FakeGpu()
+    engine = Engine(gpu)
+    run(engine, Caller(prompt(32)))
+    if beside:
+        Caller(prompt(9, start=1), Sampling(temperature=0, max_tokens=30)).submit(engine)
+        engine.step()
+    monkeypatch.setattr(gpu, "copy_block", Broken(gpu.copy_block, 1, RuntimeError("no memory")))
+    needs = Caller(prompt(32))
+    run(engine, needs)
+    assert str(needs.error) == "the replica failed while computing this answer"
+    assert engine.stats().owned_blocks == 0
+    run(engine, again := Caller(prompt(32)))
+    assert again.tokens == expected(again)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "in the step ahead"])
+def test_a_device_that_is_lost_while_a_block_is_copied_leaves_nobody_untold(
+    monkeypatch: pytest.MonkeyPatch, *, beside: bool
+) -> None:
+    gpu, ended = FakeGpu(), threading.Event()
+    engine = Engine(gpu)
+    run(engine, Caller(prompt(32)))
+    callers = []
+    if beside:
+        long = Sampling(temperature=0, max_tokens=200)
+        callers.append(Caller(prompt(9, start=1), long).submit(engine))
+        engine.step()
+    monkeypatch.setattr(gpu, "copy_block", Broken(gpu.copy_block, 1, DeviceLost("told to be lost")))
+    callers.append(Caller(prompt(32)).submit(engine))
+    engine.start(on_end=ended.set)
+    assert ended.wait(10)
+    assert engine.idle()
+    assert all(caller.error is not None for caller in callers)
+    assert not engine.accepting
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

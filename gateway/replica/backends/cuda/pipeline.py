@@ -63,16 +63,20 @@ class Launched(Generic[T]):
         self._wait = wait
 
     def tokens(self) -> list[int | None]:
-        self._wait()
-        self.over = True
+        self._end()
         return [None if token < 0 else token for token in self._drawn.tolist()]
 
     def logits(self) -> Float32:
         """[S, vocabulary]; to be asked for before the next step is launched."""
-        logits = self._device.logits(self._left)[: len(self._drawn)]
-        self._wait()
-        self.over = True
-        return logits
+        self._end()
+        return self._device.logits(self._left)[: len(self._drawn)]
+
+    def _end(self) -> None:
+        """Waits. Its place is free then, whatever came of it."""
+        try:
+            self._wait()
+        finally:
+            self.over = True
 
 
 class Pipeline(Generic[T]):
