@@ -154,6 +154,68 @@ def test_a_helper_keeps_off_the_core_of_the_worker_whom_it_helps() -> None:
     assert found[1] == cores - {min(cores)} or len(cores) == 1
 
 
+def test_helpers_that_would_crowd_the_other_cores_have_all_of_them() -> None:
+    cores = os.sched_getaffinity(0)
+    threads = len(cores) + 1  # more helpers than there are cores beside the worker's
+    found: dict[int, set[int]] = {}
+
+    def step(board: Board) -> None:
+        found[board.thread] = os.sched_getaffinity(0)
+        while len(found) < threads:
+            time.sleep(0.001)
+
+    def work() -> None:
+        os.sched_setaffinity(0, {min(cores)})
+        Crew(threads).run(step, 1)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join(10)
+    assert found == {0: {min(cores)}} | dict.fromkeys(range(1, threads), cores)
+
+
+def test_the_load_leaves_the_helpers_to_the_worker_whom_they_help(tmp_path: Path) -> None:
+    weights = Weights.open(TinyModel().write(tmp_path / "tiny.gguf"))
+    before = {thread for thread in threading.enumerate() if thread.name.startswith("helper")}
+    backend = CpuBackend.load(weights, blocks=4, max_tokens=32, threads=2)
+
+    def own() -> list[threading.Thread]:
+        helpers = (each for each in threading.enumerate() if each.name.startswith("helper"))
+        return [each for each in helpers if each not in before]
+
+    gc.collect()
+    for each in own():
+        each.join(1)
+    assert not own()
+    backend.forward(batch(Piece([1, 2, 3], 0, [0])))
+    assert len(own()) == 1
+
+
+def test_a_step_whose_helper_cannot_start_leaves_nothing_to_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crew, totals, later = Crew(2), np.zeros(10, np.int64), np.zeros(10, np.int64)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        crew.run(lambda board: many_parts(board, 5, totals), 5)
+    assert totals.tolist() == [5] * 10
+    begun: list[int] = []
+
+    def step(board: Board) -> None:
+        begun.append(board.thread)
+        many_parts(board, 5, later)
+        while len(begun) < 2:
+            time.sleep(0.001)
+
+    crew.run(step, 5)
+    assert sorted(begun) == [0, 1]
+    assert totals.tolist() == later.tolist() == [5] * 10
+
+
 def test_helpers_end_with_their_backend(tmp_path: Path) -> None:
     weights = Weights.open(TinyModel().write(tmp_path / "tiny.gguf"))
     before = threading.active_count()

@@ -100,7 +100,10 @@ class CpuBackend:
         if store is not None:
             keep(KERNELS[backend.kernels], backend.kernels, store)
         nothing = np.zeros(1, np.int32)
-        backend.forward(Batch(nothing, nothing, nothing, np.zeros((1, 1), np.int32), nothing))
+        # of a fork: helpers begin with the first step, and settle beside the thread that has it
+        backend.fork().forward(
+            Batch(nothing, nothing, nothing, np.zeros((1, 1), np.int32), nothing)
+        )
         progress("compiling kernels", 1.0)
         return backend
 

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from typing import Self
 
@@ -44,28 +44,42 @@ class Crew:
                 dismiss(other)
             self._steps.append(mine)
             idle = self._threads - len(self._steps)
-        asked = [self._helpers.submit(step, Board(mine, 1 + k)) for k in range(idle)]
+        asked = self._ask(step, mine, idle)
         try:
             step(Board(mine, 0))
         finally:
+            dismiss(mine)  # whoever comes from now on must find nothing to do
             with self._lock:
                 self._steps[:] = [each for each in self._steps if each is not mine]
             for each in asked:
                 each.cancel()
 
+    def _ask(
+        self, step: Callable[[Board], None], numbers: Counters, idle: int
+    ) -> list[Future[None]]:
+        try:
+            return [self._helpers.submit(step, Board(numbers, 1 + k)) for k in range(idle)]
+        except RuntimeError as error:  # no thread can be started; it only costs speed
+            logger.debug("nobody helps with a step: %s", error)
+            return []
+
 
 def _helpers(threads: int) -> ThreadPoolExecutor:
     """Its threads begin with the first step, and end when nobody has it any more."""
-    return ThreadPoolExecutor(max(1, threads - 1), "helper", initializer=_settle)
+    most = max(1, threads - 1)
+    return ThreadPoolExecutor(most, "helper", initializer=_settle, initargs=(most,))
 
 
-def _settle() -> None:
-    """Keeps this thread off the cores of the worker whom it helps (replica/workers.py), if any."""
+def _settle(helpers: int) -> None:
+    """Keeps this thread off the cores of the worker whom it helps (replica/workers.py), if each of
+    the helpers can have one of the others: a worker has more cores than it takes where there are
+    many, and then they need those too.
+    """
     if not hasattr(os, "sched_setaffinity"):
         return
     try:
-        others = os.sched_getaffinity(os.getpid()) - os.sched_getaffinity(0)  # 0: as its creator
-        if others:
-            os.sched_setaffinity(0, others)
+        cores = os.sched_getaffinity(os.getpid())
+        others = cores - os.sched_getaffinity(0)  # 0: as its creator
+        os.sched_setaffinity(0, others if len(others) >= helpers else cores)
     except OSError as error:  # a sandbox may forbid it; it only costs speed
         logger.info("a helper is not kept off its worker's cores: %s", error)
