@@ -32,9 +32,12 @@ llguidance reads this in a schema's own `x-guidance`, which a caller's therefore
 def any_json(schema: Mapping[str, object]) -> str:
     """Lark for a JSON text that a schema allows. Raises InvalidRequest."""
     try:
-        return f"%json {json.dumps({**inclusive(schema), 'x-guidance': _STYLE})}"
+        given = json.dumps({**inclusive(schema), "x-guidance": _STYLE}, allow_nan=False)
     except RecursionError:
         raise InvalidRequest("a JSON schema is nested too deeply") from None
+    except (OverflowError, ValueError):  # 1e999 is JSON, and infinite to Python
+        raise InvalidRequest("a JSON schema has a number that is too large") from None
+    return f"%json {given}"
 
 
 def literal(text: str) -> str:

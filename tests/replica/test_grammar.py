@@ -205,6 +205,20 @@ def test_a_schema_that_cannot_be_kept_to_is_refused_with_the_reason(
     assert caught.value.param == "response_format"
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"type": "integer", "exclusiveMinimum": 1e999}',
+        f'{{"type": "number", "exclusiveMaximum": 1{400 * "0"}}}',
+        '{"properties": {"x": {"const": 1e999}}}',
+        '{"maximum": -1e999}',
+    ],
+)
+def test_a_schema_with_a_number_that_nobody_can_hold_is_refused(schema: str) -> None:
+    with pytest.raises(InvalidRequest, match="a JSON schema has a number that is too large"):
+        any_json(json.loads(schema))
+
+
 def test_a_schema_cannot_set_how_it_is_read() -> None:
     schema = {"type": "array", "items": NUMBER, "x-guidance": {"whitespace_flexible": True}}
     sequence = Told({**schema, "minItems": 3, "maxItems": 3}, seed=2)
