@@ -115,7 +115,9 @@ class Choice:
         return stream.stopped
 
     def on_finish(self, finish: Finish, counts: Counts) -> None:
-        self._said += self._speech.push(self._stream.finish()) + self._speech.finish()
+        last = self._speech.push(self._stream.finish()) + self._speech.finish()
+        self._said += last
+        self._called = self._called or bool(last.calls)
         self._put(self._piece(self._done(finish, counts)))
 
     def _hear(self, text: str) -> Said:

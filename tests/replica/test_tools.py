@@ -168,6 +168,17 @@ async def test_what_is_cut_says_so_and_what_is_malformed_is_text() -> None:
     assert text.choices[0].message.tool_calls is None
 
 
+async def test_a_call_whose_last_brace_might_begin_a_stop_string_is_a_call() -> None:
+    said = '<tool_call>\n{"arguments": {"a": 1, "unit": "km"}, "name": "add"}'
+    async with sdk(Speaker(said)) as client:
+        answer = await client.chat.completions.create(
+            model="m", messages=HELLO, tools=[ADD], stop="}!"
+        )
+    (choice,) = answer.choices
+    assert choice.message.tool_calls[0].function.name == "add"
+    assert choice.finish_reason == "tool_calls"
+
+
 async def test_with_no_choice_of_tools_a_call_is_text() -> None:
     engine = Speaker(CALL)
     async with sdk(engine) as client:
