@@ -98,9 +98,10 @@ class Grammar:
         """For a sequence that has these output tokens already. Raises InvalidRequest if it could
         not have."""
         matcher = Matcher(self._matcher.deep_copy(), self._vocabulary)
-        for token in said:
+        known = all(0 <= token < self._vocabulary for token in said)
+        for token in said if known else ():
             matcher.take(token)
-        if matcher.failed:
+        if matcher.failed or not known:
             raise InvalidRequest(
                 "continue_token_ids are not of an answer under this grammar",
                 param="continue_token_ids",

@@ -142,6 +142,13 @@ def test_tokens_that_the_grammar_does_not_have_cannot_be_continued() -> None:
     assert caught.value.param == "continue_token_ids"
 
 
+def test_nor_can_tokens_that_the_model_does_not_have() -> None:
+    grammar = GRAMMARS.read(f"start: {any_json(NUMBER)}", "response_format")
+    for token in (TOKENIZER.vocabulary, 1 << 40, 1 << 80):
+        with pytest.raises(InvalidRequest, match="are not of an answer under this grammar"):
+            grammar.begin((token,))
+
+
 def test_biases_and_penalties_choose_among_what_is_allowed() -> None:
     (letter,) = TOKENIZER.encode("c")
     (outside,) = TOKENIZER.encode("z")
