@@ -302,7 +302,7 @@ class Engine:
         ]
         finishes = self._scheduler.commit(plan, tokens)
         self._prefill_tokens += plan.prefill_tokens
-        self._decode_tokens += len(tokens)
+        self._decode_tokens += sum(token is not None for token in tokens)
         now = self._clock()
         sampled = zip(plan.sampled, tokens, logprobs, finishes, strict=True)
         for request, token, told, finish in sampled:

@@ -384,6 +384,15 @@ def test_a_thread_of_its_own_keeps_steps_ahead() -> None:
     assert gpu.followed > 30
 
 
+def test_a_step_ahead_that_was_for_nothing_counts_no_token() -> None:
+    engine = Engine(FakeGpu())
+    stop = expected(Caller(prompt(9)))[5]
+    sampling = Sampling(temperature=0, max_tokens=40, stop_tokens=frozenset({stop}))
+    run(engine, ended := Caller(prompt(9), sampling))
+    assert ended.finish is Finish.STOP
+    assert engine.stats().decode_tokens == len(ended.tokens)
+
+
 def test_a_third_step_waits_for_the_first() -> None:
     gpu = FakeGpu()
     one = batch(Piece([1], 0, [0]))
