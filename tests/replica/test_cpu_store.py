@@ -81,6 +81,17 @@ def test_three_other_revisions_stay_those_that_were_used_last(tmp_path: Path) ->
     assert left == ["data.0", "data.2", "data.3", "data.4", "other.0"]
 
 
+def test_a_revision_that_nobody_has_used_for_a_month_goes(tmp_path: Path) -> None:
+    old, used, new = (Store(tmp_path, name) for name in ("old", "used", "new"))
+    for store in (old, used):
+        store.write("data", DATA)
+        then = time.time() - 31 * 86_400
+        os.utime(tmp_path / f"data.{store.revision}", (then, then))
+    found(used.read("data"))
+    new.write("data", DATA)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.new", "data.used"]
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,8 +32,9 @@ long, so that what follows begins with a line when the file is mapped."""
 
 _MAGIC = b"replica\1"
 
-_KEPT = 3
-"""Other revisions of a file that stay: versions that run side by side make nothing anew."""
+_KEPT, _KEPT_S = 3, 30 * 86_400
+"""Other revisions of a file that stay, and for how long after their last use: versions that run
+side by side make nothing anew, and those that are gone do not fill the disk."""
 
 
 class NotOurs(Exception):
@@ -98,8 +100,10 @@ class Store:
                 new.chmod(0o600)
                 new.replace(self._path(name))
             others = [path for path in self.folder.glob(f"{name}.*") if path != self._path(name)]
-            for old in sorted(others, key=_last_used)[:-_KEPT]:
-                old.unlink(missing_ok=True)
+            used = {path: _last_used(path) for path in others}
+            for index, path in enumerate(sorted(others, key=used.__getitem__, reverse=True)):
+                if index >= _KEPT or used[path] < time.time() - _KEPT_S:
+                    path.unlink(missing_ok=True)
         except OSError as error:
             logger.info("the next start will be slower: %s", error)
 
@@ -107,12 +111,12 @@ class Store:
         return self.folder / f"{name}.{self.revision}"
 
 
-def _last_used(path: Path) -> int:
-    """In nanoseconds; one that another process has just removed comes first."""
+def _last_used(path: Path) -> float:
+    """In seconds since the epoch; long ago for one that another process has just removed."""
     try:
-        return path.stat().st_mtime_ns
+        return path.stat().st_mtime
     except FileNotFoundError:
-        return 0
+        return 0.0
 
 
 def _check_ours(descriptor: int) -> None:
