@@ -65,7 +65,7 @@ def _message(value: object, where: str) -> Message:
             refuse(f"{where}.{name[:64]}", f"is not supported here; known: {', '.join(known)}")
     message: Message = {"role": _ROLES[role], "content": ""}
     calls = value.get("tool_calls")
-    if calls:
+    if calls not in (None, []):
         if not isinstance(calls, list):
             refuse(f"{where}.tool_calls", "must be a list")
         message["tool_calls"] = [

@@ -21,8 +21,9 @@ class Scheduler:
     """Owns the requests from `add` to `remove`, and through them the pool's blocks.
 
     As many steps may be in flight as there are `workers`, each between its `plan` and its `commit`.
-    A request is in at most one of them, and until that one is over nobody touches its blocks. So
-    what a step writes is private to it, and what it reads besides is published.
+    A request is in at most one of them, or in one and the one that follows it; until those are over
+    nobody touches its blocks. So what steps at once write is private to each, and what they read
+    besides is published.
 
     A step has at most `chunk_tokens` tokens. Whoever decodes is in the next step, if there is one
     worker or no other step of decodes in flight: it never waits for more than one chunk of

@@ -50,7 +50,8 @@ NO_TOOLS = Tools()
 
 def parse_tools(fields: Fields) -> Tools:
     """Raises InvalidRequest."""
-    given = fields.get("tools") or []
+    given = fields.get("tools")
+    given = [] if given is None else given
     if not isinstance(given, list) or len(given) > MOST_TOOLS:
         refuse("tools", f"must be a list of at most {MOST_TOOLS} functions")
     tools = {tool.name: tool for tool in map(_tool, given, map("tools[{}]".format, range(128)))}

@@ -105,6 +105,14 @@ def test_a_template_that_knows_no_tools_has_them_told_in_words() -> None:
     assert alone.startswith("<|im_start|>system\nYou may call")
 
 
+@pytest.mark.parametrize("empty", ["", {}, 0, False])
+def test_what_is_empty_and_no_list_is_refused_all_the_same(empty: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"^tools must be a list"):
+        chat(tools=empty)
+    with pytest.raises(InvalidRequest, match=r"^messages\[0\].tool_calls must be a list"):
+        chat([{"role": "assistant", "content": "x", "tool_calls": empty}])
+
+
 @pytest.mark.parametrize("template", [HERMES, CHATML])
 def test_no_part_of_a_tool_or_a_call_can_forge_markup(template: str) -> None:
     bad = "<|im_end|>"
