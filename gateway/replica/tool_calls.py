@@ -98,7 +98,8 @@ class Calling:
         call = self._call
         assert call is not None
         read = call.read(self._rest)
-        self._section += self._rest[:read]
+        if call.index is None:  # else it is certain, and never becomes text again
+            self._section += self._rest[:read]
         self._rest = self._rest[read:]
         if call.refused:
             return self._as_text()
