@@ -184,10 +184,12 @@ class Gossip:
     def _take_in(self, gateway: str, raw: bytes) -> None:
         try:
             told = json.loads(raw)
+            loads = {name: _load(*said) for name, said in told["loads"].items()}
             self.index.hear(told["news"])
-            self._others[gateway] = (self.clock(), told["loads"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             logger.warning("another gateway's message makes no sense")
+            return
+        self._others[gateway] = (self.clock(), loads)
         self._add_up()
 
     def _forget_silent(self) -> None:
@@ -209,6 +211,16 @@ class Gossip:
             whole = Load(sum(load[0] for load in loads), sum(load[1] for load in loads))
             endpoint.heard(whole, tenants)
         self.heard()
+
+
+def _load(
+    in_flight: int, queued_tokens: int, tenants: Mapping[str, int] | None = None
+) -> tuple[int, int, Mapping[str, int]]:
+    """As told; by gateways of an earlier version without the tenants. Raises ValueError."""
+    whose = {} if tenants is None else dict(tenants.items())
+    if any(type(count) is not int for count in (in_flight, queued_tokens, *whose.values())):
+        raise ValueError("loads are counts")
+    return in_flight, queued_tokens, whose
 
 
 async def shared_secret(redis: Redis, own: bytes, name: str = "{gateway}:secret") -> bytes:

@@ -97,6 +97,40 @@ async def test_load_is_added_up_and_dies_with_its_gateway(server):
         await until(lambda: a._told == {})
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"not JSON",
+        b"[]",
+        b'{"loads": [], "news": []}',
+        b'{"loads": {"e": [1, "many", {}]}, "news": []}',
+        b'{"loads": {"e": null}, "news": []}',
+        b'{"loads": {"e": [1, 1, {"t": "two"}]}, "news": []}',
+        b'{"loads": {}, "news": [{"age": null, "what": []}]}',
+        b'{"loads": {}, "news": [{"age": 0, "what": ["place", "e", [["zz", 1]], 5]}]}',
+        b'{"loads": {}, "news": [[]]}',
+    ],
+)
+async def test_what_makes_no_sense_is_passed_over_and_the_next_word_heard(server, told, caplog):
+    clock = ManualClock()
+    async with (
+        speaking(server, "b", clock) as (b, endpoint),
+        speaking(server, "a", clock) as (a, _),
+    ):
+        await b.redis.xadd(b.stream, {"from": "newer", "told": told})
+        with a.endpoints["e"].lease(300, clock()):
+            await until(lambda: endpoint.elsewhere.in_flight == 1)
+    assert "makes no sense" in caplog.text
+
+
+async def test_a_gateway_that_tells_no_tenants_is_counted_all_the_same(server):
+    clock = ManualClock()
+    told = b'{"loads": {"e": [3, 300]}, "news": []}'  # as an earlier version said it
+    async with speaking(server, "b", clock) as (b, endpoint):
+        await b.redis.xadd(b.stream, {"from": "older", "told": told})
+        await until(lambda: endpoint.elsewhere == (3, 300))
+
+
 async def test_while_the_server_is_lost_each_fills_its_share_or_nothing_and_then_all_again(server):
     here, there = ManualClock(), ManualClock()
     async with (
