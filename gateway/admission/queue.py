@@ -33,7 +33,7 @@ PACE, LATELY_S = 32, 30.0
 class Room(Protocol):
     """An endpoint, as far as the queue knows it."""
 
-    def full(self, tenant: str) -> bool: ...
+    def full(self, tenant: str, now: float) -> bool: ...
 
     def promise(self, tenant: str, count: int = 1) -> None: ...
 
@@ -132,12 +132,14 @@ class Queue:
         """Who is first of those that an endpoint has room for, and that endpoint."""
         open_: dict[str, set[str]] = {}  # by tenant
         first: tuple[Turn, str] | None = None
+        now = self.clock()
         for turn in self._waiting:
             if first is not None and first[0].order <= turn.order:
                 continue
             if turn.tenant not in open_:
-                rooms = self.rooms.items()
-                open_[turn.tenant] = {name for name, room in rooms if not room.full(turn.tenant)}
+                open_[turn.tenant] = {
+                    name for name, room in self.rooms.items() if not room.full(turn.tenant, now)
+                }
             endpoint = next((e for e in turn.endpoints if e in open_[turn.tenant]), None)
             if endpoint is not None:
                 first = turn, endpoint

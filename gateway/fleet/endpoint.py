@@ -127,13 +127,13 @@ class Endpoint:
             return limit
         return max(1, int(limit * self.share)) if self.share else 0
 
-    def full(self, tenant: str) -> bool:
+    def full(self, tenant: str, now: float) -> bool:
         """For a request of this tenant."""
         limit = self.limit
         if limit is None:
             return False
         room = limit - self._ours - self.promised
-        return room <= 0 or room <= self.places.kept_from(tenant, limit)
+        return room <= 0 or room <= self.places.kept_from(tenant, limit, now)
 
     @property
     def _ours(self) -> int:

@@ -46,8 +46,7 @@ class Places:
     _turned: float = 0.0
 
     def began(self, tenant: str, now: float) -> None:
-        if now - self._turned >= LATELY_S:
-            self._turn(now)
+        self._pass(now)
         use = self._use(tenant)
         use.held += 1
         use.most = max(use.most, use.now)
@@ -66,8 +65,9 @@ class Places:
             use.elsewhere = count
             use.most = max(use.most, use.now)
 
-    def kept_from(self, tenant: str, limit: int) -> int:
+    def kept_from(self, tenant: str, limit: int, now: float) -> int:
         """Of `limit` places, how many this tenant has to leave free."""
+        self._pass(now)  # what is kept must not be so for ever because nobody may begin
         use = self.users.get(tenant)
         mine = use.now if use is not None else 0
         if mine == 0:
@@ -92,8 +92,10 @@ class Places:
             use = self.users[tenant] = Use()
         return use
 
-    def _turn(self, now: float) -> None:
-        """Another stretch begins."""
+    def _pass(self, now: float) -> None:
+        """Another stretch begins, when it is time."""
+        if now - self._turned < LATELY_S:
+            return
         late = now - self._turned >= 2 * LATELY_S
         self._turned = now
         for use in self.users.values():

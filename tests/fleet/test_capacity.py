@@ -41,7 +41,7 @@ def test_nothing_is_known_before_it_complains() -> None:
     tell(known, 500, 0)
     known.failed("m", UpstreamBroken("not for want of room"), 0.0)
     assert known.limit is None
-    assert not known.full("t")
+    assert not known.full("t", 0.0)
 
 
 def test_one_wave_of_refusals_is_one_complaint() -> None:

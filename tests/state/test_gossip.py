@@ -143,7 +143,7 @@ async def test_while_the_server_is_lost_each_fills_its_share_or_nothing_and_then
             assert closed.places.users["t"].elsewhere == 1
             server.stop()
             await until(lambda: open_.limit == 4 and closed.limit == 0)
-            assert closed.full("t")
+            assert closed.full("t", 0.0)
             assert closed.elsewhere == IDLE
             there.advance(100)  # the other one is not forgotten for being out of hearing
             await asyncio.sleep(0.3)
@@ -182,7 +182,7 @@ async def test_endpoints_full_of_another_gateways_requests_are_full(server):
             gateway(f"{url}/v1", **options) as b,
         ):
             first = asyncio.create_task(a.sdk.chat.completions.create(**ASK))
-            await until(lambda: b.gateway.fleet.endpoints["u0"].full("default"))
+            await until(lambda: b.gateway.fleet.endpoints["u0"].full("default", 0.0))
             second = asyncio.create_task(b.sdk.chat.completions.create(**ASK))
             await until(lambda: len(b.gateway.dispatcher.queue) == 1)
             assert len(upstream.received) == 1
