@@ -74,14 +74,16 @@ class Places:
             return 0
         others = {t: u for t, u in self.users.items() if u.lately and t != tenant}
         each = limit / (self._weight(tenant) + sum(map(self._weight, others)))
-        spare = max(1, limit // KEPT) if limit >= FEW and self._others_known(tenant) else 0
+        spare = self.spare(limit)
         if mine + 1 <= min(each * self._weight(tenant), limit - spare):
             return 0
         claims = (min(int(each * self._weight(t)), u.lately) - u.now for t, u in others.items())
         return max(spare, sum(max(0, claim) for claim in claims))
 
-    def _others_known(self, tenant: str) -> bool:
-        return any(t != tenant for known in (self.users, self.weights) for t in known)
+    def spare(self, limit: int) -> int:
+        """Of `limit` places, those for whoever comes from nowhere: where there may be such."""
+        several = len(self.users) > 1 or any(t not in self.users for t in self.weights)
+        return max(1, limit // KEPT) if several and limit >= FEW else 0
 
     def _weight(self, tenant: str) -> float:
         return self.weights.get(tenant, 1.0)
