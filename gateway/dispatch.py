@@ -351,8 +351,8 @@ def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
         return 0.0
     if outcome.usage is not None:
         return outcome.usage.prompt_tokens + outcome.usage.completion_tokens
-    if not outcome.attempts or outcome.attempts[-1].failed:
-        return outcome.events
+    if not outcome.attempts or outcome.attempts[-1].error is not None:
+        return outcome.events  # also where the endpoint refused what was asked of it
     return prompt_tokens + outcome.events  # a client that left has had its prompt computed
 
 
