@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import pytest
@@ -121,6 +122,44 @@ async def test_what_makes_no_sense_is_passed_over_and_the_next_word_heard(server
         with a.endpoints["e"].lease(300, clock()):
             await until(lambda: endpoint.elsewhere.in_flight == 1)
     assert "makes no sense" in caplog.text
+
+
+async def test_what_was_said_long_ago_is_as_old_as_it_is_to_a_newcomer(server):
+    clock = ManualClock()
+    old, new = chat("once upon a time " * 50).prefix, chat("in another story " * 50).prefix
+    placed = [["place", "e", [[old[0].digest.hex(), old[0].size]], 9]]
+    news = [{"age": 0, "what": what} for what in placed]
+    told = json.dumps({"loads": {"e": [8, 300, {"t": 8}]}, "news": news})
+    redis = connect(server.url)
+    await redis.xadd("{gateway}:gossip", {"from": "dead", "told": told}, id="1000-0")
+    async with speaking(server, "a", clock) as (a, _):
+        a.index.place("e", new, clock())
+        await until(lambda: not a.index.news)
+        async with speaking(server, "b", clock) as (b, endpoint):
+            await until(lambda: b.index.match(new, clock()))
+            assert endpoint.elsewhere == IDLE
+            b.index.expire("e", before=clock() - 3600)
+            assert not b.index.match(old, clock())
+            assert b.index.match(new, clock())
+    await redis.aclose()
+
+
+async def test_a_lost_connection_makes_nothing_be_heard_twice(server):
+    clock = ManualClock()
+    keys = [chat(f"{name} upon a time " * 50).prefix for name in ("once", "twice", "thrice")]
+    redis = connect(server.url)
+    async with speaking(server, "a", clock) as (a, _), speaking(server, "b", clock) as (b, _):
+        a.index.expire("e", before=clock() + 1)  # a replica began another life
+        a.index.place("e", keys[0], clock() + 2)
+        await until(lambda: b.index.match(keys[0], clock()))
+        clock.advance(5)
+        b.index.place("e", keys[1], clock())
+        await redis.client_kill_filter(_type="normal", skipme=True)
+        await asyncio.sleep(0.5)
+        a.index.place("e", keys[2], clock())
+        await until(lambda: b.index.match(keys[2], clock()))
+        assert b.index.match(keys[1], clock())
+    await redis.aclose()
 
 
 async def test_a_gateway_that_tells_no_tenants_is_counted_all_the_same(server):
