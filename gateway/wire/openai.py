@@ -141,10 +141,7 @@ def _check_messages(messages: list[Any]) -> None:
 
 
 def _include_usage(body: Json) -> bool:
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise InvalidRequest("'stream_options' must be an object", param="stream_options")
-    asked = options.get("include_usage")
+    asked = (body.get("stream_options") or {}).get("include_usage")
     if asked is not None and not isinstance(asked, bool):
         raise InvalidRequest(
             "'stream_options.include_usage' must be a boolean",
