@@ -259,6 +259,28 @@ async def test_a_key_that_is_revoked_asks_nothing_more(tmp_path: Path) -> None:
     assert (found.failed, upstream.received) == (1, [])
 
 
+async def test_lines_wait_while_it_is_not_known_whether_their_made_key_is_valid(
+    tmp_path: Path,
+) -> None:
+    upstream = Upstream()
+    configured, made = (AdmittedKey(name, name, f"key-of-{name}") for name in ("rival", "acme"))
+    async with filing(tmp_path, upstream, keys=KEYS, api_key="key-of-acme") as g:
+        file = await upload(g.sdk, jsonl([ask(0)]))
+        g.gateway.door.ring = KeyRing([configured], unsure=True)
+        runner = g.gateway.filing.runner
+        assert runner is not None
+        now = int(time.time())
+        runner.store.create(
+            Batch("batch_1", "acme", "acme", "/v1/chat/completions", file, "1h", now, now + 3600)
+        )
+        await becomes(lambda: _batch(runner).status == "in_progress")
+        await asyncio.sleep(0.2)
+        g.gateway.door.ring = KeyRing([configured, made])
+        await becomes(lambda: _batch(runner).status == "completed")
+        found = _batch(runner)
+    assert (found.completed, found.failed) == (1, 0)
+
+
 def _batch(runner: Runner) -> Batch:
     found = runner.store.batch("acme", "batch_1")
     assert found is not None
