@@ -17,6 +17,7 @@ from gateway.domain import Event, InferenceRequest
 from gateway.errors import InvalidRequest
 from gateway.wire.openai import Ending, encode_json, parse_event, parse_vectors
 from gateway.wire.prefix import canonical
+from gateway.wire.responses.native import parse_native
 
 ASK = "x-gateway-cache"
 """A request's own word: `yes`, even for an answer drawn by chance; `no`, neither read nor kept."""
@@ -36,6 +37,7 @@ class CacheLimits:
 class Kept:
     events: Sequence[bytes]
     expires: float
+    native: bool  # in the words of an endpoint that speaks responses
 
     @property
     def size(self) -> int:
@@ -82,29 +84,31 @@ class ResponseCache:
         self._kept.move_to_end(place.key)
         if not place.request.operation.writes:
             return [parse_vectors(raw, place.request) for raw in kept.events]
-        return [parse_event(raw) for raw in kept.events]
+        parse = parse_native if kept.native else parse_event
+        return [parse(raw) for raw in kept.events]
 
     async def keeping(
         self, place: Place, request: InferenceRequest, events: AsyncIterator[Event]
     ) -> AsyncIterator[Event]:
         """The same events; kept once they are a whole answer."""
         told: list[bytes] = []
-        size, ending = 0, Ending(request)
+        size, ending, native = 0, Ending(request), False
         async for event in events:
             if request.operation.writes:
                 ending.note(event)
             if size <= self.limits.size // LARGEST_SHARE:
-                told.append(encode_json(event.payload))
+                native = event.native is not None
+                told.append(encode_json(event.native or event.payload))
                 size += len(told[-1])
             # Nobody asks for what comes after a plain answer; and vectors come whole or not at all.
             if not request.stream and (not request.operation.writes or _whole(ending)):
-                self._keep(place, told)
+                self._keep(place, told, native)
             yield event
         if request.stream and _whole(ending):
-            self._keep(place, told)
+            self._keep(place, told, native)
 
-    def _keep(self, place: Place, events: Sequence[bytes]) -> None:
-        kept = Kept(tuple(events), self.clock() + place.ttl_s)
+    def _keep(self, place: Place, events: Sequence[bytes], native: bool) -> None:
+        kept = Kept(tuple(events), self.clock() + place.ttl_s, native)
         if kept.size > self.limits.size // LARGEST_SHARE:
             return
         self._drop(place.key)

@@ -172,3 +172,19 @@ async def test_an_answer_that_failed_there_is_an_error_here(status: str) -> None
         with pytest.raises(openai.InternalServerError) as refused:
             await g.sdk.responses.create(model="m", input="Hi")
     assert refused.value.code == "upstream_broken"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_cached_answer_is_the_endpoints_own_again(streamed: bool) -> None:
+    reply = stream() if streamed else replies(Reply(body=response()))
+    asked: Any = {"model": "m", "input": "Hi", "temperature": 0, "stream": streamed}
+    answers = []
+    async with gateway(reply, endpoint=NATIVE) as g:
+        for _ in range(2):
+            told = await g.sdk.responses.create(**asked, extra_headers={"x-gateway-cache": "yes"})
+            answers.append([one async for one in told][-1].response if streamed else told)
+    first, again = answers
+    assert len(reply.received) == 1
+    assert (again.output_text, again.usage) == (first.output_text, first.usage) != ("", None)
+    assert again.model_extra == first.model_extra
+    assert again.id != first.id
