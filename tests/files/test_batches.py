@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -303,6 +305,29 @@ async def test_a_batch_that_cannot_be_is_refused_by_name(
             await g.sdk.batches.create(**asked)
     assert caught.value.param == param
     assert caught.value.status_code in (400, 404)
+
+
+async def test_what_only_an_escape_can_carry_is_shown_again(tmp_path: Path) -> None:
+    half = "half of a pair: \ud83d"
+    line = jsonl([{**ask(0), "custom_id": half}])
+    async with filing(tmp_path, Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        fields = {
+            "input_file_id": await upload(g.sdk, line),
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+        }
+        asked = json.dumps({**fields, "metadata": {"note": half}})
+        made = await client.post("/v1/batches", content=asked)
+        await ended(g.sdk, made.json()["id"])
+        listed = (await client.get("/v1/batches")).json()
+        output = await client.get(f"/v1/files/{listed['data'][0]['output_file_id']}/content")
+        unknown = await client.post("/v1/batches", content=json.dumps({**fields, **UNKNOWN}))
+    assert (made.status_code, listed["data"][0]["metadata"]) == (200, {"note": half})
+    assert json.loads(output.text)["custom_id"] == half
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "file_id")
+
+
+UNKNOWN = {"input_file_id": "file-\ud83d"}
 
 
 async def test_only_a_file_for_batches_can_be_one(tmp_path: Path) -> None:

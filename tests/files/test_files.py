@@ -124,6 +124,17 @@ FILE = {"file": ("a.jsonl", b"x")}
             {"files": FILE, "data": {"purpose": "batch", "expires_after[anchor]": "created_at"}},
             "'expires_after.seconds' must be from 3600 to 2592000",
         ),
+        (
+            {
+                "files": FILE,
+                "data": {
+                    "purpose": "batch",
+                    "expires_after[anchor]": "created_at",
+                    "expires_after[seconds]": "9" * 5000,
+                },
+            },
+            "'expires_after.seconds' must be from 3600 to 2592000",
+        ),
         ({"json": {"purpose": "batch"}}, "you must provide 'file'"),
         (
             {"content": b"no form", "headers": {"content-type": "multipart/form-data"}},
@@ -186,7 +197,9 @@ async def test_an_upload_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     assert b" 408 " in status
 
 
-@pytest.mark.parametrize("query", ["limit=-1", "limit=10001", "limit=x", "order=up"])
+@pytest.mark.parametrize(
+    "query", ["limit=-1", "limit=10001", "limit=x", "limit=" + "9" * 5000, "order=up"]
+)
 async def test_a_list_that_makes_no_sense_is_refused(tmp_path: Path, query: str) -> None:
     async with filing(tmp_path, Upstream()) as g, httpx.AsyncClient() as client:
         answer = await client.get(f"{g.url}/v1/files?{query}")

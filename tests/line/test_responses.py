@@ -507,3 +507,40 @@ async def test_what_a_tenant_stored_is_not_there_for_another() -> None:
         with pytest.raises(openai.BadRequestError):
             await bob.responses.create(model="m", input=[item])
         assert await g.sdk.responses.retrieve(response.id)
+
+
+async def test_what_only_an_escape_can_carry_is_answered_stored_and_shown() -> None:
+    half: Any = "half of a pair: \ud83d"
+    number = {"n": 2**70}
+    body = {"model": "m", "input": half, "metadata": number}
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        made = await client.post("/v1/responses", content=json.dumps(body))
+        kept = await client.get(f"/v1/responses/{made.json()['id']}")
+        items = await client.get(f"/v1/responses/{made.json()['id']}/input_items")
+    assert (made.status_code, kept.status_code, items.status_code) == (200, 200, 200)
+    assert kept.json() == made.json()
+    assert kept.json()["metadata"] == number
+    assert items.json()["data"][0]["content"][0]["text"] == half
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"input": "Hi", "previous_response_id": "resp_\ud83d"},
+        {"input": [{"type": "item_reference", "id": "msg_\ud83d0000"}]},
+    ],
+)
+async def test_an_id_that_nobody_can_have_is_not_there(asked: dict[str, Any]) -> None:
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        refused = await client.post("/v1/responses", content=json.dumps({"model": "m", **asked}))
+    assert refused.status_code == 400
+    assert "there is no stored" in refused.json()["error"]["message"]
+
+
+async def test_a_page_of_items_has_no_endless_limit() -> None:
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        made = await g.sdk.responses.create(model="m", input="Hi")
+        path = f"/v1/responses/{made.id}/input_items"
+        refused = await client.get(path, params={"limit": "000000001" * 500})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "limit"
