@@ -17,10 +17,13 @@ from gateway.admission.keys import KeyRing
 from gateway.admission.limits import Limits, Windows
 from gateway.config.bind import Secret
 from gateway.config.tree import Key, Tenant
+from gateway.domain import Outcome
 from gateway.emulator.emulated import emulated
 from gateway.files.nouns import Batch
+from gateway.files.pace import Pace
 from gateway.files.runner import Runner
 from tests.files.world import ask, becomes, begun, content, ended, filing, jsonl, upload
+from tests.support.gateways import Running
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -142,7 +145,10 @@ async def test_other_endpoints_than_chat(
 async def test_progress_can_be_watched_and_only_so_many_run_at_a_time(tmp_path: Path) -> None:
     upstream = Upstream(hold_at=0)
     async with filing(tmp_path, upstream, files={"batch_concurrency": 3}) as g:
-        g.gateway.filing.runner.pace.limit = 3.0  # type: ignore[union-attr]
+        runner = g.gateway.filing.runner
+        assert runner is not None
+        runner.pace = lambda: quick(3)
+        other = await begun(g.sdk, [ask(n) for n in range(9)])
         made = await begun(g.sdk, [ask(n) for n in range(9)])
         await becomes(lambda: upstream.running == 3)
         await asyncio.sleep(0.1)
@@ -150,11 +156,18 @@ async def test_progress_can_be_watched_and_only_so_many_run_at_a_time(tmp_path: 
         seen = await g.sdk.batches.retrieve(made.id)
         upstream.release.set()
         batch = await ended(g.sdk, made.id)
+        await ended(g.sdk, other.id)
     assert seen.status == "in_progress"
     assert seen.request_counts is not None
     assert (seen.request_counts.total, seen.request_counts.completed) == (9, 0)
     assert batch.request_counts is not None
     assert batch.request_counts.completed == 9
+
+
+def quick(most: int) -> Pace:
+    pace = Pace(most, time.monotonic)
+    pace.limit = most
+    return pace
 
 
 async def test_a_cancelled_batch_hangs_up_and_keeps_what_it_has(tmp_path: Path) -> None:
@@ -219,6 +232,32 @@ async def test_a_tenants_limit_is_kept_and_slows_its_batch(tmp_path: Path) -> No
     assert batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed) == (8, 0)
     assert refused
+
+
+async def test_a_tenants_limit_slows_no_other_tenants_batch(tmp_path: Path) -> None:
+    tenants = {"acme": Tenant(Limits(requests=Windows(day=1)))}
+    async with filing(tmp_path, Upstream(), keys=KEYS, tenants=tenants, api_key="key-of-acme") as g:
+        rival = g.sdk.with_options(api_key="key-of-rival")
+        limited = await begun(g.sdk, [ask(n) for n in range(4)])
+        refused = await rate_limited(g)
+        made = await begun(rival, [ask(n) for n in range(4)])
+        batch = await ended(rival, made.id, seconds=5)
+        still = await g.sdk.batches.retrieve(limited.id)
+    assert refused.principal.tenant == "acme"
+    assert (batch.status, still.status) == ("completed", "in_progress")
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed == 4
+
+
+async def rate_limited(g: Running) -> Outcome:
+    found: list[Outcome] = []
+
+    def some() -> bool:
+        found[:] = [o for o in g.settled.outcomes if o.error == "rate_limit_exceeded"]
+        return bool(found)
+
+    await becomes(some)
+    return found[0]
 
 
 async def test_a_batch_has_its_keys_rights_and_its_tenants_files(tmp_path: Path) -> None:
