@@ -66,7 +66,8 @@ class Responses:
         if not answer.asked.stored:
             return
         try:
-            await self._put(answer)
+            if not (answer.asked.background and await self._withdrawn(answer)):
+                await self._put(answer)
         except OSError as error:
             logger.warning("a response could not be stored: %s", error)
 
@@ -105,6 +106,11 @@ class Responses:
     async def _put(self, answer: ResponseAnswer) -> None:
         items = list(answer.asked.items)
         await self.store.put(answer.asked.tenant, Kept(answer.id, answer.object(), items))
+
+    async def _withdrawn(self, answer: ResponseAnswer) -> bool:
+        """Another worker has deleted or cancelled it."""
+        kept = await self.store.get(answer.asked.tenant, answer.id)
+        return kept is None or kept.status == "cancelled"
 
     async def _earlier(self, tenant: str, body: Json) -> list[Any]:
         previous = body.get("previous_response_id")
@@ -147,8 +153,7 @@ class Responses:
     async def _hear(self, answer: ResponseAnswer) -> None:
         while (cancel := self.running.get(answer.id)) is not None:
             with contextlib.suppress(OSError):
-                kept = await self.store.get(answer.asked.tenant, answer.id)
-                if kept is None or kept.status == "cancelled":
+                if await self._withdrawn(answer):
                     self.running.pop(answer.id, None)
                     cancel()
                     return

@@ -454,6 +454,28 @@ async def test_another_gateway_on_the_same_file_knows_and_cancels_it(tmp_path: P
     assert outcome.ended is Ended.HUNG_UP
 
 
+@pytest.mark.parametrize("withdrawn", ["deleted", "cancelled"])
+async def test_what_another_gateway_withdrew_is_not_stored_again(
+    tmp_path: Path, withdrawn: str
+) -> None:
+    async with (
+        gateway(upstream := Upstream(hold_at=0), responses=stored_in(tmp_path)) as first,
+        gateway(Upstream(), responses=stored_in(tmp_path)) as second,
+    ):
+        queued = await first.sdk.responses.create(model="m", input="Hi", background=True)
+        await upstream.asked.wait()
+        ours = second.sdk.responses
+        await (ours.delete if withdrawn == "deleted" else ours.cancel)(queued.id)
+        upstream.release.set()  # before it has been heard of
+        await first.settled.wait_for(1)
+        async with httpx.AsyncClient(base_url=second.url) as client:
+            found = await client.get(f"/v1/responses/{queued.id}")
+    assert (found.status_code, found.json().get("status")) == {
+        "deleted": (404, None),
+        "cancelled": (200, "cancelled"),
+    }[withdrawn]
+
+
 async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
     async with gateway(Upstream(), responses=stored_in(tmp_path)) as g:
         first = await g.sdk.responses.create(model="m", input="Hi")
