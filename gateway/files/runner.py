@@ -174,10 +174,10 @@ class Runner:
         answered = await asyncio.to_thread(self.store.answered, batch.id)
         waiting, pace = asyncio.Semaphore(self.most), self.pace()
         with self.store.open(batch.input_file) as content:
+            every = lines(content, batch.endpoint)
+            left = (line for line in every if line.number not in answered)
             async with asyncio.TaskGroup() as group:
-                for line in lines(content, batch.endpoint):
-                    if line.number in answered:
-                        continue
+                while (line := await asyncio.to_thread(next, left, None)) is not None:
                     await waiting.acquire()
                     asking = group.create_task(self._ask(batch, line, pace))
                     asking.add_done_callback(lambda _: waiting.release())

@@ -116,7 +116,7 @@ class Store(Protocol):
         ...
 
     def answer(self, id: str, line: int, failed: bool, body: bytes) -> None:
-        """Of two answers to one line the first stands."""
+        """Of two answers to one line the first stands; one that comes after the end is nobody's."""
         ...
 
     def answers(self, id: str, failed: bool) -> Iterator[bytes]:
@@ -298,7 +298,9 @@ class Folder:
     def answer(self, id: str, line: int, failed: bool, body: bytes) -> None:
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", (id, line, failed, body)
+                "INSERT OR IGNORE INTO answers SELECT ?, ?, ?, ? WHERE EXISTS"
+                f" (SELECT 1 FROM batches WHERE id = ? AND {_IS_UNFINISHED})",
+                (id, line, failed, body, id, *UNFINISHED),
             )
 
     def answers(self, id: str, failed: bool) -> Iterator[bytes]:
@@ -354,9 +356,11 @@ def _update(connection: sqlite3.Connection, batch: Batch) -> None:
     )
 
 
+_IS_UNFINISHED = f"status IN ({', '.join('?' * len(UNFINISHED))})"
+
+
 def _unfinished(connection: sqlite3.Connection) -> list[Batch]:
-    marks = ", ".join("?" * len(UNFINISHED))
-    query = f"SELECT record FROM batches WHERE status IN ({marks}) ORDER BY number"
+    query = f"SELECT record FROM batches WHERE {_IS_UNFINISHED} ORDER BY number"
     return [_batch(row[0]) for row in connection.execute(query, UNFINISHED)]
 
 

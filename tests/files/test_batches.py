@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import openai
@@ -19,10 +21,12 @@ from gateway.config.bind import Secret
 from gateway.config.tree import Key, Tenant
 from gateway.domain import Outcome
 from gateway.emulator.emulated import emulated
-from gateway.files.nouns import Batch
+from gateway.files.lines import Line, lines
+from gateway.files.nouns import Batch, Status
 from gateway.files.pace import Pace
-from gateway.files.runner import Runner
-from tests.files.world import ask, becomes, begun, content, ended, filing, jsonl, upload
+from gateway.files.runner import Runner, moved
+from gateway.files.store import Folder
+from tests.files.world import CHAT, ask, becomes, begun, content, ended, filing, jsonl, upload
 from tests.support.gateways import Running
 from tests.support.upstream import Upstream
 
@@ -162,6 +166,37 @@ async def test_progress_can_be_watched_and_only_so_many_run_at_a_time(tmp_path: 
     assert (seen.request_counts.total, seen.request_counts.completed) == (9, 0)
     assert batch.request_counts is not None
     assert batch.request_counts.completed == 9
+
+
+async def test_lines_are_read_off_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts again reads all that are answered before the first that is not."""
+    readers = set[threading.Thread]()
+
+    def noted(content: BinaryIO, endpoint: str) -> Iterator[Line]:
+        for line in lines(content, endpoint):
+            readers.add(threading.current_thread())
+            yield line
+
+    monkeypatch.setattr("gateway.files.runner.lines", noted)
+    async with filing(tmp_path, Upstream()) as g:
+        await ended(g.sdk, (await begun(g.sdk, [ask(n) for n in range(9)])).id)
+    assert readers
+    assert threading.current_thread() not in readers
+
+
+def test_an_answer_that_comes_after_the_end_is_not_kept(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    batch = Batch("batch_1", "acme", "acme", CHAT, "file-1", "1h", 0, 3600)
+    store.create(batch)
+    store.answer(batch.id, 1, False, b"{}")
+    before = store.tally(batch.id)
+    store.finish(moved(batch, Status.CANCELLED, 1.0), ())
+    store.answer(batch.id, 2, False, b"{}")
+    after = store.tally(batch.id)
+    store.close()
+    assert (before, after) == ((1, 0), (0, 0))
 
 
 def quick(most: int) -> Pace:
