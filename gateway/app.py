@@ -6,15 +6,11 @@ import asyncio
 import dataclasses
 import logging
 import random
-import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,33 +18,26 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from gateway import configured
 from gateway.admission.key_store import KeyFile, KeyStore, MadeKeys, watch_keys
 from gateway.admission.keys import Key, KeyRing
 from gateway.admission.limits import Limiter
 from gateway.admission.meters import Kind
-from gateway.admission.queue import Queue, QueueLimits
-from gateway.admission.response_cache import CacheLimits, ResponseCache
+from gateway.admission.queue import Queue
+from gateway.admission.response_cache import ResponseCache
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
-from gateway.config.prices import price_doubts
-from gateway.config.tree import AUTO
-from gateway.config.tree import Endpoint as EndpointConfig
-from gateway.counting import Counter
 from gateway.dispatch import Dispatcher, Observer
-from gateway.domain import CLASSES, Operation
+from gateway.domain import Operation
 from gateway.errors import GatewayError, UpstreamError
 from gateway.filing import Filing
-from gateway.fleet.capacity import Capacity
-from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import PlacementIndex
 from gateway.fleet.watch import watch
 from gateway.front.admin import Admin
 from gateway.front.api import Api, OpenAI
-from gateway.front.body import BodyLimits
 from gateway.front.count import Count
 from gateway.front.direct import Direct
-from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.health import Health
 from gateway.front.in_flight import Counted, InFlight
@@ -62,13 +51,9 @@ from gateway.front.request_id import RequestId
 from gateway.front.rescue import counted, no_such_route, rescue
 from gateway.front.responses import Responses
 from gateway.local_replicas import LocalReplicas, replica_commands
-from gateway.models import ModelError
 from gateway.pacer import Pacers
-from gateway.providers.dialects.replica import Replica
 from gateway.providers.http1 import Http1Client
-from gateway.providers.keys import Keys
 from gateway.providers.openai_compatible import OpenAICompatible
-from gateway.providers.reading import Timeouts
 from gateway.reload import Live, Source, watch_config
 from gateway.rules import Rules
 from gateway.seeing import Seeing
@@ -79,9 +64,6 @@ from gateway.state.memory import MemoryMeters, steady_wall
 from gateway.state.responses import Bounds, FileResponses, RedisResponses
 from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor, Watcher
-from gateway.tariffs import Machine, Tariff, Tariffs
-from gateway.tokenizers import counter
-from routing_policies.base import DATA_POLICIES, Price
 
 logger = logging.getLogger("gateway")
 
@@ -110,23 +92,23 @@ class Gateway:
         for name, endpoint in self.config.endpoints.items():
             if endpoint.missing:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
-        _warn_of_prices(self.config)
+        configured.warn_of_prices(self.config)
         self.live, self.in_flight = Live(), InFlight()
         self.drain = Drain()
         self._made_keys: Sequence[Key] = ()  # those of the store, when it was last read
         self._made_keys_known = False
-        self.door = _door(self.config)
+        self.door = configured.door(self.config)
         self.shared = self._shared()
-        shared_by_all = self._usable().keys() | (
+        shared_by_all = configured.usable(self.config).keys() | (
             self.config.replica_names() if self.replicas_elsewhere else ()
         )
         index = SharedIndex(shared_by_all, self.clock) if self.shared else PlacementIndex()
-        self.fleet = Fleet(self._endpoints(), index, self.clock)
+        self.fleet = Fleet(configured.endpoints(self.config, self.random.random), index, self.clock)
         self.gossip = self._gossip(index, shared_by_all)
         pacers = Pacers(self.clock)
         pacers.use(self.rules.policies)
         limiter = Limiter(self.shared or MemoryMeters(steady_wall()))
-        queue = Queue(self.fleet.endpoints, _queue_limits(self.config), self.clock)
+        queue = Queue(self.fleet.endpoints, configured.queue_limits(self.config), self.clock)
         for known in self.fleet.endpoints.values():
             known.freed = queue.freed
         if self.gossip is not None:
@@ -137,12 +119,12 @@ class Gateway:
             pacers,
             limiter,
             queue,
-            ResponseCache(_cache_limits(self.config), self.clock),
+            ResponseCache(configured.cache_limits(self.config), self.clock),
             [],
             self.clock,
             self.random,
             self.config.server.longest_exchange,
-            tokenizers=tokenizers(self.config),
+            tokenizers=configured.tokenizers(self.config),
         )
         self.seeing = Seeing(
             self.config,
@@ -178,8 +160,8 @@ class Gateway:
             raise ConfigError(None, None, ("keys",), "to take away the last one takes a restart")
         for path in needs_restart(self.config, config):
             logger.warning("%s has changed, which takes effect after a restart", path)
-        _warn_of_prices(config)
-        door = _door(config)
+        configured.warn_of_prices(config)
+        door = configured.door(config)
         self.door.limits = door.limits
         self.config = dataclasses.replace(
             self.config,
@@ -188,15 +170,15 @@ class Gateway:
             queue=config.queue,
             cache=config.cache,
         )
-        self.dispatcher.cache.limits = _cache_limits(config)
+        self.dispatcher.cache.limits = configured.cache_limits(config)
         self._set_limits()
         self._set_keys()
         self.dispatcher.rules = rules
         self.dispatcher.longest_s = config.server.longest_exchange
         self._drain_by_hand(config)
         self.dispatcher.pacers.use(rules.policies)
-        for name in self._usable().keys() & config.endpoints.keys():
-            self.fleet.endpoints[name].tariffs = _tariffs(config.endpoints[name])
+        for name in configured.usable(self.config).keys() & config.endpoints.keys():
+            self.fleet.endpoints[name].tariffs = configured.tariffs(config.endpoints[name])
 
     def _drain_by_hand(self, config: Config) -> None:
         for name, endpoint in self.fleet.endpoints.items():
@@ -300,8 +282,8 @@ class Gateway:
                 await stack.enter_async_context(self.gossip.running())
             client = Http1Client()
             stack.push_async_callback(client.aclose)
-            for name, endpoint in self._usable().items():
-                provider = self._provider(name, endpoint, client)
+            for name, endpoint in configured.usable(self.config).items():
+                provider = configured.provider(name, endpoint, client, self.clock, self.door.secret)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
                     waking = _beside(_wake(name, provider), f"{name}'s waking is")
@@ -376,7 +358,7 @@ class Gateway:
         self._set_keys()
 
     def _set_keys(self) -> None:
-        keys = [*self._made_keys, *_keys(self.config)]  # the config's go before made ones
+        keys = [*self._made_keys, *configured.keys(self.config)]  # the config's go before made ones
         unsure = self.key_store is not None and not self._made_keys_known
         self.door.ring = KeyRing(keys, unsure=unsure)
         self.dispatcher.limiter.keys = {key.name: key.limits for key in keys}
@@ -406,83 +388,13 @@ class Gateway:
         queue.weights = {name: tenant.weight for name, tenant in tenants.items()}
         for endpoint in self.fleet.endpoints.values():
             endpoint.places.weights = queue.weights
-        queue.limits = _queue_limits(self.config)
-
-    def _endpoints(self) -> list[Endpoint]:
-        local = [
-            Endpoint(
-                name,
-                frozenset({replicas.serves or name.rpartition("-")[0]}),
-                dedicated=True,
-                max_in_flight=replicas.max_in_flight or None,
-                capacity=_capacity(replicas.max_in_flight),
-                capabilities=Replica.traits.capabilities,
-                data_policy=DATA_POLICIES[-1],
-                draw=self.random.random,
-            )
-            for name, replicas in self.config.replica_names().items()
-        ]
-        configured = [
-            Endpoint(
-                name,
-                frozenset(endpoint.models),
-                endpoint.context_length,
-                dedicated=endpoint.dedicated or _is_ours(endpoint),
-                tariffs=_tariffs(endpoint),
-                machine=_machine(endpoint),
-                max_in_flight=endpoint.max_in_flight or None,
-                capacity=_capacity(endpoint.max_in_flight),
-                capabilities=_capabilities(endpoint),
-                data_policy=endpoint.data_policy or endpoint.provider.traits.data_policy,
-                region=endpoint.region,
-                draw=self.random.random,
-            )
-            for name, endpoint in self._usable().items()
-        ]
-        return [*local, *configured]
-
-    def _provider(
-        self, name: str, endpoint: EndpointConfig, client: Http1Client
-    ) -> OpenAICompatible:
-        waits, dialect = endpoint.timeouts, endpoint.provider
-        return dialect(
-            client,
-            endpoint.url,
-            endpoint.models,
-            Keys(endpoint.key_values, self.clock),
-            Timeouts(
-                waits.connect,
-                waits.first_event or dialect.patience_s,
-                waits.between_events,
-                waits.total,
-                waits.slowest,
-            ),
-            endpoint.secret.value if endpoint.secret else "",
-            {header: secret.value for header, secret in endpoint.headers.items()},
-            # Its own, so that no other endpoint knows a session by the same name.
-            blake2b(name.encode(), key=self.door.secret, person=b"endpoint").digest(),
-            "responses" in (endpoint.capabilities or ()),
-        )
+        queue.limits = configured.queue_limits(self.config)
 
     def _speaks_responses(self, model: str) -> bool:
         return any(
             model in endpoint.models and "responses" in (endpoint.capabilities or ())
-            for endpoint in self._usable().values()
+            for endpoint in configured.usable(self.config).values()
         )
-
-    def _usable(self) -> Mapping[str, EndpointConfig]:
-        return {n: e for n, e in self.config.endpoints.items() if e.missing is None}
-
-
-def tokenizers(config: Config, file: Path | None = None) -> Mapping[str, Counter]:
-    """By the clients' model. Raises ConfigError for one that is not here, or not right."""
-    found = {}
-    for model, name in config.tokenizers.items():
-        try:
-            found[model] = counter(name)
-        except (ModelError, ValueError, OSError) as error:
-            raise ConfigError(file, None, ("tokenizers", model), str(error)) from None
-    return found
 
 
 @asynccontextmanager
@@ -502,81 +414,8 @@ def _log_death(task: asyncio.Task[None]) -> None:
         logger.error("%s no longer watched", task.get_name(), exc_info=task.exception())
 
 
-def _keys(config: Config) -> list[Key]:
-    return [
-        Key(
-            key.name,
-            key.tenant,
-            key.secret,
-            _all_or(key.models),
-            key.explain,
-            key.data_policy,
-            key.request_class,
-            _all_or(key.policies),
-            _all_or(key.endpoints),
-            key.admin,
-            key.expires_s,
-            key.limits,
-        )
-        for key in config.keys
-    ]
-
-
-def _door(config: Config) -> Door:
-    # The secret need only outlive what it names: what this process knows of caches.
-    limits = BodyLimits(config.server.max_body, config.server.body_timeout)
-    return Door(KeyRing(_keys(config)), limits, secrets.token_bytes(32))
-
-
-def _cache_limits(config: Config) -> CacheLimits:
-    return CacheLimits(config.cache.size, config.cache.ttl, config.cache.models)
-
-
-def _queue_limits(config: Config) -> QueueLimits:
-    patience = config.queue.patience
-    return QueueLimits(config.queue.size, {name: getattr(patience, name) for name in CLASSES})
-
-
 def _number() -> str:
     return uuid.uuid4().hex
-
-
-def _tariffs(endpoint: EndpointConfig) -> Tariffs:
-    return {
-        model: Tariff(Price(p.input, p.output, p.cached, p.cache_write), p.when)
-        for model, p in endpoint.prices.items()
-    }
-
-
-def _capacity(places: int | None) -> Capacity | None:
-    return Capacity() if places == AUTO else None
-
-
-def _is_ours(endpoint: EndpointConfig) -> bool:
-    return endpoint.dialect == "replica"
-
-
-def _capabilities(endpoint: EndpointConfig) -> frozenset[str] | None:
-    if endpoint.capabilities is not None:
-        return frozenset(endpoint.capabilities)
-    return endpoint.provider.traits.capabilities
-
-
-def _machine(endpoint: EndpointConfig) -> Machine | None:
-    machine = endpoint.machine
-    if machine is None:
-        return None
-    return Machine(machine.dollars_per_hour, machine.stops_after, machine.starts_in)
-
-
-def _warn_of_prices(config: Config) -> None:
-    for name, endpoint in config.endpoints.items():
-        for doubt in price_doubts(endpoint, date.today()):
-            logger.warning("%s: %s", name, doubt)
-
-
-def _all_or(names: tuple[str, ...] | None) -> frozenset[str] | None:
-    return None if names is None else frozenset(names)
 
 
 async def _wake(name: str, provider: OpenAICompatible) -> None:

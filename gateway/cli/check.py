@@ -29,9 +29,9 @@ def _check_model(file: Path, name: str, model: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gateway.app import tokenizers
     from gateway.config import ConfigError, load
     from gateway.config.prices import price_doubts
+    from gateway.configured import tokenizers
 
     try:
         config, rules = load(args.file)

@@ -25,6 +25,9 @@ VERSION = 1
 BUSY_S = 10.0
 """How long a writer waits for another."""
 
+STRAY_S = 24 * 3600.0
+"""A content that no record names is then nobody's: a process ended before it wrote one."""
+
 SCHEMA = f"""
 CREATE TABLE files (
     id TEXT PRIMARY KEY, tenant TEXT NOT NULL, purpose TEXT NOT NULL, size INTEGER NOT NULL,
@@ -89,7 +92,7 @@ class Store(Protocol):
         ...
 
     def sweep(self, now: float) -> None:
-        """Forget the files that have expired."""
+        """Forget the files that have expired, and what an end in the middle has left."""
         ...
 
     def create(self, batch: Batch) -> None: ...
@@ -246,8 +249,12 @@ class Folder:
             query = "SELECT id FROM files WHERE expires <= ?"
             gone = {row[0] for row in connection.execute(query, (now,))} - used
             connection.executemany("DELETE FROM files WHERE id = ?", [(id,) for id in gone])
-        for id in gone:
-            (self._contents / id).unlink(missing_ok=True)
+            known = {row[0] for row in connection.execute("SELECT id FROM files")}
+        for path in self._contents.iterdir():
+            with suppress(FileNotFoundError):  # another process was quicker
+                stray = path.name not in known and path.stat().st_mtime < now - STRAY_S
+                if path.name in gone or stray:
+                    path.unlink()
 
     # Batches
 

@@ -109,6 +109,7 @@ FIELDS: Mapping[Operation, Mapping[str, tuple[type, ...]]] = {
         "suffix": (str, NoneType),
     },
     Operation.EMBEDDINGS: {
+        "stream_options": (dict, NoneType),
         "model": (str,),
         "input": (str, list),
         "dimensions": (int, NoneType),

@@ -17,7 +17,7 @@ from gateway.config import ConfigError
 from gateway.config.bind import Secret
 from gateway.config.tree import Files, Key
 from gateway.files.nouns import File
-from gateway.files.store import Folder
+from gateway.files.store import STRAY_S, Folder
 from gateway.filing import Filing
 from gateway.front.body import BodyLimits
 from gateway.front.door import Door
@@ -235,3 +235,16 @@ def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path) -> No
         assert content.read() == b"content"
     assert again.size("t") == 7
     again.close()
+
+
+def test_what_an_upload_that_was_killed_has_left_goes_after_a_day(tmp_path: Path) -> None:
+    folder, now = Folder(tmp_path), time.time()
+    (tmp_path / "contents" / "file-1.part").write_bytes(b"half")
+    (tmp_path / "contents" / "file-2").write_bytes(b"whole")
+    with (tmp_path / "contents" / "file-2").open("rb") as content:
+        folder.add(File("file-3", "t", "a", "batch", 5, created=1), content)
+    folder.sweep(now + STRAY_S - 60)
+    assert len([*(tmp_path / "contents").iterdir()]) == 3
+    folder.sweep(now + STRAY_S + 60)
+    assert [path.name for path in (tmp_path / "contents").iterdir()] == ["file-3"]
+    folder.close()

@@ -318,6 +318,7 @@ operations = st.sampled_from(Operation)
 @example({"session_id": "\ud800"}, Operation.CHAT)
 @example({"max_completion_tokens": "many"}, Operation.COMPLETION)
 @example({"max_completion_tokens": {}}, Operation.COMPLETION)
+@example({"stream_options": True}, Operation.EMBEDDINGS)
 def test_any_fields_are_read_or_refused(fields: dict[str, Any], operation: Operation) -> None:
     for body in (fields, MINIMAL[operation] | fields):
         with suppress(InvalidRequest):
