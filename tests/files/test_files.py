@@ -215,6 +215,16 @@ async def test_without_a_folder_the_refusal_says_what_is_missing() -> None:
             assert (caught.value.status_code, caught.value.code) == (501, "not_supported")
 
 
+async def test_a_defect_is_told_in_the_apis_shape_and_without_what_it_was(tmp_path: Path) -> None:
+    async with filing(tmp_path, Upstream()) as g, httpx.AsyncClient() as client:
+        id = await upload(g.sdk, b"{}")
+        (tmp_path / "contents" / id).unlink()
+        (tmp_path / "contents" / id).mkdir()
+        answer = await client.get(f"{g.url}/v1/files/{id}/content")
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/json")
+    assert answer.json()["error"]["message"] == "the gateway failed; its log says why"
+
+
 def test_a_folder_that_cannot_be_used_is_a_mistake_in_the_config(tmp_path: Path) -> None:
     (tmp_path / "files.sqlite").write_text("this is no database, however long it is made to be")
     door = Door(KeyRing([]), BodyLimits(1000, 1.0))
