@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.domain import Principal
 from gateway.errors import BodyTooLarge, InvalidRequest, NotFound, NotSupported, RequestTimeout
 from gateway.files.nouns import PURPOSES, File, new_id
-from gateway.files.store import InUse, Page, Store
+from gateway.files.store import Full, InUse, Page, Store
 from gateway.front.door import Door
 from gateway.front.shown import Shown
 
@@ -89,15 +89,15 @@ class Files:
 
     def _add(self, store: Store, file: File, content: BinaryIO) -> None:
         """Raises InvalidRequest."""
-        stored = store.size(file.tenant)
-        if stored + file.size > self.kept.max_stored:
+        content.seek(0)
+        try:
+            store.add(file, content, self.kept.max_stored)
+        except Full as full:
             raise InvalidRequest(
-                f"your files have {stored} bytes, and may have {self.kept.max_stored}: "
+                f"your files have {full.stored} bytes, and may have {self.kept.max_stored}: "
                 "delete some, or let them expire",
                 param="file",
-            )
-        content.seek(0)
-        store.add(file, content)
+            ) from None
 
     def _bounded(self, request: Request) -> Receive:
         """The body as it comes, within a size, and never silent for too long."""
