@@ -62,14 +62,17 @@ class Responses:
 
     async def keep(self, answer: ResponseAnswer) -> None:
         """Whatever becomes of the store, the client has its answer."""
-        self.running.pop(answer.id, None)
         if not answer.asked.stored:
             return
         try:
-            if not (answer.asked.background and await self._withdrawn(answer)):
+            withdrawn = answer.asked.background and await self._withdrawn(answer)
+            self.running.pop(answer.id, None)  # who deletes it from here on, deletes what we put
+            if not withdrawn:
                 await self._put(answer)
         except OSError as error:
             logger.warning("a response could not be stored: %s", error)
+        finally:
+            self.running.pop(answer.id, None)
 
     def refusal(self, error: GatewayError) -> bytes:
         return encode_json(error.body())
