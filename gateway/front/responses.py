@@ -54,8 +54,9 @@ class Responses:
         body = parse_object(raw)
         check(body)
         earlier = await self._earlier(tenant, body)
+        known: dict[str, Kept | None] = {}
         given = [
-            await self._referred(tenant, item, f"input[{index}]")
+            await self._referred(tenant, known, item, f"input[{index}]")
             for index, item in enumerate(as_list(body.get("input")))
         ]
         return Asked(body, tenant, (*earlier, *given), len(earlier))
@@ -131,13 +132,19 @@ class Responses:
             )
         return [*kept.items, *kept.response["output"]]
 
-    async def _referred(self, tenant: str, item: Any, where: str) -> Any:
-        """An item of a stored response is named by its id, which holds the response's."""
+    async def _referred(
+        self, tenant: str, known: dict[str, Kept | None], item: Any, where: str
+    ) -> Any:
+        """An item of a stored response is named by its id, which holds the response's. `known`: the
+        responses that have been read, for whoever names one's items again and again."""
         if not isinstance(item, dict) or item.get("type", "item_reference") != "item_reference":
             return item
         if "role" in item or not isinstance(id := item.get("id"), str):
             return item
-        kept = await self.find(tenant, f"resp_{id.partition('_')[2][:-4]}")
+        response = f"resp_{id.partition('_')[2][:-4]}"
+        if response not in known:
+            known[response] = await self.find(tenant, response)
+        kept = known[response]
         output = [] if kept is None else kept.response["output"]
         found = next((one for one in output if one["id"] == id), None)
         if found is None:

@@ -17,6 +17,7 @@ from gateway.config.bind import Secret
 from gateway.config.tree import Key, StoredResponses
 from gateway.domain import Ended, Operation
 from gateway.emulator.emulated import emulated
+from gateway.front.kept import Kept
 from tests.emulator.test_through_the_gateway import speaking
 from tests.support.gateways import Running, gateway
 from tests.support.upstream import Upstream
@@ -206,6 +207,24 @@ async def test_an_item_may_be_named_by_its_id() -> None:
         {"role": "assistant", "content": "Hello there"},
         {"role": "user", "content": "And?"},
     ]
+
+
+async def test_a_response_is_read_once_however_many_of_its_items_are_named() -> None:
+    async with gateway(upstream := Upstream()) as g:
+        first = await g.sdk.responses.create(model="m", input="Hi")
+        reads, store = list[str](), g.gateway.responses.store
+        get = store.get
+
+        async def noted(tenant: str, id: str) -> Kept | None:
+            reads.append(id)
+            return await get(tenant, id)
+
+        store.get = noted  # type: ignore[method-assign]
+        item: Any = {"type": "item_reference", "id": first.output[0].id}
+        await g.sdk.responses.create(model="m", input=[item] * 50)
+    assert reads == [first.id]
+    said = [message["content"] for message in upstream.received[1].body["messages"]]
+    assert said == ["Hello there"] * 50
 
 
 async def test_json_is_parsed_by_its_schema() -> None:
