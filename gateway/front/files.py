@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -63,6 +63,8 @@ class Files:
             async with bounded.form(**bounds) as form:
                 upload, file = self._read(form, principal.tenant)
                 await asyncio.to_thread(self._add, store, file, upload.file)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
         except HTTPException as error:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from None
         return Shown(file.shown())

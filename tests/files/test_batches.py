@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import threading
 import time
@@ -21,7 +22,7 @@ from gateway.config.bind import Secret
 from gateway.config.tree import Key, Tenant
 from gateway.domain import Outcome
 from gateway.emulator.emulated import emulated
-from gateway.files.lines import Line, lines
+from gateway.files.lines import Line, check, lines
 from gateway.files.nouns import Batch, Status
 from gateway.files.pace import Pace
 from gateway.files.runner import Runner, moved
@@ -184,6 +185,13 @@ async def test_lines_are_read_off_the_event_loop(
         await ended(g.sdk, (await begun(g.sdk, [ask(n) for n in range(9)])).id)
     assert readers
     assert threading.current_thread() not in readers
+
+
+def test_a_line_that_is_too_long_is_one_line_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.files.lines.MAX_LINE", 200)
+    total, problems = check(io.BytesIO(b"x" * 1000 + b"\n" + jsonl([ask(0)])), CHAT)
+    assert total == 2
+    assert [(problem.code, problem.line) for problem in problems] == [("line_too_long", 1)]
 
 
 def test_an_answer_that_comes_after_the_end_is_not_kept(tmp_path: Path) -> None:

@@ -209,6 +209,23 @@ async def test_an_upload_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     assert b" 408 " in status
 
 
+async def test_a_client_that_leaves_during_its_upload_is_no_defect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with filing(tmp_path, Upstream()) as g:
+        host, _, port = g.url.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n"
+            b"content-type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        )
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        await asyncio.wait_for(g.gateway.in_flight.ended(), 5)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 @pytest.mark.parametrize(
     "query", ["limit=-1", "limit=10001", "limit=x", "limit=" + "9" * 5000, "order=up"]
 )
