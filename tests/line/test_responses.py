@@ -353,6 +353,12 @@ async def test_its_stream_is_taken_up_by_another_endpoint() -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice"),
         ({"truncation": "auto"}, "truncation"),
+        ({"reasoning": {"effort": "low", "max_tokens": 9}}, "reasoning.max_tokens"),
+        ({"text": {"format": {"type": "text"}, "tone": "warm"}}, "text.tone"),
+        (
+            {"stream": True, "stream_options": {"include_usage": True}},
+            "stream_options.include_usage",
+        ),
         ({"include": ["file_search_call.results"]}, "include"),
         ({"background": True, "stream": True}, "stream"),
         ({"background": True, "store": False}, "store"),
