@@ -263,7 +263,8 @@ class Gateway:
     def _count(
         self, path: str, api: Responses | Messages, shown: Callable[[int], dict[str, object]]
     ) -> Route:
-        count = Count(self.door, self.dispatcher, api.count, shown, api.refusal)
+        refused = self.seeing.metrics.refused
+        count = Count(self.door, self.dispatcher, api.count, shown, api.refusal, refused)
         return Route(f"/v1/{path}", count.answer, methods=["POST"])
 
     @asynccontextmanager

@@ -68,7 +68,7 @@ class Decider:
             candidates = [_forgiven(c) for c in candidates]
             decision = policy.decide(asked, self._left(candidates, tried, delivery), context)
         names, endpoints = (r.candidate.endpoint for r in decision.ranked), self.fleet.endpoints
-        full = {name for name in names if endpoints[name].full(request.tenant)}
+        full = {name for name in names if endpoints[name].full(request.tenant, begun)}
         if not tries.decided:
             tries.decided = True
             outcome.request = request

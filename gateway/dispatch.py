@@ -173,18 +173,18 @@ class Dispatcher:
         expected = self.fleet.expected(request)
         tokens = expected.prompt_tokens + expected.output_tokens
         # One for all models: nobody waits longer in all because there are others to fall back on.
-        turn = self.queue.turn(request.tenant, request.request_class, tokens)
-        for asked in _in_turn(request, policy.fallback.models, outcome.principal):
-            if took_work and not self.retries.take(self.clock()):
-                break
-            asked = await self._counting.where_in_doubt(asked, outcome.principal)
-            tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
-            answer = self._whole(tries, policy, outcome)
-            try:
-                return await anext(answer), answer
-            except ELSEWHERE as exc:
-                failure = failure or exc  # what the client hears is of its own model
-                took_work = isinstance(exc, UpstreamError) and exc.took_work
+        with self.queue.turn(request.tenant, request.request_class, tokens) as turn:
+            for asked in _in_turn(request, policy.fallback.models, outcome.principal):
+                if took_work and not self.retries.take(self.clock()):
+                    break
+                asked = await self._counting.where_in_doubt(asked, outcome.principal)
+                tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
+                answer = self._whole(tries, policy, outcome)
+                try:
+                    return await anext(answer), answer
+                except ELSEWHERE as exc:
+                    failure = failure or exc  # what the client hears is of its own model
+                    took_work = isinstance(exc, UpstreamError) and exc.took_work
         assert failure is not None
         raise failure
 
@@ -351,8 +351,8 @@ def _used_tokens(outcome: Outcome, prompt_tokens: int) -> float:
         return 0.0
     if outcome.usage is not None:
         return outcome.usage.prompt_tokens + outcome.usage.completion_tokens
-    if not outcome.attempts or outcome.attempts[-1].failed:
-        return outcome.events
+    if not outcome.attempts or outcome.attempts[-1].error is not None:
+        return outcome.events  # also where the endpoint refused what was asked of it
     return prompt_tokens + outcome.events  # a client that left has had its prompt computed
 
 

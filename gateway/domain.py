@@ -300,6 +300,7 @@ class Outcome:
     finish_reasons: tuple[str, ...] = ()  # of its choices, in OpenAI's words
     queued: dict[float, float] = field(default_factory=dict)  # waits for room: began, ended
     answer: list[Json] | None = None  # the answer's payloads; None unless an operator wants them
+    path: str | None = None  # of the HTTP request: several come to one operation
 
     @property
     def fault(self) -> Fault | None:

@@ -120,6 +120,8 @@ class KeyRecord:
     @classmethod
     def read(cls, raw: Json) -> KeyRecord:
         """From JSON. Raises ValueError, or TypeError where something is missing."""
+        if not isinstance(raw, dict):
+            raise ValueError("a key's record must be an object")
         known = {name: value for name, value in raw.items() if name in RECORD}
         for name in ("models", "policies", "endpoints"):
             if isinstance(known.get(name), list):

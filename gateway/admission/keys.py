@@ -81,7 +81,7 @@ class KeyRing:
         scheme, _, key = authorization.partition(" ")
         principal, expires = self._keys.get(_digest(key.strip()), (OPEN, -math.inf))
         if self._unsure and expires == -math.inf and key.strip().startswith(PREFIX):
-            raise Unavailable("made keys cannot be checked at the moment", retry_after_s=1.0)
+            raise _unsure()
         if scheme.lower() != "bearer" or expires == -math.inf:
             raise InvalidKey("the API key is not known here")
         if expires <= self._wall():
@@ -90,15 +90,19 @@ class KeyRing:
 
     def named(self, tenant: str, name: str) -> Principal:
         """For what is done later, in a key's name. Raises InvalidKey: it is not valid any more;
-        Unavailable: who knows."""
+        Unavailable."""
         if not self._keys:
             return OPEN
         for principal, expires in self._keys.values():
             if (principal.tenant, principal.key_name) == (tenant, name) and expires > self._wall():
                 return principal
         if self._unsure:
-            raise Unavailable("made keys cannot be checked at the moment", retry_after_s=1.0)
+            raise _unsure()
         raise InvalidKey("the API key that this was asked for with is not valid any more")
+
+
+def _unsure() -> Unavailable:
+    return Unavailable("made keys cannot be checked at the moment", retry_after_s=1.0)
 
 
 def _digest(key: str) -> bytes:

@@ -122,10 +122,11 @@ class Known:
     meters: Sequence[Measured]
     tenant: Limits
     key: Limits
+    since: float
     ends: float
 
     def hold(self, tenant: Limits, key: Limits, now: float) -> bool:
-        return self.tenant is tenant and self.key is key and now < self.ends
+        return self.tenant is tenant and self.key is key and self.since <= now < self.ends
 
 
 @dataclass
@@ -193,7 +194,8 @@ class Limiter:
         tenant = self.tenants.get(principal.tenant, UNLIMITED)
         key = self.keys.get(principal.key_name, UNLIMITED)
         known = self._known.get(names)
-        if known is not None and known.hold(tenant, key, self.meters.now()):
+        now = self.meters.now()  # which may go back: a server's, when it is heard again
+        if known is not None and known.hold(tenant, key, now):
             return known.meters
         measured = (
             *self._of("tenant", principal.tenant, tenant),
@@ -202,7 +204,7 @@ class Limiter:
         ends = min((m.meter.ends for m in measured if m.what == "dollars"), default=math.inf)
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
-        self._known[names] = Known(measured, tenant, key, ends)
+        self._known[names] = Known(measured, tenant, key, now, ends)
         return measured
 
     def _of(self, whose: str, name: str, limits: Limits) -> Iterator[Measured]:
@@ -251,7 +253,7 @@ def _hold(
 
 
 def _refusal(by: Measured, verdict: Verdict) -> GatewayError:
-    if verdict.alone and verdict.left == (0.0,) * len(verdict.left):
+    if verdict.closed:
         return Unavailable("limits cannot be checked at the moment", retry_after_s=1.0)
     return RateLimited(str(by), retry_after_s=verdict.retry_after_s)
 

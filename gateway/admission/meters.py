@@ -56,6 +56,7 @@ class Verdict:
     refused_by: int | None = None  # the first charge that did not fit
     retry_after_s: float | None = None
     alone: bool = False  # decided without the store that the meters are in
+    closed: bool = False  # refused because that could not be asked
 
 
 class Meters(Protocol):

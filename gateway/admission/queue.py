@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,7 +34,7 @@ PACE, LATELY_S = 32, 30.0
 class Room(Protocol):
     """An endpoint, as far as the queue knows it."""
 
-    def full(self, tenant: str) -> bool: ...
+    def full(self, tenant: str, now: float) -> bool: ...
 
     def promise(self, tenant: str, count: int = 1) -> None: ...
 
@@ -52,6 +53,8 @@ class Turn:
     request_class: str
     start: float  # virtual
     arrived: float
+    work: float  # likewise
+    started: bool = False
     endpoints: Collection[str] = ()
     called: asyncio.Future[str | None] | None = None
 
@@ -74,15 +77,24 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def turn(self, tenant: str, request_class: str, tokens: float) -> Turn:
-        """A request's place among the others, by the work that it brings."""
+    @contextmanager
+    def turn(self, tenant: str, request_class: str, tokens: float) -> Iterator[Turn]:
+        """A request's place among the others, by the work that it brings. If it has not started by
+        the end, it brought none: who is sent away often has not had a share by that."""
         if len(self._ends) > 10_000:  # whoever is not ahead of the virtual time has no history
             self._ends = {t: end for t, end in self._ends.items() if end > self._virtual}
         start = max(self._virtual, self._ends.get(tenant, 0.0))
-        self._ends[tenant] = start + max(1.0, tokens) / self.weights.get(tenant, 1.0)
-        return Turn(tenant, request_class, start, self.clock())
+        work = max(1.0, tokens) / self.weights.get(tenant, 1.0)
+        self._ends[tenant] = start + work
+        turn = Turn(tenant, request_class, start, self.clock(), work)
+        try:
+            yield turn
+        finally:
+            if not turn.started and tenant in self._ends:
+                self._ends[tenant] -= work
 
     def started(self, turn: Turn) -> None:
+        turn.started = True
         self._virtual = max(self._virtual, turn.start)
 
     async def wait(self, turn: Turn, endpoints: Collection[str]) -> None:
@@ -132,12 +144,14 @@ class Queue:
         """Who is first of those that an endpoint has room for, and that endpoint."""
         open_: dict[str, set[str]] = {}  # by tenant
         first: tuple[Turn, str] | None = None
+        now = self.clock()
         for turn in self._waiting:
             if first is not None and first[0].order <= turn.order:
                 continue
             if turn.tenant not in open_:
-                rooms = self.rooms.items()
-                open_[turn.tenant] = {name for name, room in rooms if not room.full(turn.tenant)}
+                open_[turn.tenant] = {
+                    name for name, room in self.rooms.items() if not room.full(turn.tenant, now)
+                }
             endpoint = next((e for e in turn.endpoints if e in open_[turn.tenant]), None)
             if endpoint is not None:
                 first = turn, endpoint

@@ -19,6 +19,9 @@ from gateway.wire.openai import Ending, encode_json, parse_event, parse_vectors
 from gateway.wire.prefix import canonical
 from gateway.wire.responses.native import parse_native
 
+Parse = Callable[[bytes, InferenceRequest], Event]
+"""Of an event as it was kept, for whoever asks again."""
+
 ASK = "x-gateway-cache"
 """A request's own word: `yes`, even for an answer drawn by chance; `no`, neither read nor kept."""
 
@@ -35,13 +38,12 @@ class CacheLimits:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    events: Sequence[bytes]
+    events: Sequence[tuple[bytes, Parse]]
     expires: float
-    native: bool  # in the words of an endpoint that speaks responses
 
     @property
     def size(self) -> int:
-        return sum(map(len, self.events))
+        return sum(len(raw) for raw, _ in self.events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +84,29 @@ class ResponseCache:
             self._drop(place.key)
             return None
         self._kept.move_to_end(place.key)
-        if not place.request.operation.writes:
-            return [parse_vectors(raw, place.request) for raw in kept.events]
-        parse = parse_native if kept.native else parse_event
-        return [parse(raw) for raw in kept.events]
+        return [parse(raw, place.request) for raw, parse in kept.events]
 
     async def keeping(
         self, place: Place, request: InferenceRequest, events: AsyncIterator[Event]
     ) -> AsyncIterator[Event]:
         """The same events; kept once they are a whole answer."""
-        told: list[bytes] = []
-        size, ending, native = 0, Ending(request), False
+        told: list[tuple[bytes, Parse]] = []
+        size, ending = 0, Ending(request)
         async for event in events:
             if request.operation.writes:
                 ending.note(event)
             if size <= self.limits.size // LARGEST_SHARE:
-                native = event.native is not None
-                told.append(encode_json(event.native or event.payload))
-                size += len(told[-1])
+                told.append(_told(event, request))
+                size += len(told[-1][0])
             # Nobody asks for what comes after a plain answer; and vectors come whole or not at all.
             if not request.stream and (not request.operation.writes or _whole(ending)):
-                self._keep(place, told, native)
+                self._keep(place, told)
             yield event
         if request.stream and _whole(ending):
-            self._keep(place, told, native)
+            self._keep(place, told)
 
-    def _keep(self, place: Place, events: Sequence[bytes], native: bool) -> None:
-        kept = Kept(tuple(events), self.clock() + place.ttl_s, native)
+    def _keep(self, place: Place, events: Sequence[tuple[bytes, Parse]]) -> None:
+        kept = Kept(tuple(events), self.clock() + place.ttl_s)
         if kept.size > self.limits.size // LARGEST_SHARE:
             return
         self._drop(place.key)
@@ -121,6 +119,21 @@ class ResponseCache:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._size -= kept.size
+
+
+def _told(event: Event, request: InferenceRequest) -> tuple[bytes, Parse]:
+    """The event as its endpoint said it, and how that is read."""
+    if event.native is not None:
+        return encode_json(event.native), _native
+    return encode_json(event.payload), _written if request.operation.writes else parse_vectors
+
+
+def _native(raw: bytes, request: InferenceRequest) -> Event:
+    return parse_native(raw)
+
+
+def _written(raw: bytes, request: InferenceRequest) -> Event:
+    return parse_event(raw)
 
 
 def _whole(ending: Ending) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -97,7 +97,7 @@ class Dashboard:
                 "models": self._models(),
                 "endpoints": {
                     name: {
-                        **_together([part["endpoints"][name] for part in parts]),
+                        **_together([*_each(parts, name)]),
                         **summary.endpoint(name),
                     }
                     for name in self.fleet.endpoints
@@ -137,8 +137,7 @@ class Dashboard:
                         "tenant": rule.match.tenant,
                         "header": sorted(rule.match.header),  # a value may be a secret
                     },
-                    "file": sources[rule.policy.name].name,
-                    "text": sources[rule.policy.name].read_text(encoding="utf-8"),
+                    **_source(sources.get(rule.policy.name)),
                     "multiplier": multipliers.get(rule.policy.name),
                     "dollars_per_hour": rule.policy.budget and rule.policy.budget.dollars_per_hour,
                 }
@@ -192,6 +191,21 @@ def condition(endpoint: Endpoint, now: float) -> tuple[State, str | None]:
     if resting:
         return State.RESTING, f"it asked to be left alone with {', '.join(resting)}"
     return State.UP, None
+
+
+def _source(file: Path | None) -> dict[str, str]:
+    """What a policy is from; one whose file is gone stays in force until another is."""
+    try:
+        if file is not None:
+            return {"file": file.name, "text": file.read_text(encoding="utf-8")}
+    except OSError:
+        pass
+    return {"file": "a file that is gone", "text": ""}
+
+
+def _each(parts: Sequence[Told], endpoint: str) -> Iterator[Mapping[str, Any]]:
+    """A worker that has died came back with the endpoints that the config had by then."""
+    return (part["endpoints"][endpoint] for part in parts if endpoint in part["endpoints"])
 
 
 def _together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

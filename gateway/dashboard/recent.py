@@ -128,12 +128,11 @@ class Recent:
         if attempt.error is not None:
             bucket.failed += 1
             return
-        if attempt.ended is Ended.OVERTAKEN:
+        if attempt.ended is Ended.OVERTAKEN or attempt.ttft_s is None:
             return
         bucket.answered += 1
-        if attempt.ttft_s is not None:
-            class_ = round(math.log(max(attempt.ttft_s, 1e-6)) / STEP)
-            bucket.first[class_] = bucket.first.get(class_, 0) + 1
+        class_ = round(math.log(max(attempt.ttft_s, 1e-6)) / STEP)
+        bucket.first[class_] = bucket.first.get(class_, 0) + 1
         usage = outcome.usage
         if usage is not None and attempt is outcome.answering:
             bucket.prompt_tokens += usage.prompt_tokens

@@ -37,21 +37,23 @@ class Capacity:
         self.limit = max(1, int(at_most * LESS))
         self._cut, self._answered = now, 0
 
-    def answered(self, in_flight: int) -> None:
-        """An answer is whole; it was one of `in_flight`."""
-        if self.limit is None or in_flight < self.limit:
+    def answered(self, taken: int) -> None:
+        """An answer is whole; it had one of the places that were `taken`."""
+        if self.limit is None or taken < self.limit:
             return
         self._answered += 1
         if self._answered >= self.limit:
             self._more()
 
-    def told(self, running: int, waiting: int, in_flight: int) -> None:
-        """By an engine, of all its requests; `in_flight` are ours, other gateways' among them."""
+    def told(self, running: int, waiting: int, taken: int) -> None:
+        """By an engine, of all its requests; of its places so many are `taken` by gateways."""
         if waiting == 0:
             self._queued = self._most_running = 0
-            if self.limit is not None and in_flight >= self.limit:
+            if self.limit is not None and taken >= self.limit:
                 self._more()
             return
+        if running == 0:
+            return  # it loads, or pauses: how many it could run, it does not say
         self._queued += 1
         self._most_running = max(self._most_running, running)
         if self._queued >= LOOKS:

@@ -127,17 +127,23 @@ class Endpoint:
             return limit
         return max(1, int(limit * self.share)) if self.share else 0
 
-    def full(self, tenant: str) -> bool:
+    def full(self, tenant: str, now: float) -> bool:
         """For a request of this tenant."""
         limit = self.limit
         if limit is None:
             return False
         room = limit - self._ours - self.promised
-        return room <= 0 or room <= self.places.kept_from(tenant, limit)
+        return room <= 0 or room <= self.places.kept_from(tenant, limit, now)
 
     @property
     def _ours(self) -> int:
         return self.in_flight + self.elsewhere.in_flight
+
+    @property
+    def _taken(self) -> int:
+        """Places in use, and those that nobody who wants one more may have."""
+        limit = self.limit
+        return self._ours + (0 if limit is None else self.places.spare(limit))
 
     def promise(self, tenant: str, count: int = 1) -> None:
         """The queue gives a place away; -1: it was taken, or was not wanted."""
@@ -216,7 +222,7 @@ class Endpoint:
         """An attempt there went well; its lease is not over yet."""
         self.breaker.succeeded(now)
         if self.capacity is not None:
-            self.capacity.answered(self._ours)
+            self.capacity.answered(self._taken)
 
     def failed(
         self, model: str, error: UpstreamError, now: float, began: float = float("inf")
@@ -256,7 +262,7 @@ class Endpoint:
         queued = stats.report.queued_tokens if stats.report else waiting * self._uncached_tokens()
         most = Load(*map(max, ours, self.load))
         if self.capacity is not None:
-            self.capacity.told(stats.running, waiting, self._ours)
+            self.capacity.told(stats.running, waiting, self._taken)
         self._others.told(Load(stats.running + waiting, queued), most, now)
 
     def _uncached_tokens(self) -> int:

@@ -46,8 +46,7 @@ class Places:
     _turned: float = 0.0
 
     def began(self, tenant: str, now: float) -> None:
-        if now - self._turned >= LATELY_S:
-            self._turn(now)
+        self._pass(now)
         use = self._use(tenant)
         use.held += 1
         use.most = max(use.most, use.now)
@@ -66,22 +65,25 @@ class Places:
             use.elsewhere = count
             use.most = max(use.most, use.now)
 
-    def kept_from(self, tenant: str, limit: int) -> int:
+    def kept_from(self, tenant: str, limit: int, now: float) -> int:
         """Of `limit` places, how many this tenant has to leave free."""
+        self._pass(now)  # what is kept must not be so for ever because nobody may begin
         use = self.users.get(tenant)
         mine = use.now if use is not None else 0
         if mine == 0:
             return 0
         others = {t: u for t, u in self.users.items() if u.lately and t != tenant}
         each = limit / (self._weight(tenant) + sum(map(self._weight, others)))
-        spare = max(1, limit // KEPT) if limit >= FEW and self._others_known(tenant) else 0
+        spare = self.spare(limit)
         if mine + 1 <= min(each * self._weight(tenant), limit - spare):
             return 0
         claims = (min(int(each * self._weight(t)), u.lately) - u.now for t, u in others.items())
         return max(spare, sum(max(0, claim) for claim in claims))
 
-    def _others_known(self, tenant: str) -> bool:
-        return any(t != tenant for known in (self.users, self.weights) for t in known)
+    def spare(self, limit: int) -> int:
+        """Of `limit` places, those for whoever comes from nowhere: where there may be such."""
+        several = len(self.users) > 1 or any(t not in self.users for t in self.weights)
+        return max(1, limit // KEPT) if several and limit >= FEW else 0
 
     def _weight(self, tenant: str) -> float:
         return self.weights.get(tenant, 1.0)
@@ -92,8 +94,10 @@ class Places:
             use = self.users[tenant] = Use()
         return use
 
-    def _turn(self, now: float) -> None:
-        """Another stretch begins."""
+    def _pass(self, now: float) -> None:
+        """Another stretch begins, when it is time."""
+        if now - self._turned < LATELY_S:
+            return
         late = now - self._turned >= 2 * LATELY_S
         self._turned = now
         for use in self.users.values():

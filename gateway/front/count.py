@@ -24,6 +24,7 @@ class Count:
     read: Callable[[bytes, TenantKeys], Awaitable[InferenceRequest]]
     shown: Callable[[int], dict[str, object]]
     refusal: Callable[[GatewayError], bytes]
+    refused: Callable[[str], None]  # told the error's code
 
     async def answer(self, request: Request) -> Response:
         try:
@@ -34,5 +35,6 @@ class Count:
         except HungUp:
             return Response(status_code=400)  # nobody reads it
         except GatewayError as error:
+            self.refused(error.code or "")
             return error_response(error, self.refusal(error))
         return JSONResponse(self.shown(tokens))

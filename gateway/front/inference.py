@@ -69,7 +69,8 @@ class Inference:
         self.drain.check()
         headers = headers_of(scope)
         principal = self.door.principal(scope)
-        outcome = Outcome(request_id(scope), principal, self.clock(), self.operation)
+        began, path = self.clock(), scope["path"]
+        outcome = Outcome(request_id(scope), principal, began, self.operation, path=path)
         if self.tracing is not None:
             outcome.trace = self.tracing.begin(headers)
             outcome.answer = [] if self.tracing.content else None

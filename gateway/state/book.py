@@ -29,7 +29,7 @@ class Book:
         for index, charge in enumerate(charges):
             if charge.meter.kind in closed and not charge.at_most:
                 none = (0.0,) * len(charges)
-                return Verdict(none, none, now, index, CLOSED_RETRY_S, alone=True)
+                return Verdict(none, none, now, index, CLOSED_RETRY_S, alone=True, closed=True)
         share = self.gateways
         scaled = [dataclasses.replace(c, amount=c.amount * share) for c in charges]
         numbers = {c.meter.key: self._combined(c.meter, now) for c in charges}

@@ -3,7 +3,8 @@ What gateways tell each other: where prompts were placed, and how busy each keep
 
 Nothing on a request's path asks the server: every gateway tells what is new within `TELL_S`, hears
 what the others tell, and decides on what it has heard. A gateway that falls silent is forgotten
-with all that it had in flight. Times travel as ages, since clocks that never jump share no origin.
+with all that it had in flight. Times travel as ages, since clocks that never jump share no origin;
+what a newcomer hears of before its time is older by what the server's clock says.
 While the server is lost, every gateway knows what it knew and what it does itself.
 """
 
@@ -77,10 +78,11 @@ class SharedIndex(PlacementIndex):
         if endpoint in self._shared:
             self.news.append((before, ["expire", endpoint]))
 
-    def hear(self, news: Sequence[Json]) -> None:
-        """What another gateway has told. Raises ValueError, TypeError or KeyError for nonsense."""
+    def hear(self, news: Sequence[Json], ago_s: float = 0.0) -> None:
+        """What another gateway told, so long ago. Raises ValueError, TypeError or KeyError for
+        nonsense."""
         for item in news:
-            when = self._clock() - float(item["age"])
+            when = self._clock() - ago_s - float(item["age"])
             match item["what"]:
                 case ["place", str(endpoint), list(told), int() | None as tokens]:
                     super().place(endpoint, _keys(told), when, tokens)
@@ -104,6 +106,7 @@ class Gossip:
     heard: Callable[[], None] = lambda: None  # called when others' loads have changed
     stream: str = "{gateway}:gossip"
     _others: dict[str, tuple[float, Loads]] = field(default_factory=dict)  # when last heard
+    _last: bytes = b"0-0"  # heard, by the id that the server's clock gave it
     _told: Loads = field(default_factory=dict)
     _told_at: float = float("-inf")
     closed: bool = False  # while the server is lost, endpoints that may be full take nothing
@@ -171,23 +174,27 @@ class Gossip:
         )
 
     async def _hear(self) -> None:
-        last: bytes | str = "0-0"
+        began_s, _ = await self.redis.time()
         while not self._over:
-            heard = await self.redis.xread({self.stream: last}, count=500, block=HEAR_MS)
+            heard = await self.redis.xread({self.stream: self._last}, count=500, block=HEAR_MS)
             self._found()
             for _, messages in cast("Heard", heard or []):
-                for _, message in messages:
+                for id, message in messages:
+                    self._last = id  # nothing is heard twice, whatever happens to the connection
                     if message[b"from"].decode() != self.gateway:
-                        self._take_in(message[b"from"].decode(), message[b"told"])
-                last = messages[-1][0]
+                        ago_s = max(0.0, began_s - int(id.partition(b"-")[0]) / 1000)
+                        self._take_in(message[b"from"].decode(), message[b"told"], ago_s)
 
-    def _take_in(self, gateway: str, raw: bytes) -> None:
+    def _take_in(self, gateway: str, raw: bytes, ago_s: float) -> None:
         try:
             told = json.loads(raw)
-            self.index.hear(told["news"])
-            self._others[gateway] = (self.clock(), told["loads"])
-        except (ValueError, TypeError, KeyError):
+            loads = {name: _load(*said) for name, said in told["loads"].items()}
+            self.index.hear(told["news"], ago_s)
+        except (ValueError, TypeError, KeyError, AttributeError):
             logger.warning("another gateway's message makes no sense")
+            return
+        self._others[gateway] = (self.clock() - ago_s, loads)
+        self._forget_silent()
         self._add_up()
 
     def _forget_silent(self) -> None:
@@ -209,6 +216,16 @@ class Gossip:
             whole = Load(sum(load[0] for load in loads), sum(load[1] for load in loads))
             endpoint.heard(whole, tenants)
         self.heard()
+
+
+def _load(
+    in_flight: int, queued_tokens: int, tenants: Mapping[str, int] | None = None
+) -> tuple[int, int, Mapping[str, int]]:
+    """As told; by gateways of an earlier version without the tenants. Raises ValueError."""
+    whose = {} if tenants is None else dict(tenants.items())
+    if any(type(count) is not int for count in (in_flight, queued_tokens, *whose.values())):
+        raise ValueError("loads are counts")
+    return in_flight, queued_tokens, whose
 
 
 async def shared_secret(redis: Redis, own: bytes, name: str = "{gateway}:secret") -> bytes:

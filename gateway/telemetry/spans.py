@@ -130,7 +130,7 @@ class SpanFactory:
     def _server(
         self, outcome: Outcome, trace: TraceContext, to_wall: Callable[[float], int]
     ) -> ReadableSpan:
-        path = f"/v1/{outcome.operation}"
+        path = outcome.path or f"/v1/{outcome.operation}"
         attributes: Attributes = {
             names.METHOD: "POST",
             names.ROUTE: path,

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
+from gateway.admission.key_store import KeyFile
 from gateway.admission.keys import OPEN, Key, KeyRing
 from gateway.domain import Principal
-from gateway.errors import InvalidKey
+from gateway.errors import InvalidKey, Unavailable
 from tests.support.clock import ManualClock
 
 RING = KeyRing(
@@ -91,3 +94,23 @@ def test_a_key_is_refused_from_its_expiry_on() -> None:
     clock.advance(100)
     with pytest.raises(InvalidKey, match="expired"):
         ring.identify("Bearer sk-short-lived")
+
+
+def test_who_asks_later_is_not_turned_away_while_the_made_keys_are_not_known() -> None:
+    configured = Key("admin", "acme", "sk-admin-123")
+    with pytest.raises(Unavailable):
+        KeyRing([configured], unsure=True).named("acme", "made")
+    with pytest.raises(InvalidKey, match="not valid any more"):
+        KeyRing([configured]).named("acme", "made")
+    assert KeyRing([configured], unsure=True).named("acme", "admin").key_name == "admin"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stored", [[1], ["key"], [[]], {"keys": []}, None, 7])
+async def test_a_store_that_holds_no_records_is_one_that_cannot_be_read(
+    tmp_path: Path, stored: object
+) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps(stored))
+    with pytest.raises(OSError, match=r"keys\.json"):
+        await KeyFile(file).records()

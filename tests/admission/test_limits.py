@@ -9,7 +9,9 @@ import pytest
 from gateway.admission.limits import Dollars, Limiter, Limits, Windows, calendar
 from gateway.domain import Outcome, Principal
 from gateway.errors import RateLimited
+from gateway.state.connect import connect
 from gateway.state.memory import MemoryMeters
+from gateway.state.shared import SharedMeters
 from tests.support.clock import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -93,3 +95,15 @@ async def test_requests_of_a_second_and_a_day_count_at_once() -> None:
             clock.advance(1)
     assert waits[0] == pytest.approx(0.5)
     assert waits[1] == pytest.approx(86_400 / 3 - 1)
+
+
+async def test_a_limit_that_is_reached_is_a_429_while_what_is_shared_is_lost_too() -> None:
+    redis = connect("redis://127.0.0.1:1")  # nobody is there
+    limits = Limiter(SharedMeters(redis, "g"), {"acme": Limits(concurrent=1)})
+    async with limits.held(outcome(), 0, 0):
+        with pytest.raises(RateLimited, match="1 concurrent"):
+            async with limits.held(outcome(), 0, 0):
+                pass
+    async with limits.held(outcome(), 0, 0):
+        pass
+    await redis.aclose()

@@ -1,11 +1,17 @@
 """The page and what it reads, without a browser."""
 
+import os
+
 import httpx
 import pytest
 
+from gateway.config.load import PACKAGED, load_policy
 from gateway.config.tree import Key, Secret
 from gateway.dashboard.page import STATIC
+from gateway.dashboard.siblings import Siblings
 from gateway.errors import UpstreamBusy, UpstreamUnreachable
+from gateway.rules import always
+from routing_policies.catalog import Catalog
 from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
 
@@ -114,6 +120,35 @@ async def test_a_policy_is_shown_with_the_file_that_it_is_from():
     assert policy["file"] == "cache_aware.yaml"
     assert "minimize" in policy["text"]
     assert len(policy["version"]) == 12
+
+
+async def test_a_worker_that_was_started_with_another_config_is_shown_as_far_as_it_goes(tmp_path):
+    """One that died, and came back when the config had other endpoints."""
+    other = {
+        "started": 1.0,
+        "config": {"generation": 1, "reload": "ok"},
+        "endpoints": {},
+        "seen": {"buckets": {}, "decisions": []},
+    }
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        dashboard = g.gateway.seeing.dashboard
+        vars(dashboard)["siblings"] = Siblings(tmp_path, dashboard.told)
+        async with Siblings(tmp_path, lambda: other).running():
+            (tmp_path / f"{os.getpid()}.sock").rename(tmp_path / "other.sock")
+            state = (await client.get("/dashboard/api/state")).json()
+    assert state["workers"] == 2
+    assert state["endpoints"]["u0"]["state"] == "up"
+
+
+async def test_a_policy_whose_file_is_gone_is_shown_without_its_text(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((PACKAGED / "cheapest.yaml").read_text())
+    rules = always(load_policy(mine, Catalog.load()))
+    options = {"policies": tmp_path, "rules": rules}
+    async with gateway(Upstream(), **options) as g, httpx.AsyncClient(base_url=g.url) as client:
+        mine.unlink()
+        (policy,) = (await client.get("/dashboard/api/policies")).json()
+    assert (policy["name"], policy["text"]) == ("mine", "")
 
 
 async def test_it_can_be_switched_off():

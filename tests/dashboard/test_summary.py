@@ -64,3 +64,13 @@ def test_a_decision_tells_how_long_it_waited_for_room():
     recent.settled(outcome)
     (decision,) = summed([recent]).decisions()
     assert decision["queued_s"] == pytest.approx(0.3)
+
+
+def test_who_left_before_the_first_token_was_not_answered():
+    clock = ManualClock(1000.0)
+    recent = Recent(clock, lambda: 5.0)
+    outcome = answered(clock(), 0.1)
+    outcome.ended, outcome.usage = Ended.HUNG_UP, None
+    outcome.attempts = [Attempt("e", clock(), ended=Ended.HUNG_UP)]
+    recent.settled(outcome)
+    assert summed([recent]).endpoint("e")["answered"] == 0

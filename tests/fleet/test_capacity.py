@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from gateway.domain import EndpointStats
 from gateway.errors import UpstreamBroken, UpstreamOverloaded
@@ -41,7 +42,7 @@ def test_nothing_is_known_before_it_complains() -> None:
     tell(known, 500, 0)
     known.failed("m", UpstreamBroken("not for want of room"), 0.0)
     assert known.limit is None
-    assert not known.full("t")
+    assert not known.full("t", 0.0)
 
 
 def test_one_wave_of_refusals_is_one_complaint() -> None:
@@ -64,6 +65,23 @@ def test_places_come_back_only_while_all_are_in_use() -> None:
     assert capacity.limit == 18
 
 
+def test_the_place_that_a_tenant_has_to_leave_free_counts_as_used() -> None:
+    known = endpoint()
+    known.places.weights = {"quiet": 1.0}
+    with ExitStack() as leases:
+        for _ in range(20):
+            leases.enter_context(known.lease(10, 0.0, tenant="noisy"))
+        known.failed("m", UpstreamOverloaded("no room"), 2.0, began=3.0)
+        assert known.limit == 16
+    with ExitStack() as leases:
+        while not known.full("noisy", 3.0):
+            leases.enter_context(known.lease(10, 3.0, tenant="noisy"))
+        assert known.in_flight == 15
+        for _ in range(16):
+            known.finished(3.0)
+    assert known.limit == 18
+
+
 def test_an_engines_queue_counts_when_it_stays() -> None:
     known = endpoint()
     tell(known, 8, 3, LOOKS - 1)
@@ -72,6 +90,12 @@ def test_an_engines_queue_counts_when_it_stays() -> None:
     assert known.limit is None
     tell(known, 6, 1)
     assert known.limit == 9, "the most that ran, and one for its queue"
+
+
+def test_a_queue_before_an_engine_that_runs_nothing_tells_nothing_of_its_size() -> None:
+    known = endpoint()
+    tell(known, 0, 5, 2 * LOOKS)
+    assert known.limit is None
 
 
 def test_what_the_config_says_is_never_exceeded() -> None:

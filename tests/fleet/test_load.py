@@ -62,12 +62,12 @@ def test_an_endpoint_is_full_of_what_gateways_sent_and_what_they_promised() -> N
     endpoint = Endpoint("a", frozenset("m"), provider=Silent(), max_in_flight=3)
     endpoint.elsewhere = Load(1, 0)
     with endpoint.lease(50, 0.0):
-        assert not endpoint.full("t")
+        assert not endpoint.full("t", 0.0)
         endpoint.promise("t")
-        assert endpoint.full("t")
+        assert endpoint.full("t", 0.0)
         endpoint.promise("t", -1)
     endpoint.told(stats(running=50, queued=0), endpoint.load, now=0.0)  # somebody else's
-    assert not endpoint.full("t")
+    assert not endpoint.full("t", 0.0)
 
 
 def test_an_engine_that_counts_requests_has_them_as_long_as_ours(endpoint: Endpoint) -> None:

@@ -15,9 +15,9 @@ def places(now: float = 0.0, **held: int) -> Places:
     return filled
 
 
-def may_take(filled: Places, tenant: str, limit: int = 16) -> bool:
+def may_take(filled: Places, tenant: str, limit: int = 16, now: float = 0.0) -> bool:
     room = limit - sum(use.now for use in filled.users.values())
-    return room > filled.kept_from(tenant, limit)
+    return room > filled.kept_from(tenant, limit, now)
 
 
 def test_a_tenant_alone_has_every_place() -> None:
@@ -64,6 +64,13 @@ def test_what_it_had_is_forgotten_when_it_stays_away() -> None:
     assert may_take(filled, "noisy", limit=17)
 
 
+def test_it_is_forgotten_too_where_nobody_may_begin_anything_meanwhile() -> None:
+    filled = places(quiet=1, noisy=3)
+    filled.ended("quiet")
+    assert not may_take(filled, "noisy", limit=4, now=LATELY_S / 2)
+    assert may_take(filled, "noisy", limit=4, now=2 * LATELY_S)
+
+
 @pytest.mark.parametrize(("weight", "share"), [(1.0, 8), (3.0, 12)])
 def test_two_greedy_tenants_end_at_their_shares(weight: float, share: int) -> None:
     filled = places(a=15)
@@ -86,6 +93,6 @@ def test_more_tenants_than_places_leave_none_unused() -> None:
 def test_other_gateways_places_count_as_a_tenants_own() -> None:
     filled = places(noisy=4)
     filled.heard({"noisy": 8, "quiet": 3})
-    assert filled.kept_from("noisy", 16) == 1
+    assert filled.kept_from("noisy", 16, 0.0) == 1
     filled.heard({"noisy": 8})
-    assert filled.kept_from("noisy", 16) == 3, "what the quiet one had there"
+    assert filled.kept_from("noisy", 16, 0.0) == 3, "what the quiet one had there"

@@ -179,3 +179,13 @@ async def test_a_reload_changes_limits_between_two_requests():
         g.gateway.put_in_force(config, g.gateway.rules)
         headers = (await ask(g)).headers
     assert headers["x-ratelimit-limit-requests"] == "5"
+
+
+async def test_what_an_endpoint_refused_as_the_callers_mistake_used_no_tokens():
+    upstream = Upstream(status=400, error={"error": {"message": "this prompt is too long"}})
+    async with limited(Limits(tokens=Windows(day=5000)), upstream) as g:
+        long = [{"role": "user", "content": "words " * 2000}]
+        assert (await refused(g, messages=long)).status_code == 400
+        (outcome,) = await g.settled.wait_for(1)
+        (left,) = g.gateway.dispatcher.limiter.quotas(outcome.principal)
+    assert left.left == pytest.approx(5000, abs=1)

@@ -94,8 +94,9 @@ async def test_who_is_refused_at_the_door_is_counted_by_cause_and_not_by_what_he
     async with gateway(Upstream(), keys=keys) as g, httpx.AsyncClient(base_url=g.url) as web:
         for key in ("sk-canary-one", "sk-canary-two"):
             headers = {"authorization": f"Bearer {key}"}
-            answer = await web.post("/v1/chat/completions", json=ASK, headers=headers)
-            assert answer.status_code == 401
+            for path in ("chat/completions", "messages/count_tokens", "responses/input_tokens"):
+                answer = await web.post(f"/v1/{path}", json=ASK, headers=headers)
+                assert answer.status_code == 401
         assert (await web.get("/canary")).status_code == 404
         assert (await web.put("/v1/models")).status_code == 405
         headers = {"authorization": "Bearer 12345678-web"}
@@ -104,7 +105,7 @@ async def test_who_is_refused_at_the_door_is_counted_by_cause_and_not_by_what_he
         text = (await web.get("/metrics", headers=headers)).text
     refused = {line for line in text.splitlines() if line.startswith("gateway_refused_total")}
     assert refused == {
-        'gateway_refused_total{error_type="invalid_api_key"} 2.0',
+        'gateway_refused_total{error_type="invalid_api_key"} 6.0',
         'gateway_refused_total{error_type="not_found"} 2.0',
         'gateway_refused_total{error_type="permission_denied"} 1.0',
     }

@@ -7,6 +7,8 @@ from typing import Any
 import openai
 import pytest
 
+from gateway.config.bind import Seconds
+from gateway.config.tree import Cache
 from gateway.domain import Ended
 from tests.support.gateways import gateway
 from tests.support.hosted import Hosted, Reply, replies
@@ -175,16 +177,24 @@ async def test_an_answer_that_failed_there_is_an_error_here(status: str) -> None
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_cached_answer_is_the_endpoints_own_again(streamed: bool) -> None:
-    reply = stream() if streamed else replies(Reply(body=response()))
-    asked: Any = {"model": "m", "input": "Hi", "temperature": 0, "stream": streamed}
-    answers = []
-    async with gateway(reply, endpoint=NATIVE) as g:
+async def test_an_answer_that_is_given_again_is_all_of_it(streamed: bool) -> None:
+    hosted = stream() if streamed else replies(Reply(body=response()))
+    kept = Cache(models={"m": Seconds(60)})
+    async with gateway(hosted, endpoint=NATIVE, cache=kept) as g:
+        said = []
         for _ in range(2):
-            told = await g.sdk.responses.create(**asked, extra_headers={"x-gateway-cache": "yes"})
-            answers.append([one async for one in told][-1].response if streamed else told)
-    first, again = answers
-    assert len(reply.received) == 1
-    assert (again.output_text, again.usage) == (first.output_text, first.usage) != ("", None)
-    assert again.model_extra == first.model_extra
+            if streamed:
+                asked = g.sdk.responses.stream(model="m", input="Hi", temperature=0)
+                async with asked as told:
+                    said.append(await told.get_final_response())
+            else:
+                asked = g.sdk.responses.create(model="m", input="Hi", temperature=0)
+                said.append(await asked)
+        outcomes = await g.settled.wait_for(2)
+    assert [outcome.cache for outcome in outcomes] == ["miss", "hit"]
+    assert len(hosted.received) == 1
+    first, again = said
+    assert again.output_text == "Hello"
     assert again.id != first.id
+    assert again.usage == first.usage
+    assert outcomes[1].usage == outcomes[0].usage

@@ -347,3 +347,27 @@ async def test_prompts_and_answers_are_there_only_if_the_operator_says_so():
         (server,) = [s for s in spans if s.kind == "SERVER"]
         assert ("gen_ai.input.messages" in server.attributes) is content
         assert ("Hello there" in server.attributes.get("gen_ai.output.messages", "")) is content
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+async def test_a_chat_in_another_apis_shape_is_named_by_its_own_path(path: str) -> None:
+    asked = {
+        "/v1/messages": {
+            "model": "m",
+            "max_tokens": 9,
+            "messages": [{"role": "user", "content": "hi"}],
+        },
+        "/v1/responses": {"model": "m", "input": "hi", "background": False},
+    }
+    async with collecting() as (url, collector):
+        async with (
+            gateway(Upstream(), tracing=Tracing(endpoint=url)) as g,
+            httpx.AsyncClient(base_url=g.url) as client,
+        ):
+            assert (await client.post(path, json=asked[path])).status_code == 200
+        spans = await collector.wait_for(3)
+        (server,) = [s for s in spans if s.kind == "SERVER"]
+        (attempt,) = [s for s in spans if s.kind == "CLIENT"]
+    assert server.name == f"POST {path}"
+    assert server.attributes["http.route"] == server.attributes["url.path"] == path
+    assert attempt.name == "chat m"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import pytest
@@ -97,6 +98,78 @@ async def test_load_is_added_up_and_dies_with_its_gateway(server):
         await until(lambda: a._told == {})
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"not JSON",
+        b"[]",
+        b'{"loads": [], "news": []}',
+        b'{"loads": {"e": [1, "many", {}]}, "news": []}',
+        b'{"loads": {"e": null}, "news": []}',
+        b'{"loads": {"e": [1, 1, {"t": "two"}]}, "news": []}',
+        b'{"loads": {}, "news": [{"age": null, "what": []}]}',
+        b'{"loads": {}, "news": [{"age": 0, "what": ["place", "e", [["zz", 1]], 5]}]}',
+        b'{"loads": {}, "news": [[]]}',
+    ],
+)
+async def test_what_makes_no_sense_is_passed_over_and_the_next_word_heard(server, told, caplog):
+    clock = ManualClock()
+    async with (
+        speaking(server, "b", clock) as (b, endpoint),
+        speaking(server, "a", clock) as (a, _),
+    ):
+        await b.redis.xadd(b.stream, {"from": "newer", "told": told})
+        with a.endpoints["e"].lease(300, clock()):
+            await until(lambda: endpoint.elsewhere.in_flight == 1)
+    assert "makes no sense" in caplog.text
+
+
+async def test_what_was_said_long_ago_is_as_old_as_it_is_to_a_newcomer(server):
+    clock = ManualClock()
+    old, new = chat("once upon a time " * 50).prefix, chat("in another story " * 50).prefix
+    placed = [["place", "e", [[old[0].digest.hex(), old[0].size]], 9]]
+    news = [{"age": 0, "what": what} for what in placed]
+    told = json.dumps({"loads": {"e": [8, 300, {"t": 8}]}, "news": news})
+    redis = connect(server.url)
+    await redis.xadd("{gateway}:gossip", {"from": "dead", "told": told}, id="1000-0")
+    async with speaking(server, "a", clock) as (a, _):
+        a.index.place("e", new, clock())
+        await until(lambda: not a.index.news)
+        async with speaking(server, "b", clock) as (b, endpoint):
+            await until(lambda: b.index.match(new, clock()))
+            assert endpoint.elsewhere == IDLE
+            b.index.expire("e", before=clock() - 3600)
+            assert not b.index.match(old, clock())
+            assert b.index.match(new, clock())
+    await redis.aclose()
+
+
+async def test_a_lost_connection_makes_nothing_be_heard_twice(server):
+    clock = ManualClock()
+    keys = [chat(f"{name} upon a time " * 50).prefix for name in ("once", "twice", "thrice")]
+    redis = connect(server.url)
+    async with speaking(server, "a", clock) as (a, _), speaking(server, "b", clock) as (b, _):
+        a.index.expire("e", before=clock() + 1)  # a replica began another life
+        a.index.place("e", keys[0], clock() + 2)
+        await until(lambda: b.index.match(keys[0], clock()))
+        clock.advance(5)
+        b.index.place("e", keys[1], clock())
+        await redis.client_kill_filter(_type="normal", skipme=True)
+        await asyncio.sleep(0.5)
+        a.index.place("e", keys[2], clock())
+        await until(lambda: b.index.match(keys[2], clock()))
+        assert b.index.match(keys[1], clock())
+    await redis.aclose()
+
+
+async def test_a_gateway_that_tells_no_tenants_is_counted_all_the_same(server):
+    clock = ManualClock()
+    told = b'{"loads": {"e": [3, 300]}, "news": []}'  # as an earlier version said it
+    async with speaking(server, "b", clock) as (b, endpoint):
+        await b.redis.xadd(b.stream, {"from": "older", "told": told})
+        await until(lambda: endpoint.elsewhere == (3, 300))
+
+
 async def test_while_the_server_is_lost_each_fills_its_share_or_nothing_and_then_all_again(server):
     here, there = ManualClock(), ManualClock()
     async with (
@@ -109,7 +182,7 @@ async def test_while_the_server_is_lost_each_fills_its_share_or_nothing_and_then
             assert closed.places.users["t"].elsewhere == 1
             server.stop()
             await until(lambda: open_.limit == 4 and closed.limit == 0)
-            assert closed.full("t")
+            assert closed.full("t", 0.0)
             assert closed.elsewhere == IDLE
             there.advance(100)  # the other one is not forgotten for being out of hearing
             await asyncio.sleep(0.3)
@@ -148,7 +221,7 @@ async def test_endpoints_full_of_another_gateways_requests_are_full(server):
             gateway(f"{url}/v1", **options) as b,
         ):
             first = asyncio.create_task(a.sdk.chat.completions.create(**ASK))
-            await until(lambda: b.gateway.fleet.endpoints["u0"].full("default"))
+            await until(lambda: b.gateway.fleet.endpoints["u0"].full("default", 0.0))
             second = asyncio.create_task(b.sdk.chat.completions.create(**ASK))
             await until(lambda: len(b.gateway.dispatcher.queue) == 1)
             assert len(upstream.received) == 1
