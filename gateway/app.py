@@ -48,7 +48,7 @@ from gateway.front.loopback import LoopbackOnly
 from gateway.front.messages import Messages
 from gateway.front.models import Models
 from gateway.front.request_id import RequestId
-from gateway.front.rescue import counted, no_such_route, rescue
+from gateway.front.rescue import counted, defect, no_such_route, rescue
 from gateway.front.responses import Responses
 from gateway.local_replicas import LocalReplicas, replica_commands
 from gateway.pacer import Pacers
@@ -235,6 +235,7 @@ class Gateway:
             exception_handlers={
                 GatewayError: counted(rescue, refused),
                 HTTPException: counted(no_such_route, refused),
+                Exception: defect,
             },
             lifespan=self.lifespan,
         )

@@ -2,7 +2,8 @@
 Exact counts of a prompt's tokens, where an estimate would leave in doubt whether it fits.
 
 The config may name a tokenizer of the model; without one, an endpoint of the model is asked, if it
-can tell. Counting takes milliseconds: it runs off the event loop, for requests that need it only.
+can tell and may have the prompt. Counting takes milliseconds: it runs off the event
+loop, for requests that need it only.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.domain import InferenceRequest
+from gateway.domain import InferenceRequest, Principal
 from gateway.errors import UpstreamError
+from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Fleet
+from routing_policies.base import DATA_POLICIES
 
 Counter = Callable[[InferenceRequest], int | None]
 """Tokens of a request's prompt; None where it cannot tell them exactly."""
@@ -25,23 +28,27 @@ class Counting:
     fleet: Fleet
     tokenizers: Mapping[str, Counter] = field(default_factory=dict)  # by the clients' model
 
-    async def where_in_doubt(self, request: InferenceRequest) -> InferenceRequest:
+    async def where_in_doubt(
+        self, request: InferenceRequest, principal: Principal
+    ) -> InferenceRequest:
         """The request, with its exact count where that decides whether an endpoint can take it."""
         if not self.fleet.may_not_fit(request):
             return request
-        tokens = await self._count(request)
+        tokens = await self._count(request, principal)
         return request if tokens is None else dataclasses.replace(request, prompt_tokens=tokens)
 
-    async def tokens(self, request: InferenceRequest) -> int:
+    async def tokens(self, request: InferenceRequest, principal: Principal) -> int:
         """Of its prompt: exactly where somebody can tell, else as we expect."""
-        exact = await self._count(request)
+        exact = await self._count(request, principal)
         return self.fleet.expected(request).prompt_tokens if exact is None else exact
 
-    async def _count(self, request: InferenceRequest) -> int | None:
+    async def _count(self, request: InferenceRequest, principal: Principal) -> int | None:
         if (counter := self.tokenizers.get(request.model)) is not None:
             return await asyncio.to_thread(counter, request)
         for endpoint in self.fleet.endpoints.values():
             if request.model not in endpoint.models or endpoint.provider is None:
+                continue
+            if not _may_have(principal, endpoint):
                 continue
             try:
                 if (tokens := await endpoint.provider.count(request)) is not None:
@@ -49,3 +56,10 @@ class Counting:
             except UpstreamError:
                 continue  # the estimate stands
         return None
+
+
+def _may_have(principal: Principal, endpoint: Endpoint) -> bool:
+    """The caller's prompts may go there."""
+    demanded = DATA_POLICIES.index(principal.data_policy or DATA_POLICIES[0])
+    kept = DATA_POLICIES.index(endpoint.data_policy)
+    return principal.may_reach(endpoint.name) and kept >= demanded

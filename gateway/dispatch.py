@@ -177,7 +177,7 @@ class Dispatcher:
             for asked in _in_turn(request, policy.fallback.models, outcome.principal):
                 if took_work and not self.retries.take(self.clock()):
                     break
-                asked = await self._counting.where_in_doubt(asked)
+                asked = await self._counting.where_in_doubt(asked, outcome.principal)
                 tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
                 answer = self._whole(tries, policy, outcome)
                 try:
@@ -316,7 +316,7 @@ class Dispatcher:
     async def count(self, request: InferenceRequest, principal: Principal) -> int:
         """Tokens of its prompt. Raises ModelNotFound."""
         self._check_model(request.model, principal)
-        return await self._counting.tokens(request)
+        return await self._counting.tokens(request, principal)
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""

@@ -49,7 +49,7 @@ class Filing:
         self.runner = Runner(
             self._folder,
             Inside(self._app, self.door),
-            Pace(most, self.clock),
+            lambda: Pace(most, self.clock),
             most,
             self.wall,
             self.random,

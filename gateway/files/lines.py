@@ -75,7 +75,7 @@ def _numbered(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
         if raw.strip():
             yield number, raw
         while len(raw) > MAX_LINE and not raw.endswith(b"\n"):
-            raw = content.readline(MAX_LINE)
+            raw = content.readline(MAX_LINE + 1)
 
 
 def read_line(number: int, raw: bytes, endpoint: str) -> Line:

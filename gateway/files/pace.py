@@ -1,4 +1,4 @@
-"""How many of the batches' requests run at a time: as many as there is room for beside the others.
+"""How many of a batch's requests run at a time: as many as there is room for beside the others.
 
 One more for each round of answers, up to the most that the operator allows; half as many when
 somebody says that there is no room, and none until the time that he names.
@@ -21,7 +21,7 @@ class Pace:
         self._clock = clock
         self._not_before = 0.0
         self._wait_s = FIRST_WAIT_S
-        self._turn = asyncio.Lock()  # first come, first served: so batches take turns
+        self._turn = asyncio.Lock()  # first come, first served
         self._changed = asyncio.Event()
 
     async def begin(self) -> None:

@@ -1,5 +1,6 @@
 """
-Runs batches, each line as a request of its tenant's, in the batch class and at the runner's pace.
+Runs batches, each line as a request of its tenant's, in the batch class and at its batch's pace:
+what one is refused, by a limit of its tenant's or for want of room, slows no other.
 
 A line's answer is kept the moment that it is there, under the line's number, and of two the first
 stands: whatever ends the process, the next one asks for the lines that have none. So every line is
@@ -64,13 +65,16 @@ class Asks(Protocol):
 class Runner:
     store: Store
     asks: Asks
-    pace: Pace
-    most: int  # requests at a time
+    pace: Callable[[], Pace]  # of one batch
+    most: int  # requests at a time, of all batches
     wall: Callable[[], float]  # seconds since 1970
     random: random.Random
     poll_s: float = POLL_S
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _came: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._room = asyncio.Semaphore(self.most)  # first come, first served: batches take turns
 
     def poke(self) -> None:
         """There is a new batch, or one that is to be cancelled."""
@@ -168,35 +172,36 @@ class Runner:
 
     async def _ask_all(self, batch: Batch) -> None:
         answered = await asyncio.to_thread(self.store.answered, batch.id)
-        waiting = asyncio.Semaphore(self.most)
+        waiting, pace = asyncio.Semaphore(self.most), self.pace()
         with self.store.open(batch.input_file) as content:
+            every = lines(content, batch.endpoint)
+            left = (line for line in every if line.number not in answered)
             async with asyncio.TaskGroup() as group:
-                for line in lines(content, batch.endpoint):
-                    if line.number in answered:
-                        continue
+                while (line := await asyncio.to_thread(next, left, None)) is not None:
                     await waiting.acquire()
-                    asking = group.create_task(self._ask(batch, line))
+                    asking = group.create_task(self._ask(batch, line, pace))
                     asking.add_done_callback(lambda _: waiting.release())
 
-    async def _ask(self, batch: Batch, line: Line) -> None:
+    async def _ask(self, batch: Batch, line: Line, pace: Pace) -> None:
         """One line, until it has an answer."""
         tries = 0
         while True:
-            await self.pace.begin()
+            await pace.begin()
             try:
-                answer = await self.asks(batch, line.body)
+                async with self._room:
+                    answer = await self.asks(batch, line.body)
             except BaseException:
-                self.pace.ended(answered=False)
+                pace.ended(answered=False)
                 raise
             hopeless = answer.headers.get("x-should-retry") == "false"
             if answer.status in NO_ROOM and not hopeless:
-                self.pace.refused(_seconds(answer.headers.get("retry-after")))
+                pace.refused(_seconds(answer.headers.get("retry-after")))
             elif answer.status in TROUBLE and not hopeless and tries < MOST_TRIES:
-                self.pace.ended(answered=False)
+                pace.ended(answered=False)
                 await asyncio.sleep(2**tries * (0.5 + self.random.random() / 2))
                 tries += 1
             else:
-                self.pace.ended()
+                pace.ended()
                 break
         told = _told(batch, line, answer)
         failed = not 200 <= answer.status < 300

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -60,6 +61,14 @@ class InUse(Exception):
         self.batch = batch
 
 
+class Full(Exception):
+    """The tenant's files would be larger than they may be."""
+
+    def __init__(self, stored: int) -> None:
+        super().__init__(stored)
+        self.stored = stored  # bytes
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Page:
     """What of a list is asked for."""
@@ -73,14 +82,13 @@ class Page:
 class Store(Protocol):
     """A tenant sees its own and nothing else. What is not there, or has expired, is None."""
 
-    def add(self, file: File, content: BinaryIO) -> None: ...
+    def add(self, file: File, content: BinaryIO, most: float = math.inf) -> None:
+        """`most`: bytes of all its tenant's files. Raises Full."""
+        ...
+
     def file(self, tenant: str, id: str, now: float) -> File | None: ...
     def files(self, tenant: str, page: Page, now: float) -> tuple[list[File], bool]:
         """One page, and whether there is more."""
-        ...
-
-    def size(self, tenant: str) -> int:
-        """Bytes of all its files."""
         ...
 
     def open(self, file: str) -> BinaryIO:
@@ -119,7 +127,7 @@ class Store(Protocol):
         ...
 
     def answer(self, id: str, line: int, failed: bool, body: bytes) -> None:
-        """Of two answers to one line the first stands."""
+        """Of two answers to one line the first stands; one that comes after the end is nobody's."""
         ...
 
     def answers(self, id: str, failed: bool) -> Iterator[bytes]:
@@ -194,10 +202,18 @@ class Folder:
 
     # Files
 
-    def add(self, file: File, content: BinaryIO) -> None:
+    def add(self, file: File, content: BinaryIO, most: float = math.inf) -> None:
         self._write(file.id, content)
-        with self._writing() as connection:
-            _insert(connection, file)
+        query = "SELECT coalesce(sum(size), 0) FROM files WHERE tenant = ?"
+        try:
+            with self._writing() as connection:
+                stored = int(connection.execute(query, (file.tenant,)).fetchone()[0])
+                if stored + file.size > most:
+                    raise Full(stored)
+                _insert(connection, file)
+        except BaseException:
+            (self._contents / file.id).unlink()
+            raise
 
     def _write(self, id: str, content: BinaryIO) -> None:
         """It is there whole or not at all."""
@@ -223,10 +239,6 @@ class Folder:
             *(tenant, page.after, page.after, page.purpose, page.purpose, now, page.limit + 1),
         )
         return [_file(row[0]) for row in rows[: page.limit]], len(rows) > page.limit
-
-    def size(self, tenant: str) -> int:
-        rows = self._rows("SELECT coalesce(sum(size), 0) FROM files WHERE tenant = ?", tenant)
-        return int(rows[0][0])
 
     def open(self, file: str) -> BinaryIO:
         return (self._contents / file).open("rb")
@@ -305,7 +317,9 @@ class Folder:
     def answer(self, id: str, line: int, failed: bool, body: bytes) -> None:
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", (id, line, failed, body)
+                "INSERT OR IGNORE INTO answers SELECT ?, ?, ?, ? WHERE EXISTS"
+                f" (SELECT 1 FROM batches WHERE id = ? AND {_IS_UNFINISHED})",
+                (id, line, failed, body, id, *UNFINISHED),
             )
 
     def answers(self, id: str, failed: bool) -> Iterator[bytes]:
@@ -361,9 +375,11 @@ def _update(connection: sqlite3.Connection, batch: Batch) -> None:
     )
 
 
+_IS_UNFINISHED = f"status IN ({', '.join('?' * len(UNFINISHED))})"
+
+
 def _unfinished(connection: sqlite3.Connection) -> list[Batch]:
-    marks = ", ".join("?" * len(UNFINISHED))
-    query = f"SELECT record FROM batches WHERE status IN ({marks}) ORDER BY number"
+    query = f"SELECT record FROM batches WHERE {_IS_UNFINISHED} ORDER BY number"
     return [_batch(row[0]) for row in connection.execute(query, UNFINISHED)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, NotFound
@@ -18,6 +18,7 @@ from gateway.files.runner import moved
 from gateway.files.store import Store
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.files import Kept, checked_expiry, listed, no_file, page_of
+from gateway.front.shown import Shown
 from gateway.wire.strict_json import parse_object
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
@@ -47,7 +48,9 @@ class Batches:
             return Response(status_code=499)  # nobody reads it
         window, now = _checked(body), int(self.kept.wall())
         id = body["input_file_id"]
-        file = await asyncio.to_thread(store.file, principal.tenant, id, now)
+        # Half of a surrogate pair reaches no store.
+        known = id.isascii()
+        file = await asyncio.to_thread(store.file, principal.tenant, id, now) if known else None
         if file is None:
             raise no_file(id)
         if file.purpose != "batch":
@@ -77,7 +80,7 @@ class Batches:
         batches, more = await asyncio.to_thread(store.batches, principal.tenant, page)
         counts = [await asyncio.to_thread(store.counts, batch) for batch in batches]
         data = [batch.shown(count) for batch, count in zip(batches, counts, strict=True)]
-        return JSONResponse(listed(data, more))
+        return Shown(listed(data, more))
 
     async def one(self, request: Request) -> Response:
         store, batch = await self._found(request)
@@ -108,7 +111,7 @@ class Batches:
 
 
 async def _shown(store: Store, batch: Batch) -> Response:
-    return JSONResponse(batch.shown(await asyncio.to_thread(store.counts, batch)))
+    return Shown(batch.shown(await asyncio.to_thread(store.counts, batch)))
 
 
 def _checked(body: Json) -> int:

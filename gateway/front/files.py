@@ -9,15 +9,16 @@ from typing import BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.domain import Principal
 from gateway.errors import BodyTooLarge, InvalidRequest, NotFound, NotSupported, RequestTimeout
 from gateway.files.nouns import PURPOSES, File, new_id
-from gateway.files.store import InUse, Page, Store
+from gateway.files.store import Full, InUse, Page, Store
 from gateway.front.door import Door
+from gateway.front.shown import Shown
 
 FORM_BYTES = 64 * 1024
 """Of the upload besides the file."""
@@ -62,9 +63,11 @@ class Files:
             async with bounded.form(**bounds) as form:
                 upload, file = self._read(form, principal.tenant)
                 await asyncio.to_thread(self._add, store, file, upload.file)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
         except HTTPException as error:
             raise InvalidRequest(f"the form cannot be read: {error.detail}") from None
-        return JSONResponse(file.shown())
+        return Shown(file.shown())
 
     def _read(self, form: FormData, tenant: str) -> tuple[UploadFile, File]:
         """Raises InvalidRequest, BodyTooLarge."""
@@ -88,15 +91,15 @@ class Files:
 
     def _add(self, store: Store, file: File, content: BinaryIO) -> None:
         """Raises InvalidRequest."""
-        stored = store.size(file.tenant)
-        if stored + file.size > self.kept.max_stored:
+        content.seek(0)
+        try:
+            store.add(file, content, self.kept.max_stored)
+        except Full as full:
             raise InvalidRequest(
-                f"your files have {stored} bytes, and may have {self.kept.max_stored}: "
+                f"your files have {full.stored} bytes, and may have {self.kept.max_stored}: "
                 "delete some, or let them expire",
                 param="file",
-            )
-        content.seek(0)
-        store.add(file, content)
+            ) from None
 
     def _bounded(self, request: Request) -> Receive:
         """The body as it comes, within a size, and never silent for too long."""
@@ -127,10 +130,10 @@ class Files:
         principal, store = self.kept.open(request)
         page, now = page_of(request, 10_000, 10_000), self.kept.wall()
         files, more = await asyncio.to_thread(store.files, principal.tenant, page, now)
-        return JSONResponse(listed([file.shown() for file in files], more))
+        return Shown(listed([file.shown() for file in files], more))
 
     async def one(self, request: Request) -> Response:
-        return JSONResponse((await self._found(request))[0].shown())
+        return Shown((await self._found(request))[0].shown())
 
     async def content(self, request: Request) -> Response:
         file, store = await self._found(request)
@@ -148,7 +151,7 @@ class Files:
             raise InvalidRequest(
                 f"{file.id!r} is the input of {used.batch!r}, which has not ended", param="file_id"
             ) from None
-        return JSONResponse({"id": file.id, "object": "file", "deleted": deleted})
+        return Shown({"id": file.id, "object": "file", "deleted": deleted})
 
     async def _found(self, request: Request) -> tuple[File, Store]:
         """Raises NotFound."""
@@ -168,11 +171,12 @@ def page_of(request: Request, usual: int, most: int) -> Page:
     """Raises InvalidRequest."""
     asked = request.query_params
     limit, order = asked.get("limit", str(usual)), asked.get("order", "desc")
-    if not limit.isdecimal() or int(limit) > most:
+    number = _integer(limit)
+    if number is None or number > most:
         raise InvalidRequest(f"'limit' must be an integer from 0 to {most}", param="limit")
     if order not in ("asc", "desc"):
         raise InvalidRequest("'order' must be asc or desc", param="order")
-    return Page(asked.get("after"), int(limit), order == "asc", asked.get("purpose"))
+    return Page(asked.get("after"), number, order == "asc", asked.get("purpose"))
 
 
 def listed(data: list[dict[str, object]], more: bool) -> dict[str, object]:
@@ -187,8 +191,12 @@ def _expires_after(anchor: object, seconds: object) -> int | None:
     """Raises InvalidRequest."""
     if anchor is None and seconds is None:
         return None
-    number = int(seconds) if isinstance(seconds, str) and seconds.isdecimal() else None
-    return checked_expiry(anchor, number)
+    return checked_expiry(anchor, _integer(seconds))
+
+
+def _integer(said: object) -> int | None:
+    """CPython reads no number of thousands of digits, and nobody means one."""
+    return int(said) if isinstance(said, str) and len(said) < 16 and said.isdecimal() else None
 
 
 def checked_expiry(anchor: object, seconds: object, param: str = "expires_after") -> int:

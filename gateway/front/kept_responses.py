@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from gateway.errors import InvalidRequest, NotFound, UnsupportedRequest
 from gateway.front.door import Door
 from gateway.front.kept import Kept
 from gateway.front.responses import Responses
+from gateway.front.shown import Shown
 from gateway.wire.responses.fields import INCLUDED
 from gateway.wire.responses.listing import page
 
@@ -31,14 +32,14 @@ class KeptResponses:
                 continue
             if name not in ("include", "include[]") or value not in INCLUDED:
                 raise UnsupportedRequest(f"'{name}={value[:100]}' is not known here", param=name)
-        return JSONResponse((await self._found(request)).response)
+        return Shown((await self._found(request)).response)
 
     async def delete(self, request: Request) -> Response:
         tenant, kept = self._tenant(request), await self._found(request)
         if cancel := self.responses.running.pop(kept.id, None):
             cancel()
         await self.responses.remove(tenant, kept.id)
-        return JSONResponse({"id": kept.id, "object": "response", "deleted": True})
+        return Shown({"id": kept.id, "object": "response", "deleted": True})
 
     async def cancel(self, request: Request) -> Response:
         tenant, kept = self._tenant(request), await self._found(request)
@@ -49,11 +50,11 @@ class KeptResponses:
             if cancel := self.responses.running.pop(kept.id, None):
                 cancel()
             await self.responses.put(tenant, kept)
-        return JSONResponse(kept.response)
+        return Shown(kept.response)
 
     async def input_items(self, request: Request) -> Response:
         kept = await self._found(request)
-        return JSONResponse(page(kept.id, kept.items, request.query_params))
+        return Shown(page(kept.id, kept.items, request.query_params))
 
     def _tenant(self, request: Request) -> str:
         return self.door.identify(request.headers).tenant

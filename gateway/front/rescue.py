@@ -40,6 +40,11 @@ async def rescue(request: Request, error: Exception) -> Response:
     return error_response(error)
 
 
+async def defect(request: Request, error: Exception) -> Response:
+    """What nobody expected; Starlette raises it again, for the log."""
+    return error_response(GatewayError("the gateway failed; its log says why"))
+
+
 async def no_such_route(request: Request, error: Exception) -> Response:
     """404, 405 and 501 in the API's shape."""
     assert isinstance(error, HTTPException)

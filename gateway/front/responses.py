@@ -54,21 +54,26 @@ class Responses:
         body = parse_object(raw)
         check(body)
         earlier = await self._earlier(tenant, body)
+        known: dict[str, Kept | None] = {}
         given = [
-            await self._referred(tenant, item, f"input[{index}]")
+            await self._referred(tenant, known, item, f"input[{index}]")
             for index, item in enumerate(as_list(body.get("input")))
         ]
         return Asked(body, tenant, (*earlier, *given), len(earlier))
 
     async def keep(self, answer: ResponseAnswer) -> None:
         """Whatever becomes of the store, the client has its answer."""
-        self.running.pop(answer.id, None)
         if not answer.asked.stored:
             return
         try:
-            await self._put(answer)
+            withdrawn = answer.asked.background and await self._withdrawn(answer)
+            self.running.pop(answer.id, None)  # who deletes it from here on, deletes what we put
+            if not withdrawn:
+                await self._put(answer)
         except OSError as error:
             logger.warning("a response could not be stored: %s", error)
+        finally:
+            self.running.pop(answer.id, None)
 
     def refusal(self, error: GatewayError) -> bytes:
         return encode_json(error.body())
@@ -88,6 +93,8 @@ class Responses:
 
     async def find(self, tenant: str, id: str) -> Kept | None:
         """Raises Unavailable."""
+        if not id.isascii():  # as all of ours are; half of a surrogate pair reaches no store
+            return None
         with _reached():
             return await self.store.get(tenant, id)
 
@@ -103,6 +110,11 @@ class Responses:
     async def _put(self, answer: ResponseAnswer) -> None:
         items = list(answer.asked.items)
         await self.store.put(answer.asked.tenant, Kept(answer.id, answer.object(), items))
+
+    async def _withdrawn(self, answer: ResponseAnswer) -> bool:
+        """Another worker has deleted or cancelled it."""
+        kept = await self.store.get(answer.asked.tenant, answer.id)
+        return kept is None or kept.status == "cancelled"
 
     async def _earlier(self, tenant: str, body: Json) -> list[Any]:
         previous = body.get("previous_response_id")
@@ -120,13 +132,19 @@ class Responses:
             )
         return [*kept.items, *kept.response["output"]]
 
-    async def _referred(self, tenant: str, item: Any, where: str) -> Any:
-        """An item of a stored response is named by its id, which holds the response's."""
+    async def _referred(
+        self, tenant: str, known: dict[str, Kept | None], item: Any, where: str
+    ) -> Any:
+        """An item of a stored response is named by its id, which holds the response's. `known`: the
+        responses that have been read, for whoever names one's items again and again."""
         if not isinstance(item, dict) or item.get("type", "item_reference") != "item_reference":
             return item
         if "role" in item or not isinstance(id := item.get("id"), str):
             return item
-        kept = await self.find(tenant, f"resp_{id.partition('_')[2][:-4]}")
+        response = f"resp_{id.partition('_')[2][:-4]}"
+        if response not in known:
+            known[response] = await self.find(tenant, response)
+        kept = known[response]
         output = [] if kept is None else kept.response["output"]
         found = next((one for one in output if one["id"] == id), None)
         if found is None:
@@ -145,8 +163,7 @@ class Responses:
     async def _hear(self, answer: ResponseAnswer) -> None:
         while (cancel := self.running.get(answer.id)) is not None:
             with contextlib.suppress(OSError):
-                kept = await self.store.get(answer.asked.tenant, answer.id)
-                if kept is None or kept.status == "cancelled":
+                if await self._withdrawn(answer):
                     self.running.pop(answer.id, None)
                     cancel()
                     return

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import orjson
 from redis.asyncio import Redis
 
 from gateway.front.kept import Kept
 from gateway.state.keys import translated
+from gateway.wire.fast_json import dumps, loads
 
 T = TypeVar("T")
 
@@ -64,8 +64,12 @@ class FileResponses:
     async def get(self, tenant: str, id: str) -> Kept | None:
         since = self.wall() - self.bounds.ttl_s
         query = "SELECT kept FROM responses WHERE tenant = ? AND id = ? AND at > ?"
-        row = await self._do(lambda there: there.execute(query, (tenant, id, since)).fetchone())
-        return None if row is None else _unpacked(id, row[0])
+
+        def find(there: sqlite3.Connection) -> Kept | None:
+            row = there.execute(query, (tenant, id, since)).fetchone()
+            return None if row is None else _unpacked(id, row[0])
+
+        return await self._do(find)
 
     async def remove(self, tenant: str, id: str) -> bool:
         query = "DELETE FROM responses WHERE tenant = ? AND id = ?"
@@ -180,9 +184,9 @@ class RedisResponses:
 
 
 def _packed(kept: Kept) -> bytes:
-    return orjson.dumps([kept.response, kept.items])
+    return dumps([kept.response, kept.items])
 
 
 def _unpacked(id: str, packed: bytes | str) -> Kept:
-    response, items = orjson.loads(packed)
+    response, items = loads(packed.encode() if isinstance(packed, str) else packed)
     return Kept(id, response, items)

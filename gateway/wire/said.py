@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.domain import Event, Json
+from gateway.errors import UpstreamBroken
 
 Kind = Literal["thought", "text", "refusal", "call"]
 
@@ -34,6 +35,7 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
 
 
 def pieces(event: Event) -> Iterator[Piece]:
+    """Raises UpstreamBroken."""
     for choice in _first(event):
         said = choice.get("delta") or choice.get("message") or {}
         for name, kind in _TEXTS:
@@ -41,15 +43,18 @@ def pieces(event: Event) -> Iterator[Piece]:
                 logprobs = _logprobs(choice) if kind == "text" else ()
                 yield Piece(kind, text, logprobs=logprobs)
         for index, call in enumerate(said.get("tool_calls") or ()):
-            function = call.get("function") or {}
-            which = call.get("index")
-            yield Piece(
-                "call",
-                function.get("arguments") or "",
-                index if which is None else which,
-                call.get("id"),
-                function.get("name"),
-            )
+            yield _call(call, index)
+
+
+def _call(call: Any, index: int) -> Piece:
+    function = (call.get("function") or {}) if isinstance(call, dict) else None
+    arguments = (function.get("arguments") or "") if isinstance(function, dict) else None
+    if function is None or not isinstance(arguments, str):
+        raise UpstreamBroken("the endpoint called a tool in a way that makes no sense")
+    which = call.get("index")
+    return Piece(
+        "call", arguments, index if which is None else which, call.get("id"), function.get("name")
+    )
 
 
 def finish(event: Event) -> str | None:

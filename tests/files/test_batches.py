@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import httpx
 import openai
 import pytest
 
@@ -15,10 +20,15 @@ from gateway.admission.keys import KeyRing
 from gateway.admission.limits import Limits, Windows
 from gateway.config.bind import Secret
 from gateway.config.tree import Key, Tenant
+from gateway.domain import Outcome
 from gateway.emulator.emulated import emulated
-from gateway.files.nouns import Batch
-from gateway.files.runner import Runner
-from tests.files.world import ask, becomes, begun, content, ended, filing, jsonl, upload
+from gateway.files.lines import Line, check, lines
+from gateway.files.nouns import Batch, Status
+from gateway.files.pace import Pace
+from gateway.files.runner import Runner, moved
+from gateway.files.store import Folder
+from tests.files.world import CHAT, ask, becomes, begun, content, ended, filing, jsonl, upload
+from tests.support.gateways import Running
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -140,7 +150,10 @@ async def test_other_endpoints_than_chat(
 async def test_progress_can_be_watched_and_only_so_many_run_at_a_time(tmp_path: Path) -> None:
     upstream = Upstream(hold_at=0)
     async with filing(tmp_path, upstream, files={"batch_concurrency": 3}) as g:
-        g.gateway.filing.runner.pace.limit = 3.0  # type: ignore[union-attr]
+        runner = g.gateway.filing.runner
+        assert runner is not None
+        runner.pace = lambda: quick(3)
+        other = await begun(g.sdk, [ask(n) for n in range(9)])
         made = await begun(g.sdk, [ask(n) for n in range(9)])
         await becomes(lambda: upstream.running == 3)
         await asyncio.sleep(0.1)
@@ -148,11 +161,56 @@ async def test_progress_can_be_watched_and_only_so_many_run_at_a_time(tmp_path: 
         seen = await g.sdk.batches.retrieve(made.id)
         upstream.release.set()
         batch = await ended(g.sdk, made.id)
+        await ended(g.sdk, other.id)
     assert seen.status == "in_progress"
     assert seen.request_counts is not None
     assert (seen.request_counts.total, seen.request_counts.completed) == (9, 0)
     assert batch.request_counts is not None
     assert batch.request_counts.completed == 9
+
+
+async def test_lines_are_read_off_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts again reads all that are answered before the first that is not."""
+    readers = set[threading.Thread]()
+
+    def noted(content: BinaryIO, endpoint: str) -> Iterator[Line]:
+        for line in lines(content, endpoint):
+            readers.add(threading.current_thread())
+            yield line
+
+    monkeypatch.setattr("gateway.files.runner.lines", noted)
+    async with filing(tmp_path, Upstream()) as g:
+        await ended(g.sdk, (await begun(g.sdk, [ask(n) for n in range(9)])).id)
+    assert readers
+    assert threading.current_thread() not in readers
+
+
+def test_a_line_that_is_too_long_is_one_line_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.files.lines.MAX_LINE", 200)
+    total, problems = check(io.BytesIO(b"x" * 1000 + b"\n" + jsonl([ask(0)])), CHAT)
+    assert total == 2
+    assert [(problem.code, problem.line) for problem in problems] == [("line_too_long", 1)]
+
+
+def test_an_answer_that_comes_after_the_end_is_not_kept(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    batch = Batch("batch_1", "acme", "acme", CHAT, "file-1", "1h", 0, 3600)
+    store.create(batch)
+    store.answer(batch.id, 1, False, b"{}")
+    before = store.tally(batch.id)
+    store.finish(moved(batch, Status.CANCELLED, 1.0), ())
+    store.answer(batch.id, 2, False, b"{}")
+    after = store.tally(batch.id)
+    store.close()
+    assert (before, after) == ((1, 0), (0, 0))
+
+
+def quick(most: int) -> Pace:
+    pace = Pace(most, time.monotonic)
+    pace.limit = most
+    return pace
 
 
 async def test_a_cancelled_batch_hangs_up_and_keeps_what_it_has(tmp_path: Path) -> None:
@@ -217,6 +275,32 @@ async def test_a_tenants_limit_is_kept_and_slows_its_batch(tmp_path: Path) -> No
     assert batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed) == (8, 0)
     assert refused
+
+
+async def test_a_tenants_limit_slows_no_other_tenants_batch(tmp_path: Path) -> None:
+    tenants = {"acme": Tenant(Limits(requests=Windows(day=1)))}
+    async with filing(tmp_path, Upstream(), keys=KEYS, tenants=tenants, api_key="key-of-acme") as g:
+        rival = g.sdk.with_options(api_key="key-of-rival")
+        limited = await begun(g.sdk, [ask(n) for n in range(4)])
+        refused = await rate_limited(g)
+        made = await begun(rival, [ask(n) for n in range(4)])
+        batch = await ended(rival, made.id, seconds=5)
+        still = await g.sdk.batches.retrieve(limited.id)
+    assert refused.principal.tenant == "acme"
+    assert (batch.status, still.status) == ("completed", "in_progress")
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed == 4
+
+
+async def rate_limited(g: Running) -> Outcome:
+    found: list[Outcome] = []
+
+    def some() -> bool:
+        found[:] = [o for o in g.settled.outcomes if o.error == "rate_limit_exceeded"]
+        return bool(found)
+
+    await becomes(some)
+    return found[0]
 
 
 async def test_a_batch_has_its_keys_rights_and_its_tenants_files(tmp_path: Path) -> None:
@@ -325,6 +409,29 @@ async def test_a_batch_that_cannot_be_is_refused_by_name(
             await g.sdk.batches.create(**asked)
     assert caught.value.param == param
     assert caught.value.status_code in (400, 404)
+
+
+async def test_what_only_an_escape_can_carry_is_shown_again(tmp_path: Path) -> None:
+    half = "half of a pair: \ud83d"
+    line = jsonl([{**ask(0), "custom_id": half}])
+    async with filing(tmp_path, Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        fields = {
+            "input_file_id": await upload(g.sdk, line),
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+        }
+        asked = json.dumps({**fields, "metadata": {"note": half}})
+        made = await client.post("/v1/batches", content=asked)
+        await ended(g.sdk, made.json()["id"])
+        listed = (await client.get("/v1/batches")).json()
+        output = await client.get(f"/v1/files/{listed['data'][0]['output_file_id']}/content")
+        unknown = await client.post("/v1/batches", content=json.dumps({**fields, **UNKNOWN}))
+    assert (made.status_code, listed["data"][0]["metadata"]) == (200, {"note": half})
+    assert json.loads(output.text)["custom_id"] == half
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "file_id")
+
+
+UNKNOWN = {"input_file_id": "file-\ud83d"}
 
 
 async def test_only_a_file_for_batches_can_be_one(tmp_path: Path) -> None:

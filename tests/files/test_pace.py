@@ -1,4 +1,4 @@
-"""How many requests of batches run at a time, in virtual time."""
+"""How many requests of a batch run at a time, in virtual time."""
 
 from __future__ import annotations
 
@@ -66,18 +66,18 @@ def test_refusals_that_name_no_time_wait_longer_each_and_not_without_end() -> No
     assert waits[-1] == LONGEST_WAIT_S
 
 
-def test_batches_take_turns() -> None:
+def test_first_come_first_served() -> None:
     async def story(clock: Callable[[], float]) -> list[str]:
         pace, order = Pace(1, clock), list[str]()
 
-        async def batch(name: str) -> None:
+        async def asks(name: str) -> None:
             for _ in range(3):
                 await pace.begin()
                 order.append(name)
                 await asyncio.sleep(1)
                 pace.ended()
 
-        await asyncio.gather(batch("a"), batch("b"))
+        await asyncio.gather(asks("a"), asks("b"))
         return order
 
     assert run(story) == ["a", "b", "a", "b", "a", "b"]

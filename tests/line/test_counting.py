@@ -1,7 +1,11 @@
 """Where a context's limit is near, prompts are counted before they are sent."""
 
+from typing import Any
+
 import pytest
 
+from gateway.config.bind import Secret
+from gateway.config.tree import Key
 from gateway.domain import InferenceRequest
 from gateway.errors import UpstreamUnreachable
 from gateway.providers.openai_compatible import OpenAICompatible
@@ -55,3 +59,30 @@ async def test_an_endpoint_that_can_is_asked_for_the_count(monkeypatch: pytest.M
         assert await ask(g, NUMBERS) == "u2"
         (outcome,) = await g.settled.wait_for(1)
     assert outcome.request.prompt_tokens == 1000
+
+
+@pytest.mark.parametrize(
+    "key",
+    [{"endpoints": ("u1",)}, {"data_policy": "zero_retention"}],
+    ids=["endpoints", "data_policy"],
+)
+async def test_only_who_may_have_a_prompt_is_asked_to_count_it(
+    monkeypatch: pytest.MonkeyPatch, key: dict[str, Any]
+):
+    keys = (Key("narrow", Secret("key-of-narrow"), **key),)
+    policies = [{"data_policy": "no_training"}, {"data_policy": "zero_retention"}]
+    asked = list[OpenAICompatible]()
+
+    async def count(self: OpenAICompatible, request: InferenceRequest) -> int:
+        asked.append(self)
+        return 7
+
+    monkeypatch.setattr(OpenAICompatible, "count", count)
+    options = {"endpoint": policies, "keys": keys, "api_key": "key-of-narrow"}
+    async with gateway(Upstream(), Upstream(), **options) as g:
+        _, fitting = g.gateway.fleet.endpoints.values()
+        fitting.context_length = 1000
+        told = await g.sdk.responses.input_tokens.count(model="m", input="Hi")
+        await ask(g, NUMBERS)
+    assert told.input_tokens == 7
+    assert asked == [fitting.provider, fitting.provider]

@@ -16,10 +16,10 @@ from gateway.config.tree import Key
 from gateway.domain import Ended, Operation
 from gateway.emulator.emulated import emulated
 from tests.emulator.test_through_the_gateway import speaking
-from tests.line.test_responses import calling
+from tests.line.test_responses import called, calling
 from tests.support.gateways import Running, gateway
 from tests.support.hosted import Reply, replies, whole
-from tests.support.upstream import Upstream
+from tests.support.upstream import Upstream, event
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +105,38 @@ async def test_thoughts_and_calls_are_blocks_one_after_the_other() -> None:
     places = [(e.type, e.index) for e in events if e.type.startswith("content_block_st")]
     assert places == [
         (f"content_block_{what}", index) for index in range(3) for what in ("start", "stop")
+    ]
+
+
+def named_first() -> Upstream:
+    """Names both calls before the arguments of either; the first has none."""
+    heads = [
+        {"index": n, "id": f"call_{n}", "function": {"name": "weather", "arguments": ""}}
+        for n in range(3)
+    ]
+    return Upstream(
+        pieces=("", "", ""),
+        extra={
+            0: {"delta": {"role": "assistant", "tool_calls": heads}},
+            1: called(1, '{"city":'),
+            2: called(2, '{"city":"Rome"}'),
+            3: called(1, '"Oslo"}'),
+            4: {"delta": {}, "finish_reason": "tool_calls"},
+        },
+    )
+
+
+async def test_calls_that_are_named_before_their_arguments_come_are_one_block_each() -> None:
+    async with (
+        gateway(named_first()) as g,
+        asking(g) as client,
+        client.messages.stream(**ASKED, tools=[WEATHER]) as stream,
+    ):
+        final = await stream.get_final_message()
+    assert [(b.id, b.name, b.input) for b in final.content if b.type == "tool_use"] == [
+        ("call_0", "weather", {}),
+        ("call_1", "weather", {"city": "Oslo"}),
+        ("call_2", "weather", {"city": "Rome"}),
     ]
 
 
@@ -207,6 +239,31 @@ async def test_a_call_with_what_is_no_json_is_the_endpoints_fault() -> None:
     async with gateway(replies(Reply(body=whole(choices=[choice])))) as g, asking(g) as client:
         with pytest.raises(anthropic.InternalServerError, match="no JSON object"):
             await client.messages.create(**ASKED, tools=[WEATHER])
+
+
+@pytest.mark.parametrize(
+    "call", [7, {"function": 7}, {"function": {"arguments": {"city": "Oslo"}}}]
+)
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("path", ["messages", "responses"])
+async def test_a_call_that_makes_no_sense_is_the_endpoints_fault(
+    path: str, streamed: bool, call: object
+) -> None:
+    said = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "finish_reason": "tool_calls"}
+    answer = Reply(body=whole(choices=[{**choice, "message": said}]))
+    if streamed:
+        piece = event({"id": "a-1", "choices": [{**choice, "delta": said}]})
+        answer = Reply(pieces=(piece,), headers={"content-type": "text/event-stream"})
+    asked = {**ASKED, "stream": streamed} if path == "messages" else RESPONSE | {"stream": streamed}
+    async with gateway(replies(answer)) as g, httpx.AsyncClient(base_url=g.url) as client:
+        told = await client.post(f"/v1/{path}", json=asked)
+        (outcome,) = await g.settled.wait_for(1)
+    assert "makes no sense" in told.text
+    assert outcome.error == "upstream_broken"
+
+
+RESPONSE = {"model": "m", "input": "Hi"}
 
 
 async def test_an_answer_is_begun_for_its_caller() -> None:

@@ -17,6 +17,7 @@ from gateway.config.bind import Secret
 from gateway.config.tree import Key, StoredResponses
 from gateway.domain import Ended, Operation
 from gateway.emulator.emulated import emulated
+from gateway.front.kept import Kept
 from tests.emulator.test_through_the_gateway import speaking
 from tests.support.gateways import Running, gateway
 from tests.support.upstream import Upstream
@@ -208,6 +209,24 @@ async def test_an_item_may_be_named_by_its_id() -> None:
     ]
 
 
+async def test_a_response_is_read_once_however_many_of_its_items_are_named() -> None:
+    async with gateway(upstream := Upstream()) as g:
+        first = await g.sdk.responses.create(model="m", input="Hi")
+        reads, store = list[str](), g.gateway.responses.store
+        get = store.get
+
+        async def noted(tenant: str, id: str) -> Kept | None:
+            reads.append(id)
+            return await get(tenant, id)
+
+        store.get = noted  # type: ignore[method-assign]
+        item: Any = {"type": "item_reference", "id": first.output[0].id}
+        await g.sdk.responses.create(model="m", input=[item] * 50)
+    assert reads == [first.id]
+    said = [message["content"] for message in upstream.received[1].body["messages"]]
+    assert said == ["Hello there"] * 50
+
+
 async def test_json_is_parsed_by_its_schema() -> None:
     class City(BaseModel):
         name: str
@@ -334,6 +353,12 @@ async def test_its_stream_is_taken_up_by_another_endpoint() -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice"),
         ({"truncation": "auto"}, "truncation"),
+        ({"reasoning": {"effort": "low", "max_tokens": 9}}, "reasoning.max_tokens"),
+        ({"text": {"format": {"type": "text"}, "tone": "warm"}}, "text.tone"),
+        (
+            {"stream": True, "stream_options": {"include_usage": True}},
+            "stream_options.include_usage",
+        ),
         ({"include": ["file_search_call.results"]}, "include"),
         ({"background": True, "stream": True}, "stream"),
         ({"background": True, "store": False}, "store"),
@@ -454,6 +479,28 @@ async def test_another_gateway_on_the_same_file_knows_and_cancels_it(tmp_path: P
     assert outcome.ended is Ended.HUNG_UP
 
 
+@pytest.mark.parametrize("withdrawn", ["deleted", "cancelled"])
+async def test_what_another_gateway_withdrew_is_not_stored_again(
+    tmp_path: Path, withdrawn: str
+) -> None:
+    async with (
+        gateway(upstream := Upstream(hold_at=0), responses=stored_in(tmp_path)) as first,
+        gateway(Upstream(), responses=stored_in(tmp_path)) as second,
+    ):
+        queued = await first.sdk.responses.create(model="m", input="Hi", background=True)
+        await upstream.asked.wait()
+        ours = second.sdk.responses
+        await (ours.delete if withdrawn == "deleted" else ours.cancel)(queued.id)
+        upstream.release.set()  # before it has been heard of
+        await first.settled.wait_for(1)
+        async with httpx.AsyncClient(base_url=second.url) as client:
+            found = await client.get(f"/v1/responses/{queued.id}")
+    assert (found.status_code, found.json().get("status")) == {
+        "deleted": (404, None),
+        "cancelled": (200, "cancelled"),
+    }[withdrawn]
+
+
 async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
     async with gateway(Upstream(), responses=stored_in(tmp_path)) as g:
         first = await g.sdk.responses.create(model="m", input="Hi")
@@ -507,3 +554,40 @@ async def test_what_a_tenant_stored_is_not_there_for_another() -> None:
         with pytest.raises(openai.BadRequestError):
             await bob.responses.create(model="m", input=[item])
         assert await g.sdk.responses.retrieve(response.id)
+
+
+async def test_what_only_an_escape_can_carry_is_answered_stored_and_shown() -> None:
+    half: Any = "half of a pair: \ud83d"
+    number = {"n": 2**70}
+    body = {"model": "m", "input": half, "metadata": number}
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        made = await client.post("/v1/responses", content=json.dumps(body))
+        kept = await client.get(f"/v1/responses/{made.json()['id']}")
+        items = await client.get(f"/v1/responses/{made.json()['id']}/input_items")
+    assert (made.status_code, kept.status_code, items.status_code) == (200, 200, 200)
+    assert kept.json() == made.json()
+    assert kept.json()["metadata"] == number
+    assert items.json()["data"][0]["content"][0]["text"] == half
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"input": "Hi", "previous_response_id": "resp_\ud83d"},
+        {"input": [{"type": "item_reference", "id": "msg_\ud83d0000"}]},
+    ],
+)
+async def test_an_id_that_nobody_can_have_is_not_there(asked: dict[str, Any]) -> None:
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        refused = await client.post("/v1/responses", content=json.dumps({"model": "m", **asked}))
+    assert refused.status_code == 400
+    assert "there is no stored" in refused.json()["error"]["message"]
+
+
+async def test_a_page_of_items_has_no_endless_limit() -> None:
+    async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
+        made = await g.sdk.responses.create(model="m", input="Hi")
+        path = f"/v1/responses/{made.id}/input_items"
+        refused = await client.get(path, params={"limit": "000000001" * 500})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "limit"

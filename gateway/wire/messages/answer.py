@@ -135,7 +135,12 @@ class MessageAnswer:
                 if text:
                     yield self._delta(block, text)
                 continue
-            if not over and block is not None and block.kind == "call" and not _is_json(block.text):
+            if (
+                not over
+                and block is not None
+                and block.kind == "call"
+                and not _is_whole(block.text)
+            ):
                 return
             yield from self._close()
             yield from self._new(self._waiting[0])
@@ -193,12 +198,12 @@ def _written(events: Iterable[dict[str, Any]]) -> bytes:
     return b"".join(encode_named(event["type"], encode_json(event)) for event in events)
 
 
-def _is_json(text: str) -> bool:
+def _is_whole(arguments: str) -> bool:
+    """Where there are none, some may still come: calls may all be named first."""
     try:
-        json.loads(text or "{}")
-    except ValueError:
+        return isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
         return False
-    return True
 
 
 def _input(text: str) -> dict[str, Any]:

@@ -59,6 +59,13 @@ REFUSED: Mapping[str, str] = {
     "n": "a response is one choice",
 }
 
+WITHIN: Mapping[str, tuple[str, ...]] = {
+    "reasoning": ("effort", "summary", "generate_summary"),
+    "text": ("format", "verbosity"),
+    "stream_options": ("include_obfuscation",),
+}
+"""What is read of those that are objects; nothing else of them has a place in a chat."""
+
 LOGPROBS = "message.output_text.logprobs"
 INCLUDED = (LOGPROBS, "reasoning.encrypted_content")
 """The second is given in the clear: a reasoning item has its text."""
@@ -74,6 +81,11 @@ def check(body: Json) -> None:
     for name, types in TYPES.items():
         if name in body:
             check_type(name, body[name], types)
+    for outer, names in WITHIN.items():
+        for name, value in (body.get(outer) or {}).items():
+            if name not in names and value is not None:
+                where = f"{outer}.{name[:100]}"
+                raise UnsupportedRequest(f"{where!r} is not known here", param=where)
     for name in body.get("include") or ():
         if name not in INCLUDED:
             known = " and ".join(INCLUDED)

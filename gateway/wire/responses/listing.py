@@ -17,7 +17,7 @@ def page(response_id: str, items: Sequence[Any], query: Mapping[str, str]) -> di
         if name not in ("limit", "order", "after"):
             raise UnsupportedRequest(f"{name!r} is not known here", param=name)
     limit, order = query.get("limit", "20"), query.get("order", "desc")
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST:
+    if len(limit) > 9 or not limit.isdecimal() or not 1 <= int(limit) <= MOST:
         raise InvalidRequest(f"'limit' must be a number from 1 to {MOST}", param="limit")
     if order not in ("asc", "desc"):
         raise InvalidRequest("'order' must be asc or desc", param="order")
