@@ -264,7 +264,9 @@ class Gateway:
         self, path: str, api: Responses | Messages, shown: Callable[[int], dict[str, object]]
     ) -> Route:
         refused = self.seeing.metrics.refused
-        count = Count(self.door, self.dispatcher, api.count, shown, api.refusal, refused)
+        count = Count(
+            self.door, self.dispatcher, api.count, shown, api.refusal, refused, self.clock
+        )
         return Route(f"/v1/{path}", count.answer, methods=["POST"])
 
     @asynccontextmanager

@@ -313,10 +313,14 @@ class Dispatcher:
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
             await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
 
-    async def count(self, request: InferenceRequest, principal: Principal) -> int:
-        """Tokens of its prompt. Raises ModelNotFound."""
-        self._check_model(request.model, principal)
-        return await self._counting.tokens(request, principal)
+    async def count(self, request: InferenceRequest, outcome: Outcome) -> int:
+        """Tokens of its prompt: a request like others to its caller's limits, but for its tokens.
+
+        Raises ModelNotFound, RateLimited.
+        """
+        self._check_model(request.model, outcome.principal)
+        async with self.limiter.held(outcome, 0, 0):
+            return await self._counting.tokens(request, outcome.principal)
 
     def settle(self, outcome: Outcome) -> None:
         """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""

@@ -59,6 +59,17 @@ async def test_the_limit_is_reached_with_a_429_that_says_when_to_come_back():
     assert "x-ratelimit-limit-requests" not in other.headers
 
 
+async def test_a_prompt_that_is_only_counted_is_a_request_too():
+    limits = Limits(requests=Windows(day=1))
+    async with gateway(Upstream(), tenants={"default": Tenant(limits)}) as g:
+        counting = g.sdk.responses.input_tokens.with_raw_response
+        first = await counting.count(model="m", input="hi")
+        with pytest.raises(openai.RateLimitError) as caught:
+            await counting.count(model="m", input="hi")
+    assert first.headers["x-ratelimit-remaining-requests"] == "0"
+    assert int(caught.value.response.headers["retry-after"]) > 0
+
+
 async def test_a_key_has_limits_of_its_own_within_its_tenants():
     async with limited(Limits(requests=Windows(day=3)), Upstream()) as g:
         await ask(g, "bob")

@@ -152,7 +152,10 @@ def test_what_runs_longer_than_the_drain_is_told_so(model: Path) -> None:
 
 def test_a_second_signal_ends_it_at_once(model: Path) -> None:
     with replica(model, "--drain", "600") as (process, url), answering(url) as sdk:
-        stream = sdk.chat.completions.create(model="tiny", messages=HELLO, stream=True)
+        endless = {"ignore_eos": True}
+        stream = sdk.chat.completions.create(
+            model="tiny", messages=HELLO, stream=True, extra_body=endless
+        )
         next(iter(stream))
         process.popen.send_signal(signal.SIGTERM)
         while httpx.get(f"{url}/health").status_code == 200:
