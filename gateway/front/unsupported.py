@@ -15,6 +15,7 @@ WHAT = {
     "/v1/evals": "evals",
     "/v1/fine_tuning": "fine-tuning",
     "/v1/images": "images",
+    "/v1/messages/batches": "batches of messages; /v1/batches takes chats and responses",
     "/v1/moderations": "moderations",
     "/v1/organization": "organizations",
     "/v1/realtime": "realtime sessions",

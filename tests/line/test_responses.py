@@ -351,6 +351,11 @@ async def test_its_stream_is_taken_up_by_another_endpoint() -> None:
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "name": "f", "owner": "me"}]}, "tools[0].owner"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "loose": 1}}},
+            "text.format.loose",
+        ),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice"),
         ({"truncation": "auto"}, "truncation"),
         ({"reasoning": {"effort": "low", "max_tokens": 9}}, "reasoning.max_tokens"),

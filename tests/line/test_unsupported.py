@@ -15,6 +15,7 @@ MISSING = [
     ("POST", "/v1/images/generations", "images"),
     ("POST", "/v1/audio/speech", "speech"),
     ("POST", "/v1/audio/transcriptions", "transcription"),
+    ("POST", "/v1/messages/batches", "batches of messages"),
     ("POST", "/v1/moderations", "moderations"),
     ("POST", "/v1/fine_tuning/jobs", "fine-tuning"),
     ("GET", "/v1/fine_tuning/jobs", "fine-tuning"),

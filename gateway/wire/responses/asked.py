@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.responses.fields import LOGPROBS, SAME, TYPES
+from gateway.wire.responses.fields import LOGPROBS, SAME, TYPES, check_known
 from gateway.wire.responses.items import messages
 
 
@@ -71,6 +71,7 @@ def _shape(body: Json) -> dict[str, Any]:
             return shape | {"response_format": {"type": "json_object"}}
         case {"type": "json_schema", "name": str(), "schema": dict()} as wanted:
             names = ("name", "schema", "strict", "description")
+            check_known(wanted, ("type", *names), "text.format")
             schema = {name: wanted[name] for name in names if wanted.get(name) is not None}
             return shape | {"response_format": {"type": "json_schema", "json_schema": schema}}
     raise InvalidRequest(
@@ -105,6 +106,7 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     match tool:
         case {"type": "function", "name": str()}:
             names = ("name", "description", "parameters", "strict")
+            check_known(tool, ("type", *names), where)
             function = {name: tool[name] for name in names if tool.get(name) is not None}
             return {"type": "function", "function": function}
         case {"type": "function"}:

@@ -7,7 +7,7 @@ name. All others go to the endpoint as they are, as a chat's do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any
 
@@ -71,6 +71,14 @@ INCLUDED = (LOGPROBS, "reasoning.encrypted_content")
 """The second is given in the clear: a reasoning item has its text."""
 
 
+def check_known(given: Json, names: Collection[str], where: str) -> None:
+    """Raises UnsupportedRequest for what else is said there: it would be lost on the way."""
+    for name, value in given.items():
+        if value is not None and name not in names:
+            what = f"{where}.{name[:100]}"
+            raise UnsupportedRequest(f"{what!r} is not known here", param=what)
+
+
 def check(body: Json) -> None:
     """Raises InvalidRequest for a wrong type, UnsupportedRequest for what cannot be done."""
     if "model" not in body:
@@ -82,10 +90,7 @@ def check(body: Json) -> None:
         if name in body:
             check_type(name, body[name], types)
     for outer, names in WITHIN.items():
-        for name, value in (body.get(outer) or {}).items():
-            if name not in names and value is not None:
-                where = f"{outer}.{name[:100]}"
-                raise UnsupportedRequest(f"{where!r} is not known here", param=where)
+        check_known(body.get(outer) or {}, names, outer)
     for name in body.get("include") or ():
         if name not in INCLUDED:
             known = " and ".join(INCLUDED)
