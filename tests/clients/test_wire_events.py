@@ -13,8 +13,10 @@ from starlette.types import Receive, Scope, Send
 from gateway.emulator.emulated import emulated
 from tests.emulator.callers import CHAT
 from tests.emulator.test_through_the_gateway import speaking
+from tests.line.test_native_responses import NATIVE, response
 from tests.support.gateways import gateway
-from tests.support.upstream import Upstream
+from tests.support.hosted import Hosted, Reply, replies
+from tests.support.upstream import Upstream, event
 
 pytestmark = pytest.mark.anyio
 
@@ -134,3 +136,25 @@ async def test_vectors_that_come_as_numbers_are_the_base64_that_was_asked_for() 
         answer = await g.sdk.embeddings.create(model="m", input="a")
     assert '"embedding":"AAAAPwAAgL8="' in raw.text
     assert answer.data[0].embedding == [0.5, -1.0]
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        {"type": "error", "code": "server_error", "message": "no", "param": None},
+        {"type": "response.failed", "response": response("failed", output=[])},
+    ],
+)
+async def test_a_response_that_fails_ends_as_a_response_that_failed(fails: dict[str, Any]) -> None:
+    """The SDK's `create` would take OpenAI's flat error for one more event."""
+    begun = {"type": "response.created", "response": response("in_progress", output=[])}
+    async with gateway(events(begun, fails), endpoint=NATIVE) as g:
+        stream = await g.sdk.responses.create(model="m", input="Hi", stream=True)
+        told = [one async for one in stream]
+    assert [one.type for one in told] == ["response.created", "response.failed"]
+    assert told[-1].response.error.code == "upstream_broken"
+
+
+def events(*told: dict[str, Any]) -> Hosted:
+    headers = {"content-type": "text/event-stream"}
+    return replies(Reply(pieces=tuple(map(event, told)), headers=headers))
