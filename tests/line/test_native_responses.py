@@ -50,7 +50,7 @@ def response(status: str = "completed", **fields: Any) -> dict[str, Any]:
     }
 
 
-def stream(*, until: int = 9) -> Hosted:
+def stream(*, since: int = 0, until: int = 9) -> Hosted:
     begun = response("in_progress", output=[], usage=None)
     at: dict[str, Any] = {"item_id": "msg_theirs", "output_index": 0, "content_index": 0}
     told = [
@@ -70,7 +70,7 @@ def stream(*, until: int = 9) -> Hosted:
     ]
     pieces = [event({**one, "sequence_number": 40 + n}) for n, one in enumerate(told)]
     headers = {"content-type": "text/event-stream"}
-    return replies(Reply(pieces=tuple(pieces[:until]), headers=headers))
+    return replies(Reply(pieces=tuple(pieces[since:until]), headers=headers))
 
 
 async def test_it_is_asked_as_it_is_and_its_answer_passes_through() -> None:
@@ -127,6 +127,19 @@ async def test_its_stream_passes_through_with_our_names() -> None:
     assert {one.item_id for one in events if hasattr(one, "item_id")} == {item.id}
     assert outcome.ended is Ended.FINISHED
     assert outcome.usage is not None
+
+
+@pytest.mark.parametrize("since", [1, 2])
+async def test_a_stream_that_does_not_say_that_it_begins_begins_here(since: int) -> None:
+    async with (
+        gateway(stream(since=since), endpoint=NATIVE) as g,
+        g.sdk.responses.stream(model="m", input="Hi") as events,
+    ):
+        kinds = [event.type async for event in events]
+        final = await events.get_final_response()
+    assert kinds[0] == "response.created"
+    assert kinds[-1] == "response.completed"
+    assert final.output_text == "Hello"
 
 
 async def test_a_chat_goes_to_the_same_endpoint_as_a_chat() -> None:

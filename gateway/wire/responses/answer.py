@@ -49,9 +49,11 @@ class ResponseAnswer:
     # What the exchange calls.
 
     def piece(self, event: Event) -> bytes:
-        if event.native is not None:
-            return self._passed(event, event.native)
-        return self._written([*self._begun(), *self._take(event)])
+        if event.native is None:
+            return self._written([*self._begun(), *self._take(event)])
+        # OpenAI's SDK raises from a stream that begins with anything else.
+        missed = [] if event.native.get("type") == "response.created" else [*self._begun()]
+        return self._written(missed) + self._passed(event, event.native)
 
     def end(self) -> bytes:
         if self._native is not None:
