@@ -9,13 +9,13 @@ field: that is the provider's to say. Nothing is dropped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from types import NoneType
 from typing import Any
 
 from gateway.domain import Json, Operation
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsupportedRequest
 
 
 class Owned(Enum):
@@ -152,3 +152,11 @@ def check_type(name: str, value: Any, types: tuple[type, ...]) -> None:
 def _described(types: tuple[type, ...]) -> str:
     names = [_NAMES[t] for t in types if not (t is int and float in types)]
     return " or ".join(names)
+
+
+def check_known(given: Json, names: Collection[str], where: str) -> None:
+    """Raises UnsupportedRequest for what else is said there: it would be lost on the way."""
+    for name, value in given.items():
+        if value is not None and name not in names:
+            what = f"{where}.{name[:100]}"
+            raise UnsupportedRequest(f"{what!r} is not known here", param=what)

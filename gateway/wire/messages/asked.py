@@ -6,8 +6,9 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
+from gateway.wire.fields import check_known
 from gateway.wire.messages.blocks import messages, text_of
-from gateway.wire.messages.fields import TYPES
+from gateway.wire.messages.fields import TOOL, TYPES
 
 EFFORTS = ((4096, "low"), (16_384, "medium"))
 """Tokens to think with, at most -> the effort that a chat has for it; more is high."""
@@ -97,6 +98,7 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
             None,
             "custom",
         ):
+            check_known(tool, TOOL, where)
             function = {"name": name, "parameters": schema}
             names = ("description", "strict")
             function |= {n: tool[n] for n in names if tool.get(n) is not None}

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.fields import check_type
+from gateway.wire.fields import check_known, check_type
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "model": (str,),
@@ -27,6 +27,17 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "cache_control": (dict, NoneType),  # every cache behind us works without being asked
 }
 """Those that are not sent on under their name."""
+
+WITHIN: Mapping[str, tuple[str, ...]] = {
+    "thinking": ("type", "budget_tokens", "display"),  # the last: thoughts are shown in any case
+    "output_config": ("effort", "format"),
+    "output_format": ("type", "schema"),
+    "metadata": ("user_id",),
+    "tool_choice": ("type", "name", "disable_parallel_tool_use"),
+}
+"""What is read of those that are objects."""
+
+TOOL = ("type", "name", "description", "input_schema", "strict", "cache_control")
 
 REFUSED: Mapping[str, str] = {
     "container": "nothing is run here",
@@ -58,6 +69,8 @@ def check(body: Json, required: tuple[str, ...]) -> None:
     for name, types in TYPES.items():
         if name in body:
             check_type(name, body[name], types)
+    for outer, names in WITHIN.items():
+        check_known(body.get(outer) or {}, names, outer)
     if body.get("max_tokens", 1) < 1:
         raise InvalidRequest("'max_tokens' must be at least 1", param="max_tokens")
     if body.get("service_tier") not in (None, "auto", "standard_only"):

@@ -7,7 +7,8 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.responses.fields import LOGPROBS, SAME, TYPES, check_known
+from gateway.wire.fields import check_known
+from gateway.wire.responses.fields import LOGPROBS, SAME, TYPES
 from gateway.wire.responses.items import messages
 
 

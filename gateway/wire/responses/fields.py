@@ -7,13 +7,13 @@ name. All others go to the endpoint as they are, as a chat's do.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import NoneType
 from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.fields import check_type
+from gateway.wire.fields import check_known, check_type
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "model": (str,),
@@ -69,14 +69,6 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
 LOGPROBS = "message.output_text.logprobs"
 INCLUDED = (LOGPROBS, "reasoning.encrypted_content")
 """The second is given in the clear: a reasoning item has its text."""
-
-
-def check_known(given: Json, names: Collection[str], where: str) -> None:
-    """Raises UnsupportedRequest for what else is said there: it would be lost on the way."""
-    for name, value in given.items():
-        if value is not None and name not in names:
-            what = f"{where}.{name[:100]}"
-            raise UnsupportedRequest(f"{what!r} is not known here", param=what)
 
 
 def check(body: Json) -> None:
