@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-import anyio
-
 from gateway.attempts import Opened
 from gateway.domain import Attempt, Ended
 from gateway.errors import GatewayError
@@ -39,6 +37,7 @@ class Racer:
     opening: AbstractAsyncContextManager[Opened]
     let_go: Callable[[], None]  # of the room that was taken for it, however little came of it
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
+    ending: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.task = asyncio.create_task(self.held.enter_async_context(self.opening))
@@ -51,12 +50,17 @@ class Racer:
         error = self.task.exception()
         return error if isinstance(error, GatewayError) else None
 
-    async def end(self, how: Ended) -> None:
-        """Nothing of it is left when this returns, whatever it was doing."""
+    def end(self, how: Ended) -> asyncio.Future[None]:
+        """Once it is over nothing of it is left, whatever it was doing; who waits for that may be
+        cancelled: a hang-up, or two, must not leave a lease to its own devices."""
+        if self.ending is None:
+            self.ending = asyncio.create_task(self._end(how))
+        return asyncio.shield(self.ending)
+
+    async def _end(self, how: Ended) -> None:
         self.task.cancel()
-        with anyio.CancelScope(shield=True):  # a hang-up must not leave a lease to its own devices
-            await asyncio.wait([self.task])
-            await self.held.aclose()
+        await asyncio.wait([self.task])
+        await self.held.aclose()
         self.let_go()  # the task may have ended before it began
         if self.attempt.error is None:
             self.attempt.ended = how
@@ -85,8 +89,7 @@ async def race(
             racers = []
             yield winner.task.result()
     finally:
-        for racer in racers:
-            await racer.end(Ended.HUNG_UP)
+        await asyncio.gather(*(racer.end(Ended.HUNG_UP) for racer in racers))
 
 
 async def _first_to_open(
