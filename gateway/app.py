@@ -8,7 +8,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ from gateway.admission.limits import Limiter
 from gateway.admission.meters import Kind
 from gateway.admission.queue import Queue
 from gateway.admission.response_cache import ResponseCache
+from gateway.beside import beside
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
 from gateway.dispatch import Dispatcher, Observer
@@ -279,9 +280,8 @@ class Gateway:
                 stack.push_async_callback(self.shared.redis.aclose)
                 await stack.enter_async_context(self.shared.running())
                 self.door.secret = await shared_secret(self.shared.redis, self.door.secret)
-                sharing = asyncio.create_task(self._share_secret(), name="the tenants' secret is")
-                sharing.add_done_callback(_log_death)
-                stack.callback(sharing.cancel)
+                sharing = beside(self._share_secret(), "the tenants' secret is")
+                await stack.enter_async_context(sharing)
             if self.gossip is not None:
                 await stack.enter_async_context(self.gossip.running())
             client = Http1Client()
@@ -290,17 +290,17 @@ class Gateway:
                 provider = configured.provider(name, endpoint, client, self.clock, self.door.secret)
                 self.fleet.endpoints[name].up(provider)
                 if endpoint.wake:
-                    waking = _beside(_wake(name, provider), f"{name}'s waking is")
+                    waking = beside(_wake(name, provider), f"{name}'s waking is")
                     await stack.enter_async_context(waking)
             watching = watch(self.fleet, self.clock, on_reached=self._say_ready)
-            await stack.enter_async_context(_beside(watching, "endpoints are"))
+            await stack.enter_async_context(beside(watching, "endpoints are"))
             if self.key_store is not None:
                 closed = self.config.state.when_lost.keys == "closed"
                 keys = watch_keys(self.key_store, self._use_made_keys, closed=closed)
-                await stack.enter_async_context(_beside(keys, "the key store is"))
+                await stack.enter_async_context(beside(keys, "the key store is"))
             if self.source is not None:
                 reloading = watch_config(self.source, self.live, self.put_in_force)
-                await stack.enter_async_context(_beside(reloading, "the config is"))
+                await stack.enter_async_context(beside(reloading, "the config is"))
             local = LocalReplicas(self.fleet, client, self._say_ready)
             if self.replicas_elsewhere is None:
                 supervisor = Supervisor(replica_commands(self.config), local)
@@ -399,23 +399,6 @@ class Gateway:
             model in endpoint.models and "responses" in (endpoint.capabilities or ())
             for endpoint in configured.usable(self.config).values()
         )
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Over when we leave: what it uses is closed after it."""
-    task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_log_death)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-def _log_death(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.error("%s no longer watched", task.get_name(), exc_info=task.exception())
 
 
 def _number() -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from gateway.beside import beside
 from gateway.config import ConfigError
 from gateway.config.tree import Files as FilesConfig
 from gateway.files.pace import Pace
@@ -84,16 +85,8 @@ class Filing:
         if self.runner is None or self._folder is None:
             yield
             return
-        task = asyncio.create_task(self.runner.run(), name="batches")
-        task.add_done_callback(_log_death)
         try:
-            yield
+            async with beside(self.runner.run(), "batches are"):
+                yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
             await asyncio.to_thread(self._folder.close)
-
-
-def _log_death(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.error("batches no longer run", exc_info=task.exception())

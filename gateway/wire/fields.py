@@ -160,3 +160,21 @@ def check_known(given: Json, names: Collection[str], where: str) -> None:
         if value is not None and name not in names:
             what = f"{where}.{name[:100]}"
             raise UnsupportedRequest(f"{what!r} is not known here", param=what)
+
+
+def check_table(
+    body: Json,
+    refused: Mapping[str, str],
+    types: Mapping[str, tuple[type, ...]],
+    within: Mapping[str, Collection[str]],
+) -> None:
+    """Another API's fields by its table: `refused` with the reason, `within` what is read of those
+    that are objects. Raises InvalidRequest for a wrong type, UnsupportedRequest for the others."""
+    for name, why in refused.items():
+        if body.get(name) is not None:
+            raise UnsupportedRequest(f"{name!r} cannot be used: {why}", param=name)
+    for name, known in types.items():
+        if name in body:
+            check_type(name, body[name], known)
+    for outer, names in within.items():
+        check_known(body.get(outer) or {}, names, outer)

@@ -7,8 +7,8 @@ from types import NoneType
 from typing import Any
 
 from gateway.domain import Json
-from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.fields import check_known, check_type
+from gateway.errors import InvalidRequest
+from gateway.wire.fields import check_table
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "model": (str,),
@@ -63,14 +63,7 @@ def check(body: Json, required: tuple[str, ...]) -> None:
     for name in required:
         if name not in body:
             raise InvalidRequest(f"{name}: field required", param=name)
-    for name, why in REFUSED.items():
-        if body.get(name) is not None:
-            raise UnsupportedRequest(f"{name!r} cannot be used: {why}", param=name)
-    for name, types in TYPES.items():
-        if name in body:
-            check_type(name, body[name], types)
-    for outer, names in WITHIN.items():
-        check_known(body.get(outer) or {}, names, outer)
+    check_table(body, REFUSED, TYPES, WITHIN)
     if body.get("max_tokens", 1) < 1:
         raise InvalidRequest("'max_tokens' must be at least 1", param="max_tokens")
     if body.get("service_tier") not in (None, "auto", "standard_only"):

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.fields import check_known, check_type
+from gateway.wire.fields import check_table
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "model": (str,),
@@ -75,14 +75,7 @@ def check(body: Json) -> None:
     """Raises InvalidRequest for a wrong type, UnsupportedRequest for what cannot be done."""
     if "model" not in body:
         raise InvalidRequest("you must provide 'model'", param="model")
-    for name, why in REFUSED.items():
-        if body.get(name) is not None:
-            raise UnsupportedRequest(f"{name!r} cannot be used: {why}", param=name)
-    for name, types in TYPES.items():
-        if name in body:
-            check_type(name, body[name], types)
-    for outer, names in WITHIN.items():
-        check_known(body.get(outer) or {}, names, outer)
+    check_table(body, REFUSED, TYPES, WITHIN)
     for name in body.get("include") or ():
         if name not in INCLUDED:
             known = " and ".join(INCLUDED)
