@@ -24,7 +24,8 @@ from gateway.front.api import Answer, Api, Asker
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
-from gateway.front.rescue import error_response
+from gateway.front.request_id import HEADER as REQUEST_ID
+from gateway.front.rescue import DEFECT, error_response
 from gateway.wire.openai import TenantKeys, finish_reasons
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Exchange:
             raise
         except Exception:  # the rim: a defect of ours must end in an answer
             logger.exception("exchange %s failed", self.outcome.request_id)
-            await self._fail(GatewayError("the gateway failed; its log says why"))
+            await self._fail(GatewayError(DEFECT))
 
     async def _listen(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
@@ -158,6 +159,7 @@ class Exchange:
     async def _respond(self, response: Response) -> None:
         self._started = True
         self.outcome.status = response.status_code
+        response.headers[REQUEST_ID] = self.outcome.request_id
         await response(self.scope, self.receive, self.send)
 
     async def _start(self, headers: dict[str, str]) -> None:
@@ -176,6 +178,7 @@ class Exchange:
             "x-gateway-endpoint": answering.endpoint if answering else "cache",
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
+            REQUEST_ID: self.outcome.request_id,
             **quota_headers(self.outcome.quotas),
             **({} if cache is None else {"x-gateway-cache": cache}),
             **decision_headers(self.outcome, self.headers),
@@ -184,6 +187,8 @@ class Exchange:
     def _note(self, event: Event) -> None:
         outcome = self.outcome
         outcome.events += 1
+        if event.text is not None and outcome.answer is None:
+            return
         if event.usage is not None:
             outcome.usage = event.usage
         if event.report is not None:

@@ -25,7 +25,7 @@ from gateway.errors import (
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.client import Client, Response
 from gateway.providers.keys import Keys
-from gateway.providers.reading import Pace, Timeouts, chunks_of, read_body, translated
+from gateway.providers.reading import Pace, Timeouts, body_of, read_body, translated
 from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
@@ -281,16 +281,15 @@ class OpenAICompatible:
         if response.headers.get("content-type", "").startswith("application/json"):
             self._event(await self._body_of(response, pace), response, started=False)
             raise UpstreamBroken("the endpoint answered with no stream")
-        decoder = EventDecoder()
-        chunks = aiter(chunks_of(response))
+        decoder, body = EventDecoder(), body_of(response)
         ending, started = Ending(request), False
         parse = parse_event if request.native is None else parse_native
-        while (chunk := await pace.next_unless(chunks, ending.reached)) is not None:
-            for data in decoder.feed(chunk):
+        while received := await pace.next_unless(body, ending.reached):
+            for data in decoder.feed(received):
                 if data == DONE:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
-                        await pace.last(chunks, LAST_BYTES_S)
+                        await pace.last(body, LAST_BYTES_S)
                     if ending.said:
                         return
                     raise UpstreamBroken("the endpoint's answer ended without a reason")

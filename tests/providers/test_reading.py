@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,19 +15,26 @@ from tests.support.clock import ManualClock
 pytestmark = pytest.mark.anyio
 
 
-async def ticking(clock: ManualClock, gap_s: float) -> AsyncIterator[bytes]:
-    while True:
-        clock.advance(gap_s)
-        yield b"x"
+@dataclass
+class Ticking:
+    clock: ManualClock
+    gap_s: float
+
+    async def read(self) -> bytes:
+        self.clock.advance(self.gap_s)
+        return b"x"
+
+    async def aclose(self) -> None:
+        pass
 
 
 async def read(gap_s: float, *, slowest: float, reader_s: float = 0, events: int = 60) -> None:
     """One event a chunk, `gap_s` apart; whoever reads them takes `reader_s` for each."""
     clock = ManualClock()
     pace = Pace(Timeouts(between_events=1e9, total=1e9, slowest=slowest), clock)
-    chunks = ticking(clock, gap_s)
+    body = Ticking(clock, gap_s)
     for _ in range(events):
-        await pace.next_unless(chunks, finished=False)
+        await pace.next_unless(body, finished=False)
         pace.event()
         clock.advance(reader_s)
 
@@ -91,20 +98,22 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
         await task
 
 
-async def silent() -> AsyncIterator[bytes]:
-    await asyncio.Event().wait()
-    yield b""
+class Silent(Ticking):
+    async def read(self) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 @pytest.mark.parametrize("finished", [True, False])
 async def test_silence_is_an_end_once_the_answer_is_finished(finished: bool) -> None:
+    silent = Silent(ManualClock(), 0.0)
     with closing(Pace(Timeouts(between_events=0.01), asyncio.get_running_loop().time)) as pace:
         pace.event()
         if finished:
-            assert await pace.next_unless(silent(), finished) is None
+            assert await pace.next_unless(silent, finished) == b""
         else:
             with pytest.raises(TimeoutError):
-                await pace.next_unless(silent(), finished)
+                await pace.next_unless(silent, finished)
 
 
 @pytest.mark.parametrize("between", [60.0, 1.0])
@@ -112,5 +121,5 @@ async def test_what_comes_after_a_finished_answer_is_not_waited_for_long(between
     clock = ManualClock(0)
     pace = Pace(Timeouts(between_events=between), clock)
     pace.event()
-    await pace.next_unless(ticking(clock, 0.0), finished=True)
+    await pace.next_unless(Ticking(clock, 0.0), finished=True)
     assert pace.deadline == min(between, USAGE_WITHIN_S)
