@@ -106,6 +106,7 @@ class Seeing:
         finally:
             for task in tasks:
                 task.cancel()
+            self.metrics.refresh()
             await asyncio.to_thread(self._close)
 
     def _dashboard(self) -> Dashboard:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from hashlib import blake2b
 from secrets import token_bytes
 from typing import TextIO
@@ -19,8 +18,9 @@ SIZE = 4  # bytes of each boundary's size in `Record.blocks`
 def jsonl(records: Iterable[Record], out: TextIO) -> None:
     """One object per exchange, its attempts in it."""
     for record in records:
-        fields = asdict(record)
+        fields = record._asdict()
         fields["blocks"] = record.blocks.hex()
+        fields["attempts"] = [billed._asdict() for billed in record.attempts]
         out.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 

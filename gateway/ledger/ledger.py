@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway.domain import Outcome
 from gateway.ledger.record import Record
-from gateway.ledger.store import LedgerError, append, opened, prune
+from gateway.ledger.store import LedgerError, Writer, opened, prune
 from gateway.telemetry.batches import Batches
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,14 @@ class Ledger:
         self._closing = False
         self._clock = clock
         self._wall = wall
+        writer = Writer(file)
         self._batches: Batches[Record] = Batches(
-            "ledger rows", self._write, capacity=capacity, period_s=period_s, again=True
+            "ledger rows",
+            writer.append,
+            idle=writer.close,
+            capacity=capacity,
+            period_s=period_s,
+            again=True,
         )
 
     def start(self) -> None:
@@ -84,7 +90,3 @@ class Ledger:
         """Write what is left."""
         self._closing = True
         self._batches.close(DRAIN_S)
-
-    def _write(self, records: list[Record]) -> None:
-        with opened(self.file, write=True) as connection:
-            append(connection, records)

@@ -10,17 +10,18 @@ is forgotten when the process ends: enough to see which prompts began alike, for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
 
-from gateway.domain import Attempt, Ended, Outcome
-from gateway.telemetry.facts import model_of, place_of, reason
+from gateway.domain import Attempt, Ended, Outcome, PrefixKey
+from gateway.telemetry.facts import cost_usd, model_of, place_of, reason
 
 MAX_BLOCKS = 512
 DIGEST = 8  # bytes of each block's hash
 
 
-@dataclass(frozen=True, slots=True)
-class Billed:
+class Billed(NamedTuple):
     """One attempt. Seconds count from its own start; tokens are None where nobody told them."""
 
     endpoint: str
@@ -40,8 +41,9 @@ class Billed:
     expected_cost_usd: float
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
+    """Attempts last: all before them is a row."""
+
     at: float  # seconds since 1970, when the request came
     request_id: str
     trace_id: str
@@ -73,12 +75,12 @@ class Record:
 
     @classmethod
     def of(cls, outcome: Outcome, at: float) -> Record:
-        request, attempts, served = outcome.request, outcome.attempts, model_of(outcome)
+        request, served, trace = outcome.request, model_of(outcome), outcome.trace
         tokens = _tokens(outcome)
         return cls(
             at=at,
             request_id=outcome.request_id,
-            trace_id=f"{outcome.trace.trace_id:032x}" if outcome.trace else "",
+            trace_id=f"{trace.trace_id:032x}" if trace else "",
             tenant=outcome.principal.tenant,
             key_name=outcome.principal.key_name,
             model=outcome.model or "-" if served else "-",
@@ -88,11 +90,11 @@ class Record:
             stream=request is not None and request.stream,
             policy=outcome.policy or "-",
             policy_version=outcome.policy_version,
-            reason=reason(outcome.considered) if outcome.decided else "-",
+            reason=str(reason(outcome.considered)) if outcome.decided else "-",
             ended=str(outcome.ended),
             status=outcome.status,
             error=outcome.error,
-            fault=outcome.fault,
+            fault=_text(outcome.fault),
             first_event_s=outcome.first_event_s,
             total_s=outcome.total_s,
             prompt_tokens=tokens.prompt,
@@ -100,10 +102,10 @@ class Record:
             completion_tokens=tokens.completion,
             estimated=tokens.estimated,
             charged_usd=charged_usd(outcome),
-            cost_usd=sum(attempt.billed_usd for attempt in attempts),
+            cost_usd=cost_usd(outcome),
             prompt_size=request.prompt_size if request else 0,
-            blocks=_blocks(outcome),
-            attempts=tuple(_billed(outcome, attempt) for attempt in attempts),
+            blocks=_blocks(request.prefix) if request else b"",
+            attempts=tuple([_billed(outcome.started, attempt) for attempt in outcome.attempts]),
         )
 
 
@@ -115,8 +117,7 @@ def charged_usd(outcome: Outcome) -> float:
     return outcome.answering.billed_usd
 
 
-@dataclass(frozen=True, slots=True)
-class _Tokens:
+class _Tokens(NamedTuple):
     prompt: int | None = None
     cached: int | None = None
     completion: int | None = None
@@ -137,20 +138,20 @@ def _tokens(outcome: Outcome) -> _Tokens:
     return _Tokens(prompt, None, outcome.events, estimated=True)
 
 
-def _billed(outcome: Outcome, attempt: Attempt) -> Billed:
-    usage, first = attempt.billed, attempt.first_event
+def _billed(began: float, attempt: Attempt) -> Billed:
+    usage, started = attempt.billed, attempt.started
     return Billed(
         endpoint=attempt.endpoint,
-        began_s=attempt.started - outcome.started,
-        first_event_s=None if first is None else first - attempt.started,
-        total_s=(attempt.last_event or attempt.started) - attempt.started,
+        began_s=started - began,
+        first_event_s=attempt.ttft_s,
+        total_s=(attempt.last_event or started) - started,
         error=attempt.error,
         resumed=attempt.resumed,
         hedge=attempt.hedge,
         prompt_tokens=usage.prompt_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,
-        billed_by=attempt.billed_by,
+        billed_by=_text(attempt.billed_by),
         billed_usd=attempt.billed_usd,
         expected_ttft_s=attempt.expected_ttft_s,
         expected_cached_tokens=attempt.expected_cached_tokens,
@@ -158,11 +159,13 @@ def _billed(outcome: Outcome, attempt: Attempt) -> Billed:
     )
 
 
-def _blocks(outcome: Outcome) -> bytes:
+def _blocks(prefix: Sequence[PrefixKey]) -> bytes:
     """Size and digest of each beginning of the prompt that the placement index knows by a key."""
-    if outcome.request is None:
-        return b""
     return b"".join(
-        key.size.to_bytes(4, "big") + key.digest[:DIGEST]
-        for key in outcome.request.prefix[:MAX_BLOCKS]
+        [key.size.to_bytes(4, "big") + key.digest[:DIGEST] for key in prefix[:MAX_BLOCKS]]
     )
+
+
+def _text(code: StrEnum | None) -> str | None:
+    """A plain string, which SQLite takes as it is: of any other type it asks what it may become."""
+    return None if code is None else str(code)

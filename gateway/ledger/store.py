@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import fields
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from gateway.ledger.record import Billed, Record
 
@@ -17,30 +18,30 @@ VERSION = 1
 BUSY_S = 10.0
 """How long a writer waits for another."""
 
-_TYPES = {"str": "TEXT", "float": "REAL", "int": "INTEGER", "bool": "INTEGER", "bytes": "BLOB"}
-RECORD = tuple(f.name for f in fields(Record) if f.name != "attempts")
-BILLED = tuple(f.name for f in fields(Billed))
+_TYPES = {str: "TEXT", float: "REAL", int: "INTEGER", bool: "INTEGER", bytes: "BLOB"}
+RECORD = Record._fields[:-1]  # its attempts have a table of their own
+BILLED = Billed._fields
 
 
 class LedgerError(Exception):
     """The file is not a ledger, or one of another version."""
 
 
-def _columns(of: type[Record] | type[Billed]) -> str:
+def _columns(of: type[Record] | type[Billed], names: Sequence[str]) -> str:
+    hints = get_type_hints(of)
     columns = []
-    for field in fields(of):
-        if field.name == "attempts":
-            continue
-        kind, _, nullable = str(field.type).partition(" | ")
-        columns.append(f"{field.name} {_TYPES[kind]}{'' if nullable else ' NOT NULL'}")
+    for name in names:
+        kind, nullable = hints[name], NoneType in get_args(hints[name])
+        type_ = _TYPES[get_args(kind)[0] if nullable else kind]
+        columns.append(f"{name} {type_}{'' if nullable else ' NOT NULL'}")
     return ", ".join(columns)
 
 
 SCHEMA = f"""
-CREATE TABLE exchanges (id INTEGER PRIMARY KEY, {_columns(Record)});
+CREATE TABLE exchanges (id INTEGER PRIMARY KEY, {_columns(Record, RECORD)});
 CREATE TABLE attempts (
-    exchange INTEGER NOT NULL REFERENCES exchanges(id), number INTEGER NOT NULL, {_columns(Billed)},
-    PRIMARY KEY (exchange, number)
+    exchange INTEGER NOT NULL REFERENCES exchanges(id), number INTEGER NOT NULL,
+    {_columns(Billed, BILLED)}, PRIMARY KEY (exchange, number)
 ) WITHOUT ROWID;
 CREATE INDEX exchanges_at ON exchanges(at);
 PRAGMA user_version = {VERSION};
@@ -50,6 +51,11 @@ PRAGMA user_version = {VERSION};
 @contextmanager
 def opened(file: Path, *, write: bool = False) -> Iterator[sqlite3.Connection]:
     """Raises LedgerError. Without `write`, the file must be there and stays as it is."""
+    with closing(_connected(file, write=write)) as connection:
+        yield connection
+
+
+def _connected(file: Path, *, write: bool) -> sqlite3.Connection:
     mode = "rwc" if write else "ro"
     try:
         connection = sqlite3.connect(
@@ -60,49 +66,114 @@ def opened(file: Path, *, write: bool = False) -> Iterator[sqlite3.Connection]:
         )
     except sqlite3.OperationalError as error:
         raise LedgerError(f"{file}: {error}") from None
-    with closing(connection):
-        try:
-            if write:
-                _prepare(connection)
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
+    try:
+        if write:
+            _prepare(connection)
+        _check_version(connection, file)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.DatabaseError):
             raise LedgerError(f"{file}: {error}") from None
-        if version != VERSION:
-            raise LedgerError(f"{file}: not a ledger of version {VERSION}, but of {version}")
-        yield connection
+        raise
+    return connection
+
+
+def _check_version(connection: sqlite3.Connection, file: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != VERSION:
+        raise LedgerError(f"{file}: not a ledger of version {VERSION}, but of {version}")
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     # After a power cut the last batches may be missing, the file is never broken.
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("BEGIN IMMEDIATE")  # one of several that start at once makes the tables
-    try:
+    with _writing(connection):  # one of several that start at once makes the tables
         fresh = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
         if fresh:
             for statement in filter(str.strip, SCHEMA.split(";")):
                 connection.execute(statement)
-    finally:
-        connection.execute("COMMIT")
 
 
-def append(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
-    """All of them or none."""
+@contextmanager
+def _writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for record in records:
-            row = connection.execute(_INSERT_RECORD, [getattr(record, name) for name in RECORD])
-            connection.executemany(
-                _INSERT_BILLED,
-                [
-                    (row.lastrowid, number, *(getattr(billed, name) for name in BILLED))
-                    for number, billed in enumerate(record.attempts)
-                ],
-            )
+        yield
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+class Writer:
+    """Appends batch upon batch and keeps the file open in between, since to close it costs SQLite
+    as much as some hundred rows. All on one thread.
+
+    What is at the file's place is what it writes: a file that was moved away or replaced is let go
+    of, and so is one that could not be written.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._connection: sqlite3.Connection | None = None
+        self._is: tuple[int, int] | None = None
+
+    def append(self, records: Sequence[Record]) -> None:
+        """All of them or none. Raises LedgerError, sqlite3.Error."""
+        try:
+            connection = self._opened()
+            _check_version(connection, self.file)
+            append(connection, records)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with closing(connection), suppress(sqlite3.Error):
+                # SQLite does this for a file at its place. Of a moved one the log would stay behind
+                # and be taken for that of whatever comes after it.
+                if self._moved():
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._moved():
+            self.close()
+        if self._connection is None:
+            self._connection = _connected(self.file, write=True)
+            self._is = _identity(self.file)
+        return self._connection
+
+    def _moved(self) -> bool:
+        return self._is != _identity(self.file)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Device and inode; None: there is no such file."""
+    try:
+        there = os.stat(file)
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino
+
+
+def append(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+    """All of them or none."""
+    with _writing(connection):
+        first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM exchanges").fetchone()[0]
+        numbered = list(enumerate(records, first))
+        connection.executemany(_INSERT_RECORD, [(id_, *record[:-1]) for id_, record in numbered])
+        connection.executemany(
+            _INSERT_BILLED,
+            [
+                (id_, number, *billed)
+                for id_, record in numbered
+                for number, billed in enumerate(record.attempts)
+            ],
+        )
 
 
 def prune(connection: sqlite3.Connection, before: float, size: int | None, most: int) -> int:
@@ -111,15 +182,10 @@ def prune(connection: sqlite3.Connection, before: float, size: int | None, most:
     ones."""
     where = "at < ?" if size is None or _stored(connection) <= size else "? IS NOT NULL"
     oldest = f"SELECT id FROM exchanges WHERE {where} ORDER BY at LIMIT {most}"
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _writing(connection):
         numbers = connection.execute(oldest, (before,)).fetchall()
         connection.executemany("DELETE FROM attempts WHERE exchange = ?", numbers)
         connection.executemany("DELETE FROM exchanges WHERE id = ?", numbers)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
     return len(numbers)
 
 
@@ -163,5 +229,5 @@ def _insert(table: str, columns: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
-_INSERT_RECORD = _insert("exchanges", RECORD)
+_INSERT_RECORD = _insert("exchanges", ("id", *RECORD))
 _INSERT_BILLED = _insert("attempts", ("exchange", "number", *BILLED))

@@ -14,7 +14,8 @@ T = TypeVar("T")
 
 
 class Batches(Generic[T]):
-    """`put` never waits and never raises. `write` gets the items in order, on the thread.
+    """`put` never waits and never raises. `write` gets the items in order, on the thread; `idle` is
+    called there when there was nothing for a period, and when no more will come.
 
     What does not fit, and what `write` could not write (it raised), is counted as dropped. With
     `again`, what could not be written is kept and tried again, until it is to end.
@@ -25,6 +26,7 @@ class Batches(Generic[T]):
         name: str,
         write: Callable[[list[T]], None],
         *,
+        idle: Callable[[], None] = lambda: None,
         capacity: int = 10_000,
         batch: int = 512,
         period_s: float = 1.0,
@@ -33,6 +35,7 @@ class Batches(Generic[T]):
         self.name = name
         self.written = 0
         self._write = write
+        self._idle = idle
         self._capacity = capacity
         self._batch = batch
         self._period_s = period_s
@@ -78,8 +81,12 @@ class Batches(Generic[T]):
         while not self._closing:
             self._stir.wait(self._period_s)
             self._stir.clear()
-            self._write_all()
+            if self._items:
+                self._write_all()
+            else:
+                self._idle()
         self._write_all()  # what came before `closing` was seen
+        self._idle()
 
     def _write_all(self) -> None:
         while self._items:

@@ -34,6 +34,11 @@ def place_of(outcome: Outcome) -> str | None:
     return CACHE if outcome.cache == "hit" else None
 
 
+def cost_usd(outcome: Outcome) -> float:
+    """What all of its attempts cost us."""
+    return sum([attempt.billed_usd for attempt in outcome.attempts])
+
+
 class Reason(StrEnum):
     """Why an endpoint was chosen."""
 

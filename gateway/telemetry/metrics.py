@@ -8,6 +8,8 @@ folder, and whichever of them is scraped answers for all.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from gateway.domain import Attempt, Ended, Outcome
 from gateway.telemetry import instruments as of
-from gateway.telemetry.facts import OPERATIONS, forecast, model_of, reason
+from gateway.telemetry.facts import OPERATIONS, model_of, reason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -52,15 +54,28 @@ class _Balances(Collector):
             yield family
 
 
+class _Histogram(Histogram):
+    def add(self, counts: Sequence[float], total: float) -> None:
+        """Many values at once: how many there were in each bucket, and their sum."""
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
 class Metrics:
-    """An observer. A model's name is a label only when somebody serves it."""
+    """An observer. A model's name is a label only when somebody serves it.
+
+    What it is told is added up here, and handed on when somebody looks: each of a dozen series that
+    an exchange counts in is behind a lock, or in a file that workers share.
+    """
 
     def __init__(self, read_gauges: Callable[[], Gauges]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each
         registry = self._registry = CollectorRegistry()
         self._read_gauges = read_gauges
         self._histograms = {
-            h.name: Histogram(h.name, h.text, h.labels, buckets=h.buckets, registry=registry)
+            h.name: _Histogram(h.name, h.text, h.labels, buckets=h.buckets, registry=registry)
             for h in of.HISTOGRAMS
         }
         self._counters = {
@@ -77,11 +92,12 @@ class Metrics:
             )
             for name, g in of.GAUGES.items()
         }
-        # Looking a series up by its labels takes as long as counting in it: once is enough.
-        self._series: dict[tuple[str, ...], Counter | Histogram] = {}
+        # Since the last refresh, by a metric's name and its labels' values.
+        self._counted: dict[tuple[str, ...], float] = defaultdict(float)
+        self._observed: dict[tuple[str, ...], list[float]] = {}  # of each bucket; their sum
 
     def exposition(self, balances: Balances = ()) -> bytes:
-        """All of it in Prometheus's text format, on whatever thread; gauges as of the last refresh.
+        """All of it in Prometheus's text format, on whatever thread, as of the last refresh.
         `balances` are of all gateways that share them."""
         registry = self._registry
         if os.environ.get(FOLDER):
@@ -92,7 +108,14 @@ class Metrics:
         return generate_latest(registry) + generate_latest(told)
 
     def refresh(self) -> None:
-        """For a scrape; with several workers also now and then, since another may be scraped."""
+        """For a scrape; with several workers also now and then, since another may be scraped, and
+        at the end. On the thread that counts."""
+        for (name, *labels), by in self._counted.items():
+            self._counters[name].labels(*labels).inc(by)
+        for (name, *labels), (*counts, total) in self._observed.items():
+            self._histograms[name].labels(*labels).add(counts, total)
+        self._counted.clear()
+        self._observed.clear()
         for name, values in self._read_gauges().items():
             for label, value in values.items():
                 gauge = self._gauges[name]
@@ -156,7 +179,7 @@ class Metrics:
 
     def _answered(self, outcome: Outcome, attempt: Attempt, operation: str, model: str) -> None:
         name, usage = attempt.endpoint, outcome.usage
-        expected, waited = forecast(outcome)["ttft_s"]
+        expected, waited = attempt.expected_ttft_s, attempt.ttft_s
         assert waited is not None, "an attempt that answered has a first event"
         if outcome.request is not None and outcome.request.stream:
             self._observe(of.FIRST_CHUNK, waited, operation, name, model)
@@ -173,16 +196,12 @@ class Metrics:
             self._count("expected_cached_tokens", name, model, by=attempt.expected_cached_tokens)
 
     def _count(self, name: str, *labels: str, by: float = 1) -> None:
-        series = self._series.get((name, *labels))
-        if series is None:
-            series = self._series[(name, *labels)] = self._counters[name].labels(*labels)
-        assert isinstance(series, Counter)
-        series.inc(by)
+        self._counted[name, *labels] += by
 
     def _observe(self, histogram: of.HistogramOf, value: float, *labels: str) -> None:
         key = (histogram.name, *labels)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = self._histograms[histogram.name].labels(*labels)
-        assert isinstance(series, Histogram)
-        series.observe(value)
+        seen = self._observed.get(key)
+        if seen is None:
+            seen = self._observed[key] = [0.0] * (len(histogram.buckets) + 2)  # one is +Inf
+        seen[bisect_left(histogram.buckets, value)] += 1
+        seen[-1] += value

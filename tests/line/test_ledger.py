@@ -235,8 +235,7 @@ def file(tmp_path):
     with opened(file, write=True) as connection:
         for tenant, day in (("acme", 0), ("acme", 1), ("zebra", 1)):
             made = Record.of(outcome(), at=1_700_000_000.0 + day * 86_400)
-            made = type(made)(**{n: getattr(made, n) for n in made.__slots__} | {"tenant": tenant})
-            append(connection, [made])
+            append(connection, [made._replace(tenant=tenant)])
     return file
 
 

@@ -170,6 +170,15 @@ async def test_what_is_in_flight_shows_while_it_is():
         assert value(await scraped(g), "gateway_endpoint_in_flight", endpoint="u0") == 0
 
 
+async def test_what_ends_with_the_gateway_is_counted_for_those_that_go_on():
+    async with gateway(Upstream()) as g:
+        await g.sdk.chat.completions.create(**ASK)
+        await scraped(g)
+        await g.sdk.chat.completions.create(**ASK)
+    told = g.gateway.seeing.metrics.exposition().decode()
+    assert 'gateway_attempts_total{endpoint="u0",error_type=""} 2.0' in told
+
+
 WORKER = """
 import sys
 from gateway.domain import Attempt, Ended, Operation, Outcome, Principal

@@ -89,3 +89,20 @@ def test_closing_what_never_started_is_nothing():
     batches: Batches[int] = Batches("numbers", lambda items: None)
     batches.close(1)
     assert batches.written == 0
+
+
+def test_a_writer_is_told_when_there_is_nothing_to_write_and_at_the_end():
+    told: list[str] = []
+    idle = threading.Event()
+
+    def rested() -> None:
+        told.append("idle")
+        idle.set()
+
+    batches = Batches("numbers", lambda items: told.append("written"), idle=rested, period_s=0.001)
+    batches.start()
+    assert idle.wait(10)
+    batches.put(1)
+    batches.close(10)
+    assert told.count("written") == 1
+    assert told[-1] == "idle"

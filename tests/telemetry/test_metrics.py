@@ -38,9 +38,25 @@ def test_a_second_attempt_is_counted_by_why_it_was_made(why: str) -> None:
     lost = attempt.ended is Ended.OVERTAKEN
     outcome.attempts = [attempt, FIRST] if lost else [FIRST, attempt]
     metrics.settled(outcome)
+    metrics.refresh()
     counts = [
         told
         for told in metrics.exposition().decode().splitlines()
         if told.startswith(("gateway_fallbacks_total", "gateway_resumes", "gateway_hedges"))
     ]
     assert counts == [line]
+
+
+def test_values_fall_into_buckets_up_to_and_with_their_bounds() -> None:
+    metrics = Metrics(dict)
+    for total_s in (0.01, 0.02, 0.021, 100.0):
+        outcome = Outcome("r", Principal("t", "k"), 0.0, Operation.CHAT, ended=Ended.FINISHED)
+        outcome.finished = total_s
+        metrics.settled(outcome)
+        metrics.refresh()
+    name = "gen_ai_server_request_duration_seconds"
+    labels = 'error_type="",gen_ai_operation_name="chat",gen_ai_request_model="-"'
+    told = metrics.exposition().decode()
+    for bound, count in (("0.01", 1), ("0.02", 2), ("0.04", 3), ("81.92", 3), ("+Inf", 4)):
+        assert f'{name}_bucket{{{labels},le="{bound}"}} {count}.0' in told
+    assert f"{name}_sum{{{labels}}} 100.051" in told
