@@ -80,7 +80,7 @@ class Inference:
         """Raises Unavailable, InvalidKey."""
         self.drain.check()
         headers = headers_of(scope)
-        principal = self.door.principal(scope)
+        principal = self.door.principal(scope, headers)
         began, path = self.clock(), scope["path"]
         outcome = Outcome(request_id(scope), principal, began, self.operation, path=path)
         if self.tracing is not None:

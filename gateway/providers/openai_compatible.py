@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import ClassVar
@@ -125,14 +125,16 @@ class OpenAICompatible:
     ) -> AsyncIterator[AsyncIterator[Event]]:
         if request.native is not None and not self.responses:
             request = replace(request, native=None)
-        pace = Pace(self.timeouts, asyncio.get_running_loop().time)
         body = self._body(request)
-        with translated(), closing(pace):
+        with translated(), Pace(self.timeouts, asyncio.get_running_loop().time) as pace:
             response = await self._answered(request, request_id, body, pace)
             try:
                 read = self._stream if request.stream else self._whole
-                async with aclosing(read(request, response, pace)) as events:
+                events = read(request, response, pace)
+                try:
                     yield events
+                finally:
+                    await events.aclose()
             finally:
                 await response.aclose()
 
@@ -169,12 +171,14 @@ class OpenAICompatible:
         self, request: InferenceRequest, request_id: str, key: str | None, body: bytes
     ) -> Response:
         headers = {
+            "accept-encoding": "identity",
             "content-type": "application/json",
             "accept": "text/event-stream" if request.stream else "application/json",
             **self._headers(key),
             "x-request-id": request_id,
-            **(request.trace_headers or {}),
         }
+        if request.trace_headers is not None:
+            headers |= request.trace_headers
         if session := self._hint(request.session_id):
             headers |= dict.fromkeys(self.session_headers, session)
         path = request.operation if request.native is None else "responses"
@@ -200,7 +204,8 @@ class OpenAICompatible:
         self, url: str, method: str = "GET", body: bytes | None = None
     ) -> tuple[int, bytes]:
         """Status and body of a page that is about the endpoint, and no request's answer."""
-        headers = self._headers(next(self.keys.in_turn()))
+        key = next(self.keys.in_turn())
+        headers = {"accept-encoding": "identity", **self._headers(key)}
         with translated():
             async with asyncio.timeout(self.timeouts.connect):
                 response = await self._exchange(method, url, headers, body)
@@ -212,8 +217,7 @@ class OpenAICompatible:
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Response:
-        asked = {"accept-encoding": "identity", **headers}
-        return await self.client.send(method, url, asked, body or b"", self.timeouts.connect)
+        return await self.client.send(method, url, headers, body or b"", self.timeouts.connect)
 
     def _headers(self, key: str | None) -> dict[str, str]:
         headers = {name.lower(): value for name, value in self.extra_headers.items()}

@@ -60,8 +60,16 @@ class Pace:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._ends = self.now() + self.timeouts.total
-        self.deadline = min(self.now() + self.timeouts.first_event, self._ends)
+        now = self.now()
+        self._ends = now + self.timeouts.total
+        self.deadline = min(now + self.timeouts.first_event, self._ends)
+
+    def __enter__(self) -> Pace:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def event(self) -> None:
         self._started = True
@@ -115,12 +123,9 @@ class Pace:
         finally:
             self._waiting = None
 
-    def close(self) -> None:
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.close()
         self._rings = self.deadline
         left_s = max(0.0, self.deadline - self.now())
         self._timer = loop.call_later(left_s, self._ring, loop)
