@@ -37,6 +37,8 @@ STREAM_HEADERS = {
 }
 
 
+BODY = "http.response.body"
+
 SESSION_HEADERS = ("x-session-id", "x-session-affinity")
 """By which clients name a conversation; the body's `session_id` comes before them."""
 
@@ -129,18 +131,16 @@ class Exchange:
                 if not stream:
                     whole = event
                 elif piece := answer.piece(event):
-                    await self._send(piece)
+                    await self.send({"type": BODY, "body": piece, "more_body": True})
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
-        last = answer.end() if request.stream else answer.whole(whole)
+        last = answer.end() if stream else answer.whole(whole)
         await self.api.keep(answer)
         self.outcome.ended = Ended.FINISHED
-        if request.stream:
-            await self._send(last, more=False)
-        else:
+        if not stream:
             length = {"content-length": str(len(last)), "content-type": "application/json"}
             await self._start(self._headers() | length)
-            await self._send(last, more=False)
+        await self._end(last)
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
@@ -148,7 +148,7 @@ class Exchange:
         if self._started and self.answer is not None:
             last = self.answer.broken(error)
             await self.api.keep(self.answer)
-            await self._send(last, more=False)
+            await self._end(last)
         else:
             response = error_response(error, self.api.refusal(error))
             response.headers.update(decision_headers(self.outcome, self.headers))
@@ -168,8 +168,8 @@ class Exchange:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": 200, "headers": raw})
 
-    async def _send(self, data: bytes, *, more: bool = True) -> None:
-        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+    async def _end(self, last: bytes) -> None:
+        await self.send({"type": BODY, "body": last, "more_body": False})
 
     def _headers(self) -> dict[str, str]:
         assert self.outcome.request is not None, "only an answer has these headers"

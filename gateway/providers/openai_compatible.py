@@ -263,12 +263,12 @@ class OpenAICompatible:
     ) -> AsyncGenerator[Event]:
         raw = await self._body_of(response, pace)
         if request.operation is Operation.EMBEDDINGS:
-            yield self._event(raw, response, False, lambda raw, _: parse_vectors(raw, request))
+            yield self._event(raw, response, lambda raw, _: parse_vectors(raw, request))
             return
         if request.native is not None:
-            yield self._event(raw, response, False, parse_native)
+            yield self._event(raw, response, parse_native)
             return
-        event = self._event(raw, response, started=False)
+        event = self._event(raw, response)
         check_whole(request.operation, event)
         yield event
 
@@ -283,11 +283,12 @@ class OpenAICompatible:
         One that ends before that, however tidily, would look like a short answer to the SDKs.
         """
         if response.headers.get("content-type", "").startswith("application/json"):
-            self._event(await self._body_of(response, pace), response, started=False)
+            self._event(await self._body_of(response, pace), response)
             raise UpstreamBroken("the endpoint answered with no stream")
         decoder, body = EventDecoder(), body_of(response)
         ending, started = Ending(request), False
         parse = parse_event if request.native is None else parse_native
+        cached = self.cached_in_headers(response.headers)
         while received := await pace.next_unless(body, ending.reached):
             for data in decoder.feed(received):
                 if data == DONE:
@@ -297,25 +298,30 @@ class OpenAICompatible:
                     if ending.said:
                         return
                     raise UpstreamBroken("the endpoint's answer ended without a reason")
-                event = self._event(data, response, started, parse)
+                try:
+                    event = parse(data, cached)
+                except ErrorInAnswer as exc:
+                    raise self._instead(exc, response, started) from None
                 ending.note(event)
-                started = True
-                pace.event()
+                started = pace.started = True
+                pace.events += 1
                 if not (request.include_usage or event.is_usage_only):
                     event.payload.pop("usage", None)
                 yield event
         if not ending.reached:
             raise UpstreamBroken("the endpoint stopped in the middle of its answer")
 
-    def _event(
-        self, raw: bytes, response: Response, started: bool, parse: Parse = parse_event
-    ) -> Event:
+    def _event(self, raw: bytes, response: Response, parse: Parse = parse_event) -> Event:
         try:
             return parse(raw, self.cached_in_headers(response.headers))
         except ErrorInAnswer as exc:
-            if started or exc.said.status is None:
-                raise UpstreamBroken("the endpoint reported an error in its answer") from None
-            raise self._refusal(exc.said.status, response, exc.said) from None
+            raise self._instead(exc, response, started=False) from None
+
+    def _instead(self, told: ErrorInAnswer, response: Response, started: bool) -> GatewayError:
+        """What it means that an answer, or the next piece of one, is an error."""
+        if started or told.said.status is None:
+            return UpstreamBroken("the endpoint reported an error in its answer")
+        return self._refusal(told.said.status, response, told.said)
 
 
 def _rest_s(refused: GatewayError) -> float:

@@ -54,9 +54,9 @@ class Pace:
     _waiting: asyncio.Task[Any] | None = field(default=None, init=False)
     _late: bool = field(default=False, init=False)
     _ends: float = field(init=False)
-    _started: bool = field(default=False, init=False)
+    started: bool = field(default=False, init=False)  # the first event is there
+    events: int = field(default=0, init=False)  # since they were last held against `slowest`
     _waited: float = field(default=0.0, init=False)
-    _events: int = field(default=0, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -71,15 +71,11 @@ class Pace:
         if self._timer is not None:
             self._timer.cancel()
 
-    def event(self) -> None:
-        self._started = True
-        self._events += 1
-
     async def next_unless(self, body: Body, finished: bool) -> bytes:
         """The next bytes, or none at the end. Once `finished`, a cut is an end like any other, and
         so is silence."""
         began = self.now()
-        if self._started:
+        if self.started:
             patience_s = self.timeouts.between_events
             if finished and patience_s > USAGE_WITHIN_S:
                 patience_s = USAGE_WITHIN_S
@@ -91,7 +87,7 @@ class Pace:
             if finished:
                 return b""
             raise
-        if self.timeouts.slowest and self._started and not finished:
+        if self.timeouts.slowest and self.started and not finished:
             self._check_speed(self.now() - began)
         return data
 
@@ -144,9 +140,9 @@ class Pace:
         self._waited += waited_s
         if self._waited < SLOW_FOR_S:
             return
-        if self._events < self.timeouts.slowest * self._waited:
+        if self.events < self.timeouts.slowest * self._waited:
             raise UpstreamTimeout("the endpoint's answer became too slow")
-        self._waited, self._events = 0.0, 0
+        self._waited, self.events = 0.0, 0
 
 
 def body_of(response: Response) -> Body:

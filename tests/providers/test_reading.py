@@ -34,7 +34,8 @@ async def read(gap_s: float, *, slowest: float, reader_s: float = 0, events: int
     body = Ticking(clock, gap_s)
     for _ in range(events):
         await pace.next_unless(body, finished=False)
-        pace.event()
+        pace.started = True
+        pace.events += 1
         clock.advance(reader_s)
 
 
@@ -107,7 +108,7 @@ class Silent(Ticking):
 async def test_silence_is_an_end_once_the_answer_is_finished(finished: bool) -> None:
     silent = Silent(ManualClock(), 0.0)
     with Pace(Timeouts(between_events=0.01), asyncio.get_running_loop().time) as pace:
-        pace.event()
+        pace.started = True
         if finished:
             assert await pace.next_unless(silent, finished) == b""
         else:
@@ -119,6 +120,6 @@ async def test_silence_is_an_end_once_the_answer_is_finished(finished: bool) -> 
 async def test_what_comes_after_a_finished_answer_is_not_waited_for_long(between: float) -> None:
     clock = ManualClock(0)
     pace = Pace(Timeouts(between_events=between), clock)
-    pace.event()
+    pace.started = True
     await pace.next_unless(Ticking(clock, 0.0), finished=True)
     assert pace.deadline == min(between, USAGE_WITHIN_S)
