@@ -75,7 +75,7 @@ class Pacers:
     def settled(self, outcome: Outcome) -> None:
         pacer = self._pacers.get(outcome.policy or "")
         if pacer is not None and outcome.attempts:
-            dollars = sum(attempt.billed_usd for attempt in outcome.attempts)
+            dollars = sum([attempt.billed_usd for attempt in outcome.attempts])
             pacer.spent(dollars, self._clock())
 
     def multipliers(self) -> Mapping[str, float]:

@@ -31,7 +31,7 @@ from gateway.pacer import Pacers
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.reload import Live
 from gateway.rules import Rules
-from gateway.telemetry.log import ExchangeLog
+from gateway.telemetry.log import ExchangeLog, flush
 from gateway.telemetry.metrics import CONTENT_TYPE, FOLDER, Gauges, Metrics
 from gateway.telemetry.trace_context import Sampling, sampling_of, wanted
 from gateway.version import installed_version
@@ -130,6 +130,7 @@ class Seeing:
             self.ledger.close()
         if self.tracing is not None:
             self.tracing.queue.close()
+        flush()
 
     async def _prune(self) -> None:
         while self.ledger is not None:

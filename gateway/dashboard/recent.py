@@ -12,10 +12,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from gateway.domain import Attempt, Considered, Ended, Outcome
-from gateway.telemetry.facts import forecast, model_of, reason
+from gateway.domain import Attempt, Considered, Ended, Outcome, Usage
+from gateway.telemetry.facts import cost_usd, forecast, model_of, reason
 
 BUCKET_S = 5.0
 BUCKETS = 180
@@ -84,12 +84,33 @@ class Seen:
         return cls(buckets, told["decisions"])
 
 
+class _Decision(NamedTuple):
+    """What takes long to tell is told when somebody looks: of most, nobody does before a hundred
+    others have come."""
+
+    facts: Mapping[str, object]
+    decided: bool
+    considered: Sequence[Considered]
+    attempts: Sequence[Attempt]
+    usage: Usage | None
+
+    def told(self) -> dict[str, object]:
+        attempts = self.attempts
+        return {
+            **self.facts,
+            "reason": reason(self.considered) if self.decided else None,
+            "tried": [{"endpoint": a.endpoint, "error": a.error} for a in attempts],
+            "forecast": forecast(attempts[-1] if attempts else None, self.usage),
+            "candidates": [_candidate(c) for c in self.considered[:CANDIDATES]],
+        }
+
+
 class Recent:
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._clock = clock
         self._wall = wall
         self._buckets: dict[str, deque[Bucket]] = {}
-        self._decisions: deque[dict[str, object]] = deque(maxlen=DECISIONS)
+        self._decisions: deque[_Decision] = deque(maxlen=DECISIONS)
         self._number = 0
 
     def settled(self, outcome: Outcome) -> None:
@@ -107,7 +128,7 @@ class Recent:
                 endpoint: [bucket for bucket in buckets if bucket.number > oldest]
                 for endpoint, buckets in self._buckets.items()
             },
-            list(self._decisions),
+            [decision.told() for decision in self._decisions],
         )
 
     def latest(self) -> int:
@@ -119,7 +140,9 @@ class Recent:
         return self._wall() - self._clock() + (number + 1) * BUCKET_S
 
     def _count(self, outcome: Outcome, attempt: Attempt) -> None:
-        buckets = self._buckets.setdefault(attempt.endpoint, deque(maxlen=BUCKETS))
+        buckets = self._buckets.get(attempt.endpoint)
+        if buckets is None:
+            buckets = self._buckets[attempt.endpoint] = deque(maxlen=BUCKETS)
         number = self.latest()
         if not buckets or buckets[-1].number != number:
             buckets.append(Bucket(number))
@@ -128,10 +151,11 @@ class Recent:
         if attempt.error is not None:
             bucket.failed += 1
             return
-        if attempt.ended is Ended.OVERTAKEN or attempt.ttft_s is None:
+        ttft_s = attempt.ttft_s
+        if attempt.ended is Ended.OVERTAKEN or ttft_s is None:
             return
         bucket.answered += 1
-        class_ = round(math.log(max(attempt.ttft_s, 1e-6)) / STEP)
+        class_ = round(math.log(max(ttft_s, 1e-6)) / STEP)
         bucket.first[class_] = bucket.first.get(class_, 0) + 1
         usage = outcome.usage
         if usage is not None and attempt is outcome.answering:
@@ -139,9 +163,9 @@ class Recent:
             bucket.cached_tokens += usage.cached_tokens or 0
             bucket.completion_tokens += usage.completion_tokens
 
-    def _decision(self, outcome: Outcome) -> dict[str, object]:
+    def _decision(self, outcome: Outcome) -> _Decision:
         usage = outcome.usage
-        return {
+        facts = {
             "id": f"{os.getpid()}.{self._number}",
             "at": round(self._wall() - (self._clock() - outcome.started), 3),
             "request_id": outcome.request_id,
@@ -150,21 +174,19 @@ class Recent:
             "model": model_of(outcome),
             "cache": outcome.cache,
             "policy": outcome.policy,
-            "reason": reason(outcome.considered) if outcome.decided else None,
             "ended": outcome.ended,
             "error": outcome.error,
             "fault": outcome.fault,
-            "queued_s": sum(ended - began for began, ended in outcome.queued.items()),
+            "queued_s": sum([ended - began for began, ended in outcome.queued.items()]),
             "first_s": outcome.first_event_s,
             "total_s": outcome.total_s,
             "prompt_tokens": usage and usage.prompt_tokens,
             "cached_tokens": usage and usage.cached_tokens,
             "completion_tokens": usage and usage.completion_tokens,
-            "cost_usd": sum(attempt.billed_usd for attempt in outcome.attempts),
-            "tried": [{"endpoint": a.endpoint, "error": a.error} for a in outcome.attempts],
-            "forecast": forecast(outcome),
-            "candidates": [_candidate(c) for c in outcome.considered[:CANDIDATES]],
+            "cost_usd": cost_usd(outcome),
         }
+        decided = outcome.decided is not None
+        return _Decision(facts, decided, outcome.considered, outcome.attempts, usage)
 
 
 def _candidate(considered: Considered) -> dict[str, object]:

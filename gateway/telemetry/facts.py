@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from gateway.domain import Considered, Operation, Outcome, first_choice
+from gateway.domain import Attempt, Considered, Operation, Outcome, Usage, first_choice
 
 OPERATIONS = {
     Operation.CHAT: "chat",
@@ -51,24 +51,23 @@ class Reason(StrEnum):
 
 
 def reason(considered: Sequence[Considered]) -> Reason:
-    ranked, chosen = [c for c in considered if c.dropped_by is None], first_choice(considered)
-    if chosen is None:
-        return Reason.NOBODY
-    if len(ranked) == 1:
-        return Reason.ONLY
-    if chosen is not ranked[0]:
+    ranked = [c for c in considered if c.dropped_by is None]
+    if len(ranked) < 2:
+        return Reason.ONLY if ranked else Reason.NOBODY
+    chosen, *others = ranked
+    if first_choice(ranked) is not chosen:
         return Reason.ROOM
-    others = ranked[1:]
-    if chosen.cost > min(other.cost for other in others):
+    if chosen.cost > min([other.cost for other in others]):
         return Reason.PICKER
-    if chosen.cached_tokens > max(other.cached_tokens for other in others):
+    if chosen.cached_tokens > max([other.cached_tokens for other in others]):
         return Reason.CACHED
     return Reason.COST
 
 
-def forecast(outcome: Outcome) -> Mapping[str, tuple[float, float | None]]:
+def forecast(
+    attempt: Attempt | None, usage: Usage | None
+) -> Mapping[str, tuple[float, float | None]]:
     """Of the attempt that answered: what the policy expected, and what came; None is not known."""
-    attempt, usage = outcome.answering, outcome.usage
     if attempt is None or attempt.first_event is None:
         return {}
     return {

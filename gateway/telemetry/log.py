@@ -8,15 +8,25 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TextIO
 
 import orjson
 
 from gateway.domain import Attempt, Outcome
-from gateway.telemetry.facts import model_of
+from gateway.telemetry.facts import cost_usd, model_of
 
 logger = logging.getLogger("gateway.exchange")
+
+PERIOD_S = 0.1
+"""How long an exchange's line waits for others at most: nobody who reads along notices."""
+
+MOST = 500
+"""Lines that wait."""
 
 
 class ExchangeLog:
@@ -27,23 +37,27 @@ class ExchangeLog:
             logger.handle(logging.LogRecord(logger.name, logging.INFO, "", 0, line, None, None))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExchangeLine:
     """A record's message: its text is made only where it is written as text."""
 
-    facts: dict[str, object]
+    _facts: Mapping[str, object]
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What is not known is left out."""
+        return {name: value for name, value in self._facts.items() if value is not None}
 
     def __str__(self) -> str:
         return _line(self.facts)
 
 
 def _facts(outcome: Outcome) -> dict[str, object]:
-    """What is not known is left out."""
     usage, first, known = outcome.usage, outcome.first_event_s, model_of(outcome)
     facts: dict[str, object] = {
         "request_id": outcome.request_id,
         "trace_id": f"{outcome.trace.trace_id:032x}" if outcome.trace else None,
-        "ended": str(outcome.ended),
+        "ended": outcome.ended,
         "tenant": outcome.principal.tenant,
         "model": outcome.model if known else None,
         "policy": outcome.policy if known else None,
@@ -52,36 +66,30 @@ def _facts(outcome: Outcome) -> dict[str, object]:
         "prompt_tokens": usage and usage.prompt_tokens,
         "cached_tokens": usage and usage.cached_tokens,
         "completion_tokens": usage and usage.completion_tokens,
-        "cost_usd": round(sum(a.billed_usd for a in outcome.attempts), 9) or None,
+        "cost_usd": round(cost_usd(outcome), 9) or None,
         "first_s": None if first is None else round(first, 3),
         "total_s": round(outcome.total_s, 3),
         "status": outcome.status,
-        **_beside(outcome.answering),
-        "error": outcome.error,
-        "fault": outcome.fault,
     }
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _beside(attempt: Attempt | None) -> dict[str, float | None]:
-    """What happened, beside what the decision had expected."""
-    if attempt is None:
-        return {}
-    return {
-        "ttft_s": attempt.ttft_s,
-        "expected_ttft_s": attempt.expected_ttft_s,
-        "usd": attempt.billed_usd if attempt.billed_by else None,
-        "expected_usd": attempt.expected_cost_usd,
-        "cached": attempt.cached_tokens,
-        "expected_cached": attempt.expected_cached_tokens,
-    }
+    if (last := outcome.answering) is not None:
+        # What happened, beside what the decision had expected.
+        facts["ttft_s"] = last.ttft_s
+        facts["expected_ttft_s"] = last.expected_ttft_s
+        facts["usd"] = last.billed_usd if last.billed_by else None
+        facts["expected_usd"] = last.expected_cost_usd
+        facts["cached"] = last.cached_tokens
+        facts["expected_cached"] = last.expected_cached_tokens
+    facts["error"], facts["fault"] = outcome.error, outcome.fault
+    return facts
 
 
 def _tried(attempt: Attempt) -> str:
     """`name`, `name:error` when it failed; before it what the try was for, if not for the whole."""
-    marks = {"hedge": attempt.hedge, "resumed": attempt.resumed, "probe": attempt.probe}
-    kind = "".join(f"{name}=" for name, holds in marks.items() if holds)
-    return f"{kind}{attempt.endpoint}{f':{attempt.error}' if attempt.error else ''}"
+    return (
+        f"{'hedge=' if attempt.hedge else ''}{'resumed=' if attempt.resumed else ''}"
+        f"{'probe=' if attempt.probe else ''}"
+        f"{attempt.endpoint}{f':{attempt.error}' if attempt.error else ''}"
+    )
 
 
 def _line(facts: dict[str, object]) -> str:
@@ -134,15 +142,72 @@ class JsonLines(logging.Formatter):
             return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes the lines of exchanges together, since a system call for each costs as much as to
+    make it: on a thread, a moment later. All others are written at once, after what waits."""
+
+    def __init__(self, stream: TextIO, period_s: float = PERIOD_S, most: int = MOST) -> None:
+        super().__init__(stream)
+        self._period_s = period_s
+        self._most = most
+        self._waiting: list[logging.LogRecord] = []
+        self._stir = threading.Event()
+        threading.Thread(target=self._work, name="log lines", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._waiting.append(record)
+        if not isinstance(record.msg, ExchangeLine) or len(self._waiting) >= self._most:
+            self.flush()
+        elif len(self._waiting) == 1:
+            self._stir.set()
+
+    def flush(self) -> None:
+        self.acquire()
+        try:
+            waiting, self._waiting = self._waiting, []
+            if waiting:
+                self._write(waiting)
+        finally:
+            self.release()
+
+    def _write(self, records: Sequence[logging.LogRecord]) -> None:
+        try:
+            self.stream.write("".join(map(self._made, records)))
+            self.stream.flush()
+        except Exception:  # a rim: standard error may be closed, and nothing depends on it
+            self.handleError(records[-1])
+
+    def _made(self, record: logging.LogRecord) -> str:
+        try:
+            return f"{self.format(record)}{self.terminator}"
+        except Exception:  # a rim: its arguments do not fit its text
+            self.handleError(record)
+            return ""
+
+    def _work(self) -> None:
+        while self._stir.wait():
+            self._stir.clear()
+            time.sleep(self._period_s)
+            self.flush()
+
+
+def flush() -> None:
+    """Write what waits: a process that a signal ends does not get to it by itself."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 def configure(level: str, *, supervised: bool = False, form: str = "auto") -> None:
     """Everything to standard error: standard output belongs to whoever started us.
 
     `supervised`: our lines become part of a parent's, which puts the time before each.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Lines(sys.stderr)
     in_json = form == "json" or (form == "auto" and not supervised and not sys.stderr.isatty())
     handler.setFormatter(JsonLines() if in_json else logging.Formatter(TEXT[supervised]))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # None of our lines says on which thread or in which process it was logged.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # What a collector's address or answer may hold is nobody's to read in a log of ours.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)

@@ -195,7 +195,7 @@ class SpanFactory:
             attributes[names.RUNNER_UP] = others[0].endpoint
             attributes[names.MARGIN] = others[0].cost - chosen.cost
         # What became of it: the numbers that the winner was chosen for, beside the real ones.
-        for name, (expected, actual) in forecast(outcome).items():
+        for name, (expected, actual) in forecast(outcome.answering, outcome.usage).items():
             attributes[f"{names.EXPECTED}.{name}"] = expected
             if actual is not None:
                 attributes[f"{names.ACTUAL}.{name}"] = actual

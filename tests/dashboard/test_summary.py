@@ -1,6 +1,9 @@
 """What several workers have seen, as one: sums and percentiles are those of all their exchanges."""
 
+import dataclasses
+import gc
 import json
+import weakref
 
 import pytest
 
@@ -74,3 +77,21 @@ def test_who_left_before_the_first_token_was_not_answered():
     outcome.attempts = [Attempt("e", clock(), ended=Ended.HUNG_UP)]
     recent.settled(outcome)
     assert summed([recent]).endpoint("e")["answered"] == 0
+
+
+def test_what_is_shown_of_an_exchange_keeps_nothing_of_its_prompt():
+    class Body(dict[str, object]):
+        """One that can be asked whether it is still there."""
+
+    clock = ManualClock(1000.0)
+    recent = Recent(clock, lambda: 5.0)
+    outcome, body = answered(clock(), 0.1), Body(messages=["a secret"])
+    outcome.request = dataclasses.replace(chat(), forwarded=body)
+    recent.settled(outcome)
+    there = weakref.ref(body)
+    del outcome, body
+    gc.collect()
+    assert there() is None
+    (decision,) = recent.seen.decisions
+    assert decision["tried"] == [{"endpoint": "e", "error": None}]
+    assert decision["reason"] == "only_candidate"
