@@ -28,12 +28,8 @@ class Counting:
     fleet: Fleet
     tokenizers: Mapping[str, Counter] = field(default_factory=dict)  # by the clients' model
 
-    async def where_in_doubt(
-        self, request: InferenceRequest, principal: Principal
-    ) -> InferenceRequest:
-        """The request, with its exact count where that decides whether an endpoint can take it."""
-        if not self.fleet.may_not_fit(request):
-            return request
+    async def counted(self, request: InferenceRequest, principal: Principal) -> InferenceRequest:
+        """The request with its exact count, where somebody can tell."""
         tokens = await self._count(request, principal)
         return request if tokens is None else dataclasses.replace(request, prompt_tokens=tokens)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -53,35 +52,35 @@ class Decider:
         """The policy's first choice among those that have not failed, can do what is left, and have
         room. To take up an answer that has begun they need none: it had its room elsewhere."""
         request, begun = tries.request, self.clock()
-        asked, everyone, matches = self.fleet.snapshot(request)
+        asked, everyone, matches = self.fleet.snapshot(request, tries.expected)
         candidates, principal = everyone, outcome.principal
         if principal.endpoints is not None:
             candidates = [c for c in everyone if principal.may_reach(c.endpoint)]
-        tried = {*tries.failed, without}
-        left_usd = self.pacers.left_usd(policy.name)
-        if left_usd is not None:
-            asked = dataclasses.replace(asked, budget_usd=left_usd)
-        dearer = self.pacers.multiplier(policy.name)
-        context = Context(self.clock(), self.random.random(), dearer, tries.hold.dollars)
+        tried, dearer = {*tries.failed, without}, 0.0
+        if policy.budget is not None:
+            dearer = self.pacers.multiplier(policy.name)
+            asked = asked._replace(budget_usd=self.pacers.left_usd(policy.name))
+        context = Context(begun, self.random.random(), dearer, tries.hold.dollars)
         decision = policy.decide(asked, self._left(candidates, tried, delivery), context)
         if not decision.ranked and not any(c.healthy for c in candidates if c.endpoint in tried):
             candidates = [_forgiven(c) for c in candidates]
             decision = policy.decide(asked, self._left(candidates, tried, delivery), context)
-        names, endpoints = (r.candidate.endpoint for r in decision.ranked), self.fleet.endpoints
+        names, endpoints = [r.candidate.endpoint for r in decision.ranked], self.fleet.endpoints
         full = {name for name in names if endpoints[name].full(request.tenant, begun)}
         if not tries.decided:
             tries.decided = True
             outcome.request = request
             outcome.considered = _considered(decision, candidates, full)
             outcome.decided = (begun, self.clock())
-            _check_request(request, candidates, decision)
-            _check_budget(request, decision, tries.hold)
+            if decision.dropped:
+                _check_request(request, candidates, decision)
+                _check_budget(request, decision, tries.hold)
         there = [ranked for ranked in decision.ranked if self._may_ask(ranked, tries)]
         room = [r for r in there if r.candidate.endpoint not in full]
-        chosen = next(iter(room or (there if delivery.begun else ())), None)
-        if chosen is not None:
-            match = matches.get(chosen.candidate.endpoint, NO_MATCH)
-            return Choice(chosen, match, alone=len(room) < 2)
+        chosen = room or (there if delivery.begun else ())
+        if chosen:
+            match = matches.get(chosen[0].candidate.endpoint, NO_MATCH)
+            return Choice(chosen[0], match, alone=len(room) < 2)
         return Full([ranked.candidate.endpoint for ranked in there]) if there else None
 
     def _may_ask(self, ranked: Ranked, tries: Tries) -> bool:
@@ -140,29 +139,32 @@ def _check_budget(request: InferenceRequest, decision: Decision, hold: Hold) -> 
 def _considered(
     decision: Decision, candidates: Sequence[Candidate], full: Container[str]
 ) -> tuple[Considered, ...]:
+    ranked = [_in_numbers(one, one.candidate.endpoint in full) for one in decision.ranked]
+    if not decision.dropped:
+        return tuple(ranked)
     unavailable = {c.endpoint: c.unavailable for c in candidates}
     dropped = [
         Considered(name, dropped_by, unavailable.get(name))
         for name, dropped_by in decision.dropped.items()
     ]
-    return (*(_in_numbers(ranked, full) for ranked in decision.ranked), *dropped)
+    return (*ranked, *dropped)
 
 
-def _in_numbers(ranked: Ranked, full: Container[str]) -> Considered:
-    candidate, estimate = ranked.candidate, ranked.estimate
+def _in_numbers(ranked: Ranked, full: bool) -> Considered:
+    candidate, estimate, cost = ranked
     return Considered(
-        endpoint=candidate.endpoint,
-        dropped_by=None,
-        unavailable=candidate.unavailable,
-        limited=candidate.limited,
-        full=candidate.endpoint in full,
-        cost=ranked.cost,
-        ttft_s=estimate.ttft_s,
-        tpot_s=estimate.tpot_s,
-        cost_usd=estimate.cost_usd,
-        cached_tokens=estimate.cached_tokens,
-        uncached_tokens=estimate.uncached_tokens,
-        p_miss=estimate.p_miss,
-        in_flight=candidate.in_flight,
-        queued_tokens=candidate.queued_tokens,
+        candidate.endpoint,
+        None,
+        candidate.unavailable,
+        candidate.limited,
+        full,
+        cost,
+        estimate.ttft_s,
+        estimate.tpot_s,
+        estimate.cost_usd,
+        estimate.cached_tokens,
+        estimate.uncached_tokens,
+        estimate.p_miss,
+        candidate.in_flight,
+        candidate.queued_tokens,
     )

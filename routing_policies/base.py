@@ -11,8 +11,7 @@ DATA_POLICIES = ("unrestricted", "no_training", "zero_retention")
 learns nothing from them; it keeps nothing of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRequest:
+class RouteRequest(NamedTuple):
     """What a policy may know about a request."""
 
     model: str
@@ -110,8 +109,7 @@ class Candidate(NamedTuple):
     waiting: int | None = None  # requests that it has not begun; None: it tells nothing of it
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What a decision may depend on besides the request and the candidates."""
 
     now: float  # seconds, monotonic

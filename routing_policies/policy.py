@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from routing_policies.base import (
     NO_HARD_LIMITS,
@@ -25,8 +26,7 @@ WITHIN_TENANT_BUDGET = "within_tenant_budget"
 """No file's filter: what its tenant's or key's budget does not pay for, no policy can choose."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     ranked: Sequence[Ranked]  # first choice first
     dropped: Mapping[str, str]  # endpoint -> the filter or hard limit that removed it
 
@@ -85,19 +85,19 @@ class Policy:
             kept = passed
 
         ranked, limited = [], False
-        weighed = [(weight, objective.cost) for weight, objective in self.objectives.values()]
+        weighed = self.objectives.values()
         expectations = estimates(request, kept, self.limits, context)
-        left = context.tenant_usd
+        left, hard = context.tenant_usd, self.hard
         for candidate, expected in zip(kept, expectations, strict=True):
             if left is not None and expected.cost_usd > left:
                 dropped[candidate.endpoint] = WITHIN_TENANT_BUDGET
                 continue
-            if limit := _exceeded(expected, self.hard):
+            if hard is not NO_HARD_LIMITS and (limit := _exceeded(expected, hard)):
                 dropped[candidate.endpoint] = limit
                 continue
             total = 0.0
-            for weight, cost in weighed:
-                total += weight * cost(request, candidate, expected)
+            for weight, objective in weighed:
+                total += weight * objective.cost(request, candidate, expected)
             ranked.append(tuple.__new__(Ranked, (candidate, expected, total)))
             limited = limited or candidate.limited
         order = self.picker.pick(ranked, context)
@@ -116,8 +116,6 @@ class Policy:
 
 def _exceeded(expected: Estimate, hard: HardLimits) -> str | None:
     """`hard.NAME` of the first hard limit that an estimate is beyond."""
-    if hard is NO_HARD_LIMITS:
-        return None
     for name, value, limit in (
         ("cost_usd", expected.cost_usd, hard.cost_usd),
         ("ttft", expected.ttft_s, hard.ttft_s),

@@ -53,11 +53,12 @@ class Fleet:
         return any(endpoint.ready for endpoint in self.endpoints.values())
 
     def snapshot(
-        self, request: InferenceRequest
+        self, request: InferenceRequest, asked: RouteRequest | None = None
     ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
-        """What a policy decides on, and the placements behind each candidate's cached tokens."""
+        """What a policy decides on, and the placements behind each candidate's cached tokens.
+        `asked`: what is expected of it, where that is known already."""
         now, wall = self._clock(), self._wall()
-        asked = self.expected(request)
+        asked = asked or self.expected(request)
         matches = self._index.match(request.prefix, now)
         if request.hints:
             matches = self._with_hint(request, matches, now)
@@ -84,16 +85,16 @@ class Fleet:
         tokens = self._cached_tokens(request, match) + self._tokens.estimate(request.model, more)
         return {**matches, hinted: Match(match.size + more, tokens, 0.0, hinted=True)}
 
-    def may_not_fit(self, request: InferenceRequest) -> bool:
+    def may_not_fit(self, request: InferenceRequest, asked: RouteRequest) -> bool:
         """Whether it takes an exact count to know if each endpoint's context holds its prompt."""
-        if request.prompt_tokens is not None or not request.operation.writes:
+        if asked.prompt_exact or not request.operation.writes:
             return False
-        least, most = fewest(request), self._tokens.count(request).tokens * DOUBT
-        return any(
-            endpoint.context_length is not None and least < endpoint.context_length <= most
-            for endpoint in self.endpoints.values()
-            if request.model in endpoint.models
-        )
+        least, most = asked.fewest_prompt_tokens, asked.prompt_tokens * DOUBT
+        for endpoint in self.endpoints.values():
+            length = endpoint.context_length
+            if length is not None and least < length <= most and request.model in endpoint.models:
+                return True
+        return False
 
     def rests(self, model: str) -> Mapping[str, UpstreamError]:
         """What the endpoints that rest said, with what is left of their time."""
@@ -108,39 +109,42 @@ class Fleet:
 
     def expected(self, request: InferenceRequest) -> RouteRequest:
         """What a policy is told of this request."""
-        length = self._lengths.get((request.tenant, request.model))
+        model, most = request.model, request.max_tokens
+        length = self._lengths.get((request.tenant, model))
         expected = length.mean if length else OUTPUT_GUESS
         if not request.operation.writes:
             expected = 0.0
-        count = self._tokens.count(request)
-        return RouteRequest(
-            request.model,
-            prompt_tokens=count.tokens,
-            prompt_exact=count.exact,
-            fewest_prompt_tokens=fewest(request),
-            max_tokens=request.max_tokens,
-            output_tokens=min(expected, request.max_tokens or expected),
-            request_class=request.request_class,
-            needs=request.needs,
-            data_policy=request.data_policy or DATA_POLICIES[0],
+        elif most and most < expected:
+            expected = most
+        tokens, exact = self._tokens.count(request)
+        facts = (
+            model,
+            tokens,
+            most,
+            expected,
+            fewest(request),
+            request.request_class,
+            request.needs,
+            request.data_policy or DATA_POLICIES[0],
+            exact,
+            None,
         )
+        return tuple.__new__(RouteRequest, facts)
 
     def dearest(
         self, request: InferenceRequest, asked: RouteRequest, models: Iterable[str]
     ) -> float:
         """Dollars that this request is expected to cost at most, wherever it goes."""
-        now, wall = self._clock(), self._wall()
-        return max(
-            (
-                endpoint.tariff(model)
-                .at(wall, asked.prompt_tokens, request.service_tier)
-                .dollars(asked.prompt_tokens, 0, asked.output_tokens)
-                + endpoint.start_usd(now)
-                for endpoint in self.endpoints.values()
-                for model in endpoint.models.intersection(models)
-            ),
-            default=0.0,
-        )
+        now, wall, most = self._clock(), self._wall(), 0.0
+        for endpoint in self.endpoints.values():
+            for model in models:
+                if model in endpoint.models:
+                    price = endpoint.tariff(model).at(
+                        wall, asked.prompt_tokens, request.service_tier
+                    )
+                    dollars = price.dollars(asked.prompt_tokens, 0, asked.output_tokens)
+                    most = max(most, dollars + endpoint.start_usd(now))
+        return most
 
     def _cached_tokens(self, request: InferenceRequest, match: Match) -> int:
         if match.tokens is not None:

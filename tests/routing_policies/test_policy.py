@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -311,7 +310,7 @@ def test_terms_say_what_each_objective_adds() -> None:
     (ranked,) = policy.decide(request, candidates, Context(now=0, draw=0)).ranked
     assert policy.terms(request, ranked) == pytest.approx({"dollars": 0.3, "waiting": 0.02})
     assert sum(policy.terms(request, ranked).values()) == ranked.cost
-    batch = dataclasses.replace(request, request_class="batch")
+    batch = request._replace(request_class="batch")
     assert policy.terms(batch, ranked) == pytest.approx({"dollars": 0.3, "waiting": 0.2})
 
 

@@ -87,6 +87,7 @@ contexts = st.builds(
     now=st.floats(0, 1e6),
     draw=st.floats(0, 1, exclude_max=True),
     budget_multiplier=st.floats(0, 1000),
+    tenant_usd=st.none(),
 )
 
 
@@ -154,10 +155,10 @@ def test_who_is_better_in_every_respect_never_costs_more(
     policy: Policy, request: RouteRequest, worse: Candidate, context: Context, by: dict[str, float]
 ) -> None:
     worse = worse._replace(endpoint="worse", healthy=True, context_length=None, capabilities=None)
-    request = dataclasses.replace(request, data_policy=DATA_POLICIES[0])
+    request = request._replace(data_policy=DATA_POLICIES[0])
     assert isinstance(policy.picker, Lowest)
     usual = 0.99 * (1 - policy.picker.explore)  # and not to see how somebody does
-    context = dataclasses.replace(context, draw=context.draw * usual)
+    context = context._replace(draw=context.draw * usual)
     decision = policy.decide(request, [worse, better(worse, by)], context)
     cost = {ranked.candidate.endpoint: ranked.cost for ranked in decision.ranked}
     assert cost["better"] <= cost["worse"] * (1 + 1e-9)
