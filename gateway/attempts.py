@@ -5,15 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    nullcontext,
-)
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.domain import Attempt, Ended, Event, InferenceRequest, Outcome
 from gateway.errors import (
@@ -26,6 +20,7 @@ from gateway.errors import (
 from gateway.fleet.endpoint import Endpoint, Lease
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.placement import Match
+from gateway.tries import Tries
 from routing_policies.base import Ranked
 
 FAIR_S, FAIR_TIMES = 5.0, 3.0
@@ -34,9 +29,11 @@ where it is the exchange's time that ends the attempt."""
 
 SILENT = "the endpoint did not begin to answer in time"
 
+NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
+"""Of time, or of how many may wait."""
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+
+class Choice(NamedTuple):
     """Where a decision sends a request, and the placement that it counted on."""
 
     ranked: Ranked
@@ -66,35 +63,24 @@ class Choice:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(NamedTuple):
     """How long an endpoint may take to its first event. Times are the event loop's."""
 
     timer: asyncio.Timeout  # of the exchange
     fair_s: float
     alone: bool
 
-    def kept(self) -> AbstractAsyncContextManager[None]:
-        """Half of what is left is for another endpoint, where there is one. Raises
-        UpstreamTimeout."""
+    def kept(self) -> AbstractAsyncContextManager[Any]:
+        """Half of what is left is for another endpoint, where there is one. Raises TimeoutError."""
         end = self.timer.when()
         if end is None or self.alone:
-            return nullcontext()
+            return NO_LIMIT
         now = asyncio.get_running_loop().time()
-        return _until(now + max(self.fair_s, (end - now) / 2))
+        return asyncio.timeout_at(now + max(self.fair_s, (end - now) / 2))
 
     def failed(self, waited_s: float) -> bool:
         """The exchange's time is over, and the endpoint had its share of it."""
         return self.timer.expired() and waited_s >= self.fair_s
-
-
-@asynccontextmanager
-async def _until(when: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout_at(when):
-            yield
-    except TimeoutError:
-        raise UpstreamTimeout(SILENT) from None
 
 
 class Begun:
@@ -118,8 +104,7 @@ async def _there(event: Event) -> Event:
     return event
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An attempt that has begun to answer."""
 
     attempt: Attempt
@@ -127,13 +112,98 @@ class Opened:
     events: AsyncIterator[Event]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A lease, from the moment of the choice on; to let go of it twice does no harm."""
+@dataclass(eq=False, slots=True)
+class Opening:
+    """Holds its lease from the moment of the choice on. Once entered, the first event is there;
+    when left, the attempt is recorded however it ended."""
 
+    fleet: Fleet
+    clock: Callable[[], float]
+    endpoint: Endpoint
     lease: Lease
-    held: ExitStack
+    attempt: Attempt
+    request: InferenceRequest
+    outcome: Outcome
     patience: Patience
+    gate: AbstractAsyncContextManager[Any]  # held until the first event
+    _answer: AbstractAsyncContextManager[AsyncIterator[Event]] | None = None
+
+    async def __aenter__(self) -> Opened:
+        try:
+            return await self._open()
+        except BaseException as exc:
+            await self._end(exc)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
+    ) -> None:
+        await self._end(exc)
+
+    async def _open(self) -> Opened:
+        attempt, lease, outcome = self.attempt, self.lease, self.outcome
+        attempt.number, attempt.probe = len(outcome.attempts), lease.probe is not None
+        outcome.attempts.append(attempt)
+        self.fleet.sent(self.request, attempt.endpoint)
+        try:
+            async with self.gate, self.patience.kept():
+                answer = lease.provider.open(self._traced(), outcome.request_id)
+                events = await answer.__aenter__()
+                self._answer = answer
+                first = await anext(events, None)
+        except TimeoutError:
+            raise UpstreamTimeout(SILENT) from None
+        if first is None:
+            raise UpstreamBroken("the endpoint answered with nothing")
+        attempt.first_event = now = self.clock()
+        lease.first_event(now)
+        return Opened(attempt, lease, Begun(first, events))
+
+    def _traced(self) -> InferenceRequest:
+        trace = self.outcome.trace
+        if trace is None or not trace.sampled or not self.endpoint.dedicated:
+            return self.request
+        return dataclasses.replace(self.request, trace_headers=trace.headers(self.attempt.number))
+
+    async def _end(self, exc: BaseException | None) -> None:
+        """Raises what the endpoint's side makes of `exc`, where that is another error."""
+        with self.lease:  # until its end is judged: a probe's failure must be known as one
+            try:
+                if self._answer is not None:
+                    trace = None if exc is None else exc.__traceback__
+                    await self._answer.__aexit__(None if exc is None else type(exc), exc, trace)
+            except BaseException as other:
+                exc = other
+                raise
+            finally:
+                self._record(exc)
+
+    def _record(self, exc: BaseException | None) -> None:
+        attempt, now = self.attempt, self.clock()
+        if exc is None:
+            attempt.ended = Ended.FINISHED
+            self.endpoint.finished(now)
+        elif isinstance(exc, GatewayError):
+            self._failed(exc, now)
+        elif (
+            isinstance(exc, asyncio.CancelledError)
+            and attempt.first_event is None
+            and self.patience.failed(now - attempt.started)
+        ):
+            self._failed(UpstreamTimeout(SILENT), now)
+        attempt.ended = attempt.ended or Ended.HUNG_UP
+        attempt.last_event = now
+        if attempt.first_event is None:
+            self.fleet.failed(self.request, attempt)
+
+    def _failed(self, error: GatewayError, now: float) -> None:
+        attempt, endpoint = self.attempt, self.endpoint
+        attempt.ended, attempt.error = Ended.FAILED, error.code
+        if isinstance(error, ContextLengthExceeded):
+            error.limit = endpoint.context_length
+        if isinstance(error, UpstreamError):
+            attempt.failed = True
+            endpoint.failed(self.request.model, error, now, attempt.started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,76 +211,27 @@ class Attempts:
     fleet: Fleet
     clock: Callable[[], float]
 
-    def place(self, choice: Choice, request: InferenceRequest, timer: asyncio.Timeout) -> Place:
-        """Taken at once: a try may begin in a task of its own, and nobody may come between."""
-        estimate, held = choice.ranked.estimate, ExitStack()
-        lease = self.fleet.endpoints[choice.endpoint].lease(
+    def begin(
+        self,
+        choice: Choice,
+        attempt: Attempt,
+        request: InferenceRequest,
+        tries: Tries,
+        outcome: Outcome,
+        gate: AbstractAsyncContextManager[Any],
+    ) -> Opening:
+        """Its lease is taken at once: a try may begin in a task of its own, and nobody may come
+        between."""
+        estimate, endpoint = choice.ranked.estimate, self.fleet.endpoints[attempt.endpoint]
+        lease = endpoint.lease(
             estimate.uncached_tokens, self.clock(), estimate.cached_tokens, request.tenant
         )
         # What is not streamed is silent while it is computed: nobody can tell it from a failure
         # before its time is over.
-        whole_s = 0.0 if request.stream else estimate.tpot_s * self._longest(request)
+        longest = request.max_tokens or tries.expected.output_tokens
+        whole_s = 0.0 if request.stream else estimate.tpot_s * longest
         fair_s = FAIR_S + FAIR_TIMES * (estimate.ttft_s + whole_s)
-        patience = Patience(timer, fair_s, choice.alone or not request.stream)
-        return Place(held.enter_context(lease), held, patience)
-
-    def _longest(self, request: InferenceRequest) -> float:
-        return request.max_tokens or self.fleet.expected(request).output_tokens
-
-    @asynccontextmanager
-    async def on(
-        self,
-        place: Place,
-        attempt: Attempt,
-        request: InferenceRequest,
-        outcome: Outcome,
-        gate: AbstractAsyncContextManager[Any],
-    ) -> AsyncIterator[Opened]:
-        """The endpoint's events, the first of which is there; until then `gate` is held."""
-        endpoint, lease = self.fleet.endpoints[attempt.endpoint], place.lease
-        attempt.number = len(outcome.attempts)
-        outcome.attempts.append(attempt)
-        self.fleet.sent(request, endpoint.name)
-        if outcome.trace is not None and outcome.trace.sampled and endpoint.dedicated:
-            headers = outcome.trace.headers(attempt.number)
-            request = dataclasses.replace(request, trace_headers=headers)
-        with place.held:  # until its end is judged: a probe's failure must be known as one
-            attempt.probe = lease.probe is not None
-            try:
-                async with AsyncExitStack() as held:
-                    async with gate, place.patience.kept():
-                        opening = lease.provider.open(request, outcome.request_id)
-                        events = await held.enter_async_context(opening)
-                        first = await anext(events, None)
-                    if first is None:
-                        raise UpstreamBroken("the endpoint answered with nothing")
-                    attempt.first_event = self.clock()
-                    lease.first_event(attempt.first_event)
-                    yield Opened(attempt, lease, Begun(first, events))
-                attempt.ended = Ended.FINISHED
-                endpoint.finished(self.clock())
-            except GatewayError as exc:
-                _failed(endpoint, attempt, request.model, exc, self.clock())
-                raise
-            except asyncio.CancelledError:
-                waited_s = self.clock() - attempt.started
-                if attempt.first_event is None and place.patience.failed(waited_s):
-                    late = UpstreamTimeout(SILENT)
-                    _failed(endpoint, attempt, request.model, late, self.clock())
-                raise
-            finally:
-                attempt.ended = attempt.ended or Ended.HUNG_UP
-                attempt.last_event = self.clock()
-                if attempt.first_event is None:
-                    self.fleet.failed(request, attempt)
-
-
-def _failed(
-    endpoint: Endpoint, attempt: Attempt, model: str, error: GatewayError, now: float
-) -> None:
-    attempt.ended, attempt.error = Ended.FAILED, error.code
-    if isinstance(error, ContextLengthExceeded):
-        error.limit = endpoint.context_length
-    if isinstance(error, UpstreamError):
-        attempt.failed = True
-        endpoint.failed(model, error, now, attempt.started)
+        patience = Patience(tries.timer, fair_s, choice.alone or not request.stream)
+        return Opening(
+            self.fleet, self.clock, endpoint, lease, attempt, request, outcome, patience, gate
+        )

@@ -53,7 +53,7 @@ class Decider:
         """The policy's first choice among those that have not failed, can do what is left, and have
         room. To take up an answer that has begun they need none: it had its room elsewhere."""
         request, begun = tries.request, self.clock()
-        asked, everyone, matches = self.fleet.snapshot(request)
+        asked, everyone, matches = self.fleet.snapshot(request, tries.expected)
         candidates, principal = everyone, outcome.principal
         if principal.endpoints is not None:
             candidates = [c for c in everyone if principal.may_reach(c.endpoint)]

@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from gateway.admission.classes import asked_class
 from gateway.admission.limits import Hold, Limiter
 from gateway.admission.queue import Queue
 from gateway.admission.response_cache import ResponseCache, replayed
-from gateway.attempts import Attempts, Begun, Choice, Opened
+from gateway.attempts import NO_LIMIT, Attempts, Begun, Choice, Opened
 from gateway.counting import Counter, Counting
 from gateway.deadline import deadline
 from gateway.decider import Decider, Full
@@ -45,6 +45,7 @@ from gateway.hedge import Racer, hedge_after_s, race
 from gateway.pacer import Pacers
 from gateway.rules import Rules
 from gateway.tries import Tries
+from routing_policies.base import RouteRequest
 from routing_policies.policy import Hedge, Policy
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class Dispatcher:
         limit = deadline(headers, self.longest_s)
         self.retries.requested(self.clock())
         began = asyncio.get_running_loop().time()
-        async with self._admitted(request, policy, outcome) as hold:
+        expected = self.fleet.expected(request)
+        async with self._admitted(request, expected, policy, outcome) as hold:
             place = self.cache.place(request, headers)
             known = place and self.cache.find(place)
             if known:
@@ -127,8 +129,10 @@ class Dispatcher:
                 return
             try:
                 async with asyncio.timeout_at(began + limit.first_event_s) as timer:
-                    first, rest = await self._of_some_model(request, policy, outcome, hold, timer)
-                    async with aclosing(rest):
+                    first, rest = await self._of_some_model(
+                        request, expected, policy, outcome, hold, timer
+                    )
+                    try:
                         if limit.whole_s != limit.first_event_s:
                             timer.reschedule(began + limit.whole_s)
                         answer: AsyncIterator[Event] = Begun(first, rest)
@@ -137,6 +141,8 @@ class Dispatcher:
                             outcome.cache = "miss"
                             answer = self.cache.keeping(place, request, answer)
                         yield answer
+                    finally:
+                        await rest.aclose()
             except TimeoutError:
                 raise DeadlineExceeded(
                     "the answer did not come within the request's time"
@@ -144,24 +150,26 @@ class Dispatcher:
 
     @asynccontextmanager
     async def _admitted(
-        self, request: InferenceRequest, policy: Policy, outcome: Outcome
+        self, request: InferenceRequest, expected: RouteRequest, policy: Policy, outcome: Outcome
     ) -> AsyncIterator[Hold]:
         """What the request may use, held while it runs; what it did use stands in the end."""
-        asked = self.fleet.expected(request)
         models = (request.model, *policy.fallback.models)
-        dollars = self.fleet.dearest(request, asked, models)
-        tokens = asked.prompt_tokens + asked.output_tokens
-        async with self.limiter.held(outcome, tokens, dollars) as hold:
+        dollars = self.fleet.dearest(request, expected, models)
+        tokens = expected.prompt_tokens + expected.output_tokens
+        with await self.limiter.held(outcome, tokens, dollars) as hold:
             try:
                 yield hold
             finally:
                 self.fleet.bill(outcome)
-                hold.needs("tokens", _used_tokens(outcome, asked.prompt_tokens))
-                hold.needs("dollars", sum(a.billed_usd for a in outcome.attempts))
+                hold.used(
+                    tokens=_used_tokens(outcome, expected.prompt_tokens),
+                    dollars=sum(a.billed_usd for a in outcome.attempts),
+                )
 
     async def _of_some_model(
         self,
         request: InferenceRequest,
+        expected: RouteRequest,
         policy: Policy,
         outcome: Outcome,
         hold: Hold,
@@ -170,7 +178,6 @@ class Dispatcher:
         """The first event of the first model that answers, and the rest."""
         failure: GatewayError | None = None
         took_work = False
-        expected = self.fleet.expected(request)
         tokens = expected.prompt_tokens + expected.output_tokens
         # One for all models: nobody waits longer in all because there are others to fall back on.
         with self.queue.turn(request.tenant, request.request_class, tokens) as turn:
@@ -178,7 +185,10 @@ class Dispatcher:
                 if took_work and not self.retries.take(self.clock()):
                     break
                 asked = await self._counting.where_in_doubt(asked, outcome.principal)
-                tries = Tries(asked, policy.fallback, [*outcome.attempts], hold, timer, turn)
+                if asked is not request:
+                    expected = self.fleet.expected(asked)
+                noted = [*outcome.attempts]
+                tries = Tries(asked, expected, policy.fallback, noted, hold, timer, turn)
                 answer = self._whole(tries, policy, outcome)
                 try:
                     return await anext(answer), answer
@@ -202,7 +212,7 @@ class Dispatcher:
                     if len(outcome.attempts) > 1:
                         outcome.attempts.sort(key=lambda other: other is attempt)
                     begun = [a for a in outcome.attempts if a.first_event is not None]
-                    tries.hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
+                    tries.hold.needs(dollars=sum(a.expected_cost_usd for a in begun))
                     try:
                         async for event in opened.events:
                             opened.lease.answered(1)
@@ -233,9 +243,8 @@ class Dispatcher:
         request = delivery.request_for(endpoint.continuation)
         attempt = choice.attempt(self.clock())
         attempt.resumed = delivery.begun
-        gate = self._resuming[endpoint.name] if delivery.begun else nullcontext()
-        place = self._attempts.place(choice, request, tries.timer)
-        opening = self._attempts.on(place, attempt, request, outcome, gate)
+        gate = self._resuming[endpoint.name] if delivery.begun else NO_LIMIT
+        opening = self._attempts.begin(choice, attempt, request, tries, outcome, gate)
         hedge = policy.fallback.hedge
         if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:
             return opening
@@ -250,12 +259,11 @@ class Dispatcher:
                 return None
             attempt = other.attempt(self.clock())
             attempt.hedge = True
-            place = self._attempts.place(other, request, tries.timer)
-            opening = self._attempts.on(place, attempt, request, outcome, gate)
-            return Racer(attempt, opening, place.held.close)
+            opening = self._attempts.begin(other, attempt, request, tries, outcome, gate)
+            return Racer(attempt, opening, opening.lease.end)
 
         after_s = hedge_after_s(hedge, choice.ranked)
-        return race(Racer(attempt, opening, place.held.close), after_s, second, tries.note)
+        return race(Racer(attempt, opening, opening.lease.end), after_s, second, tries.note)
 
     def _note(
         self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery
@@ -321,7 +329,7 @@ class Dispatcher:
         Raises ModelNotFound, RateLimited.
         """
         self._check_model(request.model, outcome.principal)
-        async with self.limiter.held(outcome, 0, 0):
+        with await self.limiter.held(outcome, 0, 0):
             return await self._counting.tokens(request, outcome.principal)
 
     def settle(self, outcome: Outcome) -> None:

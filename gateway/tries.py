@@ -16,13 +16,14 @@ from gateway.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from routing_policies.base import Candidate
+from routing_policies.base import Candidate, RouteRequest
 from routing_policies.policy import Fallback
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Tries:
     request: InferenceRequest
+    expected: RouteRequest  # of it
     fallback: Fallback
     noted: list[Attempt]  # what has failed and been heard of, for models before this one too
     hold: Hold  # what its caller may still use
@@ -64,7 +65,9 @@ class Tries:
 
     def may_ask(self, candidate: Candidate) -> bool:
         """It serves the model, and what others said does not speak against it."""
-        return self.request.model in candidate.models and not self._too_short(candidate)
+        if self.request.model not in candidate.models:
+            return False
+        return not self.said or not self._too_short(candidate)
 
     def _too_short(self, candidate: Candidate) -> bool:
         """Another endpoint found the prompt too long, and this one takes no more."""

@@ -10,8 +10,7 @@ chosen the rest is given back, and in the end, whatever ended it, what it did co
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -75,6 +74,9 @@ class Limits:
 
 UNLIMITED = Limits()
 
+TOLD = ("requests", "tokens")
+"""What callers hear of, with each answer."""
+
 MOST_KNOWN = 10_000
 """Callers whose meters are kept at hand."""
 
@@ -94,25 +96,39 @@ class Measured:
         return f"the limit of {limit} {self.what}{each} of this {self.whose} is reached"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Hold:
-    """What one request has taken. `dollars` is what it may cost; None: as much as it likes."""
+    """What one request has taken, and holds for as long as it runs. `dollars` is what it may cost;
+    None: as much as it likes."""
 
     dollars: float | None = None
     guessed: bool = False  # by this gateway's share: shared state was not asked
     _charges: list[Charge] = field(default_factory=list)
-    _what: list[str] = field(default_factory=list)
+    _what: Sequence[str] = ()
     _give: Callable[[Sequence[Charge]], None] = lambda charges: None
+    _used: Mapping[str, float] = field(default_factory=dict)
 
-    def needs(self, what: str, amount: float) -> None:
-        """Hold so much of it, and no more or less."""
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.needs(concurrent=0.0, **self._used)
+
+    def needs(self, **amounts: float) -> None:
+        """Hold so much of each, and no more or less."""
         corrections = []
-        for index, charge in enumerate(self._charges):
-            if self._what[index] == what and charge.amount != amount:
-                corrections.append(Charge(charge.meter, amount - charge.amount))
-                self._charges[index] = Charge(charge.meter, amount)
+        for index, what in enumerate(self._what):
+            if what in amounts:
+                (meter, held, _), amount = self._charges[index], amounts[what]
+                if held != amount:
+                    corrections.append(Charge(meter, amount - held))
+                    self._charges[index] = Charge(meter, amount)
         if corrections:
             self._give(corrections)
+
+    def used(self, **amounts: float) -> None:
+        """What is to stand of each in the end."""
+        self._used = amounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +136,8 @@ class Known:
     """The meters of a caller, as long as nobody has changed its limits and no day has ended."""
 
     meters: Sequence[Measured]
+    what: Sequence[str]  # of each
+    told: Sequence[tuple[str, Sequence[int]]]  # in headers: of which meters the closest
     tenant: Limits
     key: Limits
     since: float
@@ -127,6 +145,18 @@ class Known:
 
     def hold(self, tenant: Limits, key: Limits, now: float) -> bool:
         return self.tenant is tenant and self.key is key and self.since <= now < self.ends
+
+    def quotas(self, verdict: Verdict) -> tuple[Quota, ...]:
+        """Of requests and of tokens, the limit that is closest."""
+        found, left = [], verdict.left
+        for what, indexes in self.told:
+            closest = indexes[0]
+            if len(indexes) > 1:
+                closest = min(indexes, key=lambda i: left[i] / self.meters[i].meter.limit)
+            meter, room = self.meters[closest].meter, left[closest]
+            reset = reset_s(meter, room, verdict.now)
+            found.append(Quota(what, meter.limit, max(0.0, room), reset))
+        return tuple(found)
 
 
 @dataclass
@@ -138,27 +168,21 @@ class Limiter:
     keys: Mapping[str, Limits] = field(default_factory=dict)  # by name
     _known: dict[tuple[str, str], Known] = field(default_factory=dict, init=False)
 
-    @asynccontextmanager
-    async def held(self, outcome: Outcome, tokens: float, dollars: float) -> AsyncIterator[Hold]:
+    async def held(self, outcome: Outcome, tokens: float, dollars: float) -> Hold:
         """For as long as a request runs: `tokens` are expected, `dollars` the most it may cost.
 
         Raises RateLimited, or Unavailable where what limits it cannot be asked and must be.
         """
-        measured = self._measured(outcome.principal)
-        if not measured:
-            yield Hold()
-            return
+        known = self._known_of(outcome.principal)
+        if not known.meters:
+            return Hold()
         amounts = {"requests": 1.0, "tokens": tokens, "concurrent": 1.0, "dollars": dollars}
-        charges = [Charge(m.meter, amounts[m.what], m.what == "dollars") for m in measured]
+        charges = [Charge(m.meter, amounts[m.what], m.what == "dollars") for m in known.meters]
         verdict = await self.meters.take(charges)
-        outcome.quotas = tuple(_quotas(measured, verdict))
+        outcome.quotas = known.quotas(verdict)
         if verdict.refused_by is not None:
-            raise _refusal(measured[verdict.refused_by], verdict)
-        hold = _hold(measured, verdict, self.meters.give)
-        try:
-            yield hold
-        finally:
-            hold.needs("concurrent", 0)
+            raise _refusal(known.meters[verdict.refused_by], verdict)
+        return _hold(known.what, charges, verdict, self.meters.give)
 
     async def balances(self) -> Sequence[tuple[str, str, float, float]]:
         """Tenant, window, dollars and what is left of them: of each budget, the first MOST_TOLD of
@@ -185,18 +209,17 @@ class Limiter:
 
     def quotas(self, principal: Principal) -> tuple[Quota, ...]:
         """What is left, for an answer to who was never admitted; by what is known here."""
-        measured = self._measured(principal)
-        verdict = self.meters.peek([Charge(m.meter, 0.0) for m in measured])
-        return tuple(_quotas(measured, verdict))
+        known = self._known_of(principal)
+        return known.quotas(self.meters.peek([Charge(m.meter, 0.0) for m in known.meters]))
 
-    def _measured(self, principal: Principal) -> Sequence[Measured]:
+    def _known_of(self, principal: Principal) -> Known:
         names = principal.tenant, principal.key_name
         tenant = self.tenants.get(principal.tenant, UNLIMITED)
         key = self.keys.get(principal.key_name, UNLIMITED)
         known = self._known.get(names)
         now = self.meters.now()  # which may go back: a server's, when it is heard again
         if known is not None and known.hold(tenant, key, now):
-            return known.meters
+            return known
         measured = (
             *self._of("tenant", principal.tenant, tenant),
             *self._of("key", principal.key_name, key),
@@ -204,8 +227,10 @@ class Limiter:
         ends = min((m.meter.ends for m in measured if m.what == "dollars"), default=math.inf)
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
-        self._known[names] = Known(measured, tenant, key, now, ends)
-        return measured
+        what = [m.what for m in measured]
+        told = [(w, [i for i, of in enumerate(what) if of == w]) for w in TOLD if w in what]
+        known = self._known[names] = Known(measured, what, told, tenant, key, now, ends)
+        return known
 
     def _of(self, whose: str, name: str, limits: Limits) -> Iterator[Measured]:
         if limits == UNLIMITED:
@@ -240,36 +265,20 @@ def calendar(window: str, now: float) -> tuple[str, float]:
 
 
 def _hold(
-    measured: Sequence[Measured], verdict: Verdict, give: Callable[[Sequence[Charge]], None]
+    what: Sequence[str],
+    charges: Sequence[Charge],
+    verdict: Verdict,
+    give: Callable[[Sequence[Charge]], None],
 ) -> Hold:
-    taken = list(zip(measured, verdict.granted, strict=True))
-    return Hold(
-        min((amount + HAIR_USD for m, amount in taken if m.what == "dollars"), default=None),
-        verdict.alone,
-        [Charge(m.meter, amount) for m, amount in taken],
-        [m.what for m in measured],
-        give,
-    )
+    taken, dollars = [], None
+    for of, charge, amount in zip(what, charges, verdict.granted, strict=True):
+        taken.append(Charge(charge.meter, amount))
+        if of == "dollars" and (dollars is None or amount + HAIR_USD < dollars):
+            dollars = amount + HAIR_USD
+    return Hold(dollars, verdict.alone, taken, what, give)
 
 
 def _refusal(by: Measured, verdict: Verdict) -> GatewayError:
     if verdict.closed:
         return Unavailable("limits cannot be checked at the moment", retry_after_s=1.0)
     return RateLimited(str(by), retry_after_s=verdict.retry_after_s)
-
-
-def _quotas(measured: Sequence[Measured], verdict: Verdict) -> Iterator[Quota]:
-    """Of requests and of tokens, the limit that is closest."""
-    for what in ("requests", "tokens"):
-        closest = min(
-            (
-                (left / m.meter.limit, m.meter, left)
-                for m, left in zip(measured, verdict.left, strict=True)
-                if m.what == what
-            ),
-            default=None,
-            key=lambda found: found[0],
-        )
-        if closest is not None:
-            _, meter, left = closest
-            yield Quota(what, meter.limit, max(0.0, left), reset_s(meter, left, verdict.now))

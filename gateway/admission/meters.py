@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 HELD_RETRY_S = 1.0
 """When something held will be free nobody knows: what a client is told instead."""
@@ -39,15 +39,13 @@ class Meter:
     ends: float = 0.0  # of a SPEND: when its calendar window is over
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     meter: Meter
     amount: float
     at_most: bool = False  # less is taken where less is left, down to nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """All charges were made, or none was."""
 
     granted: tuple[float, ...]  # of each charge; less than its amount only where it is `at_most`
@@ -79,16 +77,17 @@ class Meters(Protocol):
 
 def used(meter: Meter, number: float, now: float) -> float:
     """Units of the limit that are not to be had now."""
-    if meter.kind is Kind.RATE:
-        return max(0.0, number - now) * meter.limit / meter.window_s
-    return number
+    if meter.kind is not Kind.RATE:
+        return number
+    return (number - now) * meter.limit / meter.window_s if number > now else 0.0
 
 
 def moved(meter: Meter, number: float, amount: float, now: float) -> float:
     """The meter's number after `amount` more, or less."""
     if meter.kind is not Kind.RATE:
-        return max(0.0, number + amount)
-    return max(number, now) + amount * meter.window_s / meter.limit
+        after = number + amount
+        return max(0.0, after)
+    return (max(now, number)) + amount * meter.window_s / meter.limit
 
 
 def reset_s(meter: Meter, left: float, now: float) -> float:
@@ -100,17 +99,26 @@ def reset_s(meter: Meter, left: float, now: float) -> float:
 
 def judge(charges: Sequence[Charge], numbers: Mapping[str, float], now: float) -> Verdict:
     """What `take` answers; `numbers` as they are before it."""
-    left = [c.meter.limit - used(c.meter, numbers.get(c.meter.key, 0.0), now) for c in charges]
-    granted = [
-        min(c.amount, max(0.0, room)) if c.at_most else c.amount
-        for c, room in zip(charges, left, strict=True)
-    ]
-    for index, (charge, room) in enumerate(zip(charges, left, strict=True)):
-        if not charge.at_most and room < _needed(charge):
-            wait = _wait(charge, room, now)
-            return Verdict((0.0,) * len(charges), tuple(left), now, index, wait)
-    after = (room - amount for room, amount in zip(left, granted, strict=True))
-    return Verdict(tuple(granted), tuple(after), now)
+    granted, left = [], []
+    for index, charge in enumerate(charges):
+        meter, amount, at_most = charge
+        room = meter.limit - used(meter, numbers.get(meter.key, 0.0), now)
+        if amount > room:
+            if at_most:
+                amount = max(0.0, room)
+            elif room < _needed(charge):
+                return _refused(charges, numbers, now, index, _wait(charge, room, now))
+        granted.append(amount)
+        left.append(room - amount)
+    return Verdict(tuple(granted), tuple(left), now)
+
+
+def _refused(
+    charges: Sequence[Charge], numbers: Mapping[str, float], now: float, by: int, wait_s: float
+) -> Verdict:
+    meters = [charge.meter for charge in charges]
+    left = tuple(m.limit - used(m, numbers.get(m.key, 0.0), now) for m in meters)
+    return Verdict((0.0,) * len(charges), left, now, by, wait_s)
 
 
 def _needed(charge: Charge) -> float:

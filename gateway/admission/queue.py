@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,10 +44,12 @@ class QueueLimits:
     patience_s: Mapping[str, float]  # by class
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Turn:
-    """One request's place. `endpoints`: whose room would do."""
+    """One request's place. `endpoints`: whose room would do. If it has not started by the end, it
+    brought no work: who is sent away often has not had a share by that."""
 
+    queue: Queue
     tenant: str
     request_class: str
     start: float  # virtual
@@ -57,6 +58,13 @@ class Turn:
     started: bool = False
     endpoints: Collection[str] = ()
     called: asyncio.Future[str | None] | None = None
+
+    def __enter__(self) -> Turn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.started:
+            self.queue.left(self)
 
     @property
     def order(self) -> tuple[int, float, float]:
@@ -77,21 +85,19 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @contextmanager
-    def turn(self, tenant: str, request_class: str, tokens: float) -> Iterator[Turn]:
-        """A request's place among the others, by the work that it brings. If it has not started by
-        the end, it brought none: who is sent away often has not had a share by that."""
+    def turn(self, tenant: str, request_class: str, tokens: float) -> Turn:
+        """A request's place among the others, by the work that it brings."""
         if len(self._ends) > 10_000:  # whoever is not ahead of the virtual time has no history
             self._ends = {t: end for t, end in self._ends.items() if end > self._virtual}
         start = max(self._virtual, self._ends.get(tenant, 0.0))
         work = max(1.0, tokens) / self.weights.get(tenant, 1.0)
         self._ends[tenant] = start + work
-        turn = Turn(tenant, request_class, start, self.clock(), work)
-        try:
-            yield turn
-        finally:
-            if not turn.started and tenant in self._ends:
-                self._ends[tenant] -= work
+        return Turn(self, tenant, request_class, start, self.clock(), work)
+
+    def left(self, turn: Turn) -> None:
+        """It went before it had started."""
+        if turn.tenant in self._ends:
+            self._ends[turn.tenant] -= turn.work
 
     def started(self, turn: Turn) -> None:
         turn.started = True

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.domain import EndpointStats
@@ -34,9 +33,9 @@ class Rest:
     error: UpstreamError
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Lease:
-    """One use of an endpoint, held from the choice to the last byte."""
+    """One use of an endpoint, from the choice to the last byte; to end it twice does no harm."""
 
     provider: Provider
     probe: object | None  # of an endpoint that was ejected; see Breaker.began
@@ -44,6 +43,13 @@ class Lease:
     _endpoint: Endpoint
     _queued_tokens: int
     active_tokens: int  # of its prompt and its answer so far
+    _over: bool = False
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def first_event(self, now: float) -> None:
         """The prompt is computed: its tokens no longer stand in the endpoint's queue."""
@@ -61,12 +67,17 @@ class Lease:
         self._endpoint.active_tokens += tokens
 
     def end(self) -> None:
+        if self._over:
+            return
+        self._over = True
         self._end_queueing()
-        self._endpoint.active_tokens -= self.active_tokens
-        self._endpoint.in_flight -= 1
-        self._endpoint.places.ended(self.tenant)
+        endpoint = self._endpoint
+        endpoint.active_tokens -= self.active_tokens
+        endpoint.in_flight -= 1
+        endpoint.places.ended(self.tenant)
         if self.probe is not None:
-            self._endpoint.breaker.let_go(self.probe)
+            endpoint.breaker.let_go(self.probe)
+        endpoint.freed()
 
 
 @dataclass(eq=False)
@@ -268,23 +279,18 @@ class Endpoint:
     def _uncached_tokens(self) -> int:
         return round(self.learning.uncached_tokens)
 
-    @contextmanager
     def lease(
         self, uncached_tokens: int, now: float, cached_tokens: int = 0, tenant: str = "default"
-    ) -> Iterator[Lease]:
-        """Hold the endpoint for one request; its counters move here and nowhere else."""
+    ) -> Lease:
+        """Hold the endpoint for one request, from now until the lease ends; its counters move here
+        and nowhere else."""
         assert self.provider is not None, "a policy chose an endpoint that is not there"
         probe, prompt_tokens = self.breaker.began(now), uncached_tokens + cached_tokens
-        lease = Lease(self.provider, probe, tenant, self, uncached_tokens, prompt_tokens)
         self.in_flight += 1
         self.places.began(tenant, now)
         self.queued_tokens += uncached_tokens
         self.active_tokens += prompt_tokens
-        try:
-            yield lease
-        finally:
-            lease.end()
-            self.freed()
+        return Lease(self.provider, probe, tenant, self, uncached_tokens, prompt_tokens)
 
     def snapshot(self, model: str, cached_tokens: int, price: Price, now: float) -> Candidate:
         machine, others, provider = self.machine, self._others, self.provider

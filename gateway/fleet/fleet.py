@@ -53,11 +53,12 @@ class Fleet:
         return any(endpoint.ready for endpoint in self.endpoints.values())
 
     def snapshot(
-        self, request: InferenceRequest
+        self, request: InferenceRequest, asked: RouteRequest | None = None
     ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
-        """What a policy decides on, and the placements behind each candidate's cached tokens."""
+        """What a policy decides on, and the placements behind each candidate's cached tokens;
+        `asked` where it is known already."""
         now, wall = self._clock(), self._wall()
-        asked = self.expected(request)
+        asked = asked or self.expected(request)
         matches = self._index.match(request.prefix, now)
         if request.hints:
             matches = self._with_hint(request, matches, now)

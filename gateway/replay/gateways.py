@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import astuple, dataclass, field
 from typing import NoReturn
 
@@ -101,7 +101,6 @@ class Exchange:
     attempt: Attempt
     outcome: Outcome
     lease: Lease
-    held: ExitStack
     steps: int = 0  # of the server, by its first token
 
 
@@ -138,11 +137,9 @@ class Gateway:
         attempt = self._attempt(choice, matches.get(endpoint.name, NO_MATCH))
         outcome = Outcome("", NOBODY, attempt.started, request=request, attempts=[attempt])
         self.fleet.sent(request, endpoint.name)
-        held = ExitStack()
         estimate = choice.estimate
-        leasing = endpoint.lease(estimate.uncached_tokens, self.clock(), estimate.cached_tokens)
-        lease = held.enter_context(leasing)
-        return Exchange(attempt, outcome, lease, held)
+        lease = endpoint.lease(estimate.uncached_tokens, self.clock(), estimate.cached_tokens)
+        return Exchange(attempt, outcome, lease)
 
     def first_event(self, exchange: Exchange, steps: int) -> None:
         exchange.attempt.first_event = now = self.clock()
@@ -162,7 +159,7 @@ class Gateway:
         name = exchange.attempt.endpoint
         exchange.lease.active_tokens += steps - exchange.steps  # `stepped` has told the endpoint
         self._answering[name] -= 1
-        exchange.held.close()
+        exchange.lease.end()
         outcome = exchange.outcome
         outcome.usage, outcome.report = usage, report
         outcome.ended, outcome.finished = Ended.FINISHED, self.clock()

@@ -6,7 +6,6 @@ by its share: as if every living gateway took as much as this one.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -31,7 +30,7 @@ class Book:
                 none = (0.0,) * len(charges)
                 return Verdict(none, none, now, index, CLOSED_RETRY_S, alone=True, closed=True)
         share = self.gateways
-        scaled = [dataclasses.replace(c, amount=c.amount * share) for c in charges]
+        scaled = [c._replace(amount=c.amount * share) for c in charges]
         numbers = {c.meter.key: self._combined(c.meter, now) for c in charges}
         verdict = judge(scaled, numbers, now)
         granted = tuple(
@@ -42,7 +41,7 @@ class Book:
             self.hold(charges, granted)
             self.keep(amounting(charges, granted), now)
         left = tuple(room / share for room in verdict.left)
-        return dataclasses.replace(verdict, granted=granted, left=left, alone=True)
+        return verdict._replace(granted=granted, left=left, alone=True)
 
     def peek(self, charges: Sequence[Charge], now: float) -> Verdict:
         return judge(charges, {c.meter.key: self._combined(c.meter, now) for c in charges}, now)
@@ -123,7 +122,7 @@ class Book:
 
 
 def amounting(charges: Sequence[Charge], amounts: Sequence[float]) -> list[Charge]:
-    return [dataclasses.replace(c, amount=a) for c, a in zip(charges, amounts, strict=True)]
+    return [c._replace(amount=a) for c, a in zip(charges, amounts, strict=True)]
 
 
 def summed(charges: Sequence[Charge]) -> list[Charge]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -27,26 +28,26 @@ class MemoryMeters:
     async def take(self, charges: Sequence[Charge], deadline_s: float | None = None) -> Verdict:
         verdict = judge(charges, self.numbers, self.now())
         if verdict.refused_by is None:
-            for charge, amount in zip(charges, verdict.granted, strict=True):
-                self._move(charge, amount)
+            self._move(charges, verdict.granted, verdict.now)
         return verdict
 
     def peek(self, charges: Sequence[Charge]) -> Verdict:
         return judge(charges, self.numbers, self.now())
 
     def give(self, charges: Sequence[Charge]) -> None:
-        for charge in charges:
-            self._move(charge, charge.amount)
+        self._move(charges, [charge.amount for charge in charges], self.now())
 
-    def _move(self, charge: Charge, amount: float) -> None:
-        meter, now = charge.meter, self.now()
-        number = moved(meter, self.numbers.get(meter.key, 0.0), amount, now)
-        self.numbers[meter.key] = number
-        if meter.kind is Kind.HELD:
-            self._dead_after[meter.key] = now if number == 0 else float("inf")
-        else:
-            self._dead_after[meter.key] = number if meter.kind is Kind.RATE else meter.ends
-        self._moves += 1
-        if self._moves % SWEEP == 0:
-            for key in [k for k, dead in self._dead_after.items() if dead < now]:
-                del self.numbers[key], self._dead_after[key]
+    def _move(self, charges: Sequence[Charge], amounts: Sequence[float], now: float) -> None:
+        numbers, dead_after = self.numbers, self._dead_after
+        for (meter, _, _), amount in zip(charges, amounts, strict=True):
+            key, kind = meter.key, meter.kind
+            numbers[key] = number = moved(meter, numbers.get(key, 0.0), amount, now)
+            if kind is Kind.HELD:
+                dead_after[key] = now if number == 0 else math.inf
+            else:
+                dead_after[key] = number if kind is Kind.RATE else meter.ends
+        self._moves += len(charges)
+        if self._moves >= SWEEP:
+            self._moves = 0
+            for key in [k for k, dead in dead_after.items() if dead < now]:
+                del numbers[key], dead_after[key]

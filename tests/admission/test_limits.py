@@ -31,8 +31,8 @@ def outcome() -> Outcome:
 
 async def spend(limits: Limiter, most: float, billed: float) -> float | None:
     """What a request may cost; then what it did cost."""
-    async with limits.held(outcome(), 0, most) as hold:
-        hold.needs("dollars", billed)
+    with await limits.held(outcome(), 0, most) as hold:
+        hold.used(dollars=billed)
         return hold.dollars
 
 
@@ -66,10 +66,10 @@ async def test_midnight_brings_another_days_budget_and_the_months_goes_on() -> N
 async def test_what_ends_after_midnight_is_settled_where_it_was_held() -> None:
     clock = ManualClock(at("2026-11-25T23:59:59"))
     limits = limiter(clock, Limits(dollars=Dollars(day=1.0)))
-    async with limits.held(outcome(), 0, 0.9) as hold:
+    with await limits.held(outcome(), 0, 0.9) as hold:
         clock.advance(5)
         assert await spend(limits, 1.0, 0.0) == pytest.approx(1.0), "the new day's is whole"
-        hold.needs("dollars", 0.2)
+        hold.used(dollars=0.2)
     assert await spend(limits, 1.0, 0.0) == pytest.approx(1.0)
     clock.advance(-5)
     assert await spend(limits, 1.0, 0.0) == pytest.approx(0.8)
@@ -100,10 +100,8 @@ async def test_requests_of_a_second_and_a_day_count_at_once() -> None:
 async def test_a_limit_that_is_reached_is_a_429_while_what_is_shared_is_lost_too() -> None:
     redis = connect("redis://127.0.0.1:1")  # nobody is there
     limits = Limiter(SharedMeters(redis, "g"), {"acme": Limits(concurrent=1)})
-    async with limits.held(outcome(), 0, 0):
-        with pytest.raises(RateLimited, match="1 concurrent"):
-            async with limits.held(outcome(), 0, 0):
-                pass
-    async with limits.held(outcome(), 0, 0):
+    with await limits.held(outcome(), 0, 0), pytest.raises(RateLimited, match="1 concurrent"):
+        await limits.held(outcome(), 0, 0)
+    with await limits.held(outcome(), 0, 0):
         pass
     await redis.aclose()

@@ -162,11 +162,9 @@ def test_a_system_prompt_that_everybody_shares_herds_nobody(world: World) -> Non
         chosen = world.choose(request, draw=number / 40)
         went[chosen] += 1
         world.fleet.sent(request, chosen)
-        lease = world.fleet.endpoints[chosen].lease(1000, world.clock())
-        lease.__enter__()
-        leases.append(lease)
+        leases.append(world.fleet.endpoints[chosen].lease(1000, world.clock()))
     assert min(went[name] for name in "abcd") >= 5
     for lease in leases:
-        lease.__exit__(None, None, None)
+        lease.end()
     firsts = Counter(world.choose(chat(system, "ok", text(f"new{i}")), i / 40) for i in range(40))
     assert min(firsts[name] for name in "abcd") >= 5

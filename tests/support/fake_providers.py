@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,14 +101,12 @@ class Watched(Endpoint):
     leased: list[bool] = field(default_factory=list)
     others: Callable[[str], bool] = lambda name: False  # somebody else could be asked
 
-    @contextmanager
     def lease(
         self, uncached_tokens: int, now: float, cached_tokens: int = 0, tenant: str = "default"
-    ) -> Iterator[Lease]:
+    ) -> Lease:
         if self.breaker.ejected(now):
             assert not self.others(self.name), "an ejected endpoint gets probes only"
-        with super().lease(uncached_tokens, now, cached_tokens, tenant) as lease:
-            yield lease
+        return super().lease(uncached_tokens, now, cached_tokens, tenant)
 
 
 @dataclass
