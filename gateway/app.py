@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from gateway import configured
 from gateway.admission.key_store import KeyFile, KeyStore, MadeKeys, watch_keys
@@ -38,17 +39,16 @@ from gateway.fleet.watch import watch
 from gateway.front.admin import Admin
 from gateway.front.api import Api, OpenAI
 from gateway.front.count import Count
-from gateway.front.direct import Direct
 from gateway.front.drain import Drain
+from gateway.front.entrance import Entrance
 from gateway.front.health import Health
-from gateway.front.in_flight import Counted, InFlight
+from gateway.front.in_flight import InFlight
 from gateway.front.inference import Inference
 from gateway.front.kept import ResponseStore
 from gateway.front.kept_responses import KeptResponses
 from gateway.front.loopback import LoopbackOnly
 from gateway.front.messages import Messages
 from gateway.front.models import Models
-from gateway.front.request_id import RequestId
 from gateway.front.rescue import counted, defect, no_such_route, rescue
 from gateway.front.responses import Responses
 from gateway.local_replicas import LocalReplicas, replica_commands
@@ -185,7 +185,8 @@ class Gateway:
         for name, endpoint in self.fleet.endpoints.items():
             endpoint.drained = name in config.drained
 
-    def asgi(self) -> Starlette:
+    def asgi(self) -> ASGIApp:
+        local_only = not self.config.keys
         admin = Admin(self.door, self._manageable_keys())
         models = Models(self.door, self.fleet, int(time.time()), self.clock)
         health = Health(self.fleet, self.live, self.drain)
@@ -227,12 +228,7 @@ class Gateway:
                 Route("/ready", health.ready),
                 *self.seeing.routes(),
             ],
-            middleware=[
-                Middleware(Counted, in_flight=self.in_flight),
-                Middleware(RequestId),  # names the request; everything below may log the name
-                *([] if self.config.keys else [Middleware(LoopbackOnly, refused=refused)]),
-                Middleware(Direct, posts=exchanges),
-            ],
+            middleware=[Middleware(LoopbackOnly, refused=refused)] if local_only else [],
             exception_handlers={
                 GatewayError: counted(rescue, refused),
                 HTTPException: counted(no_such_route, refused),
@@ -240,9 +236,9 @@ class Gateway:
             },
             lifespan=self.lifespan,
         )
-        self.filing.app = app
         app.router.redirect_slashes = False  # to the caller's `Host`, and with an empty body
-        return app
+        self.filing.app = entrance = Entrance(app, exchanges, self.in_flight, local_only)
+        return entrance
 
     def _of_responses(self) -> list[Route]:
         kept = KeptResponses(

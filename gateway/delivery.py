@@ -72,6 +72,11 @@ class Delivery:
         if not self._streamed:
             self.finished = True
             return event
+        if event.text is not None and self._is_chat and event.native is None and not self._again:
+            self._add(event.text, event.token_ids)
+            self._seen = self._seen or event.text != ""
+            self.begun = True
+            return event
         for choice in event.payload["choices"]:
             self._note(choice, event.token_ids)
         if event.native is not None:
@@ -102,18 +107,23 @@ class Delivery:
             text = ""
         if self._again:
             said.pop("role", None)
-        self._texts.append(text)
-        if token_ids is None:
-            self._token_ids = None
-        elif self._token_ids is not None:
-            self._token_ids.extend(token_ids)
-        self.tokens += bool(text) if token_ids is None else len(token_ids)
+        self._add(text, token_ids)
         others = [name for name, value in said.items() if value and name not in _KNOWN]
         self._seen = self._seen or bool(text or others)
         if choice.get("index") not in (None, 0) or choice.get("logprobs"):
             self._one_plain_choice = False
         if others:
             self._text_is_all = False
+
+    def _add(self, text: str, token_ids: tuple[int, ...] | None) -> None:
+        self._texts.append(text)
+        if token_ids is None:
+            self._token_ids = None
+            self.tokens += text != ""
+        else:
+            if self._token_ids is not None:
+                self._token_ids.extend(token_ids)
+            self.tokens += len(token_ids)
 
 
 _KNOWN = {"role", "content", "text", "index", "finish_reason", "stop_reason", "matched_stop"}

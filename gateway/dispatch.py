@@ -203,14 +203,16 @@ class Dispatcher:
                         outcome.attempts.sort(key=lambda other: other is attempt)
                     begun = [a for a in outcome.attempts if a.first_event is not None]
                     tries.hold.needs("dollars", sum(a.expected_cost_usd for a in begun))
-                    async for event in opened.events:
-                        opened.lease.answered(1)
-                        if event.usage is not None:
-                            attempt.billed = delivery.billed(event.usage)
-                        shown = delivery.take(event)
+                    try:
+                        async for event in opened.events:
+                            opened.lease.answered(1)
+                            if event.usage is not None:
+                                attempt.billed = delivery.billed(event.usage)
+                            shown = delivery.take(event)
+                            if shown is not None:
+                                yield shown
+                    finally:
                         attempt.delivered_tokens = max(0, delivery.tokens - before)
-                        if shown is not None:
-                            yield shown
                 return
             except GatewayError as exc:
                 if delivery.finished:

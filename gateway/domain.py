@@ -154,6 +154,7 @@ class Event:
     finishes: bool  # some choice has its finish_reason
     token_ids: tuple[int, ...] | None = None  # sampled since the event before; None: not told
     native: dict[str, Any] | None = None  # of a request's `native`: as the endpoint said it
+    text: str | None = None  # of a piece of a chat that is the next of one choice's text, no more
 
     @property
     def is_usage_only(self) -> bool:

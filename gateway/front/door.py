@@ -23,11 +23,11 @@ class Door:
     limits: BodyLimits
     secret: bytes = field(default=b"", repr=False)  # keys the tenants' salts and prefixes
 
-    def principal(self, scope: Scope) -> Principal:
+    def principal(self, scope: Scope, headers: Mapping[str, str] | None = None) -> Principal:
         """Whose request this is: by its key, or as this gateway says of its own. Raises
         InvalidKey."""
         ours: Principal | None = scope.get(PRINCIPAL)
-        return ours or self.identify(Headers(scope=scope))
+        return ours or self.identify(Headers(scope=scope) if headers is None else headers)
 
     def identify(self, headers: Mapping[str, str]) -> Principal:
         """By `Authorization`, or else by Anthropic's header. Raises InvalidKey."""

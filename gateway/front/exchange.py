@@ -24,7 +24,8 @@ from gateway.front.api import Answer, Api, Asker
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
-from gateway.front.rescue import error_response
+from gateway.front.request_id import HEADER as REQUEST_ID
+from gateway.front.rescue import DEFECT, error_response
 from gateway.wire.openai import TenantKeys, finish_reasons
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ STREAM_HEADERS = {
     "x-accel-buffering": "no",  # nginx in front of us would gather events otherwise
 }
 
+
+BODY = "http.response.body"
 
 SESSION_HEADERS = ("x-session-id", "x-session-affinity")
 """By which clients name a conversation; the body's `session_id` comes before them."""
@@ -97,7 +100,7 @@ class Exchange:
             raise
         except Exception:  # the rim: a defect of ours must end in an answer
             logger.exception("exchange %s failed", self.outcome.request_id)
-            await self._fail(GatewayError("the gateway failed; its log says why"))
+            await self._fail(GatewayError(DEFECT))
 
     async def _listen(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
@@ -128,18 +131,16 @@ class Exchange:
                 if not stream:
                     whole = event
                 elif piece := answer.piece(event):
-                    await self._send(piece)
+                    await self.send({"type": BODY, "body": piece, "more_body": True})
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
-        last = answer.end() if request.stream else answer.whole(whole)
+        last = answer.end() if stream else answer.whole(whole)
         await self.api.keep(answer)
         self.outcome.ended = Ended.FINISHED
-        if request.stream:
-            await self._send(last, more=False)
-        else:
+        if not stream:
             length = {"content-length": str(len(last)), "content-type": "application/json"}
             await self._start(self._headers() | length)
-            await self._send(last, more=False)
+        await self._end(last)
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
@@ -147,7 +148,7 @@ class Exchange:
         if self._started and self.answer is not None:
             last = self.answer.broken(error)
             await self.api.keep(self.answer)
-            await self._send(last, more=False)
+            await self._end(last)
         else:
             response = error_response(error, self.api.refusal(error))
             response.headers.update(decision_headers(self.outcome, self.headers))
@@ -158,6 +159,7 @@ class Exchange:
     async def _respond(self, response: Response) -> None:
         self._started = True
         self.outcome.status = response.status_code
+        response.headers[REQUEST_ID] = self.outcome.request_id
         await response(self.scope, self.receive, self.send)
 
     async def _start(self, headers: dict[str, str]) -> None:
@@ -166,8 +168,8 @@ class Exchange:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": 200, "headers": raw})
 
-    async def _send(self, data: bytes, *, more: bool = True) -> None:
-        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+    async def _end(self, last: bytes) -> None:
+        await self.send({"type": BODY, "body": last, "more_body": False})
 
     def _headers(self) -> dict[str, str]:
         assert self.outcome.request is not None, "only an answer has these headers"
@@ -176,6 +178,7 @@ class Exchange:
             "x-gateway-endpoint": answering.endpoint if answering else "cache",
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
+            REQUEST_ID: self.outcome.request_id,
             **quota_headers(self.outcome.quotas),
             **({} if cache is None else {"x-gateway-cache": cache}),
             **decision_headers(self.outcome, self.headers),
@@ -184,6 +187,8 @@ class Exchange:
     def _note(self, event: Event) -> None:
         outcome = self.outcome
         outcome.events += 1
+        if event.text is not None and outcome.answer is None:
+            return
         if event.usage is not None:
             outcome.usage = event.usage
         if event.report is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,9 +17,11 @@ from gateway.front.api import Api
 from gateway.front.door import Door
 from gateway.front.drain import Drain
 from gateway.front.exchange import Exchange
-from gateway.front.request_id import request_id
-from gateway.front.rescue import error_response
+from gateway.front.request_id import naming, request_id
+from gateway.front.rescue import DEFECT, error_response
 from gateway.wire.openai import TenantKeys
+
+logger = logging.getLogger(__name__)
 
 tenant_keys = lru_cache(maxsize=1024)(TenantKeys.derive)
 
@@ -59,16 +62,25 @@ class Inference:
         try:
             exchange = self.exchange(scope, receive, send)
         except GatewayError as error:
-            self.refused(error.code or "")
-            await error_response(error, self.api.refusal(error))(scope, receive, send)
+            await self._refuse(error, scope, receive, send)
+        except Exception:  # the rim: before there is an exchange, which has its own
+            logger.exception("exchange %s could not begin", request_id(scope))
+            await self._refuse(GatewayError(DEFECT), scope, receive, send)
         else:
             await exchange.run()
+
+    async def _refuse(
+        self, error: GatewayError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.refused(error.code or "")
+        response = error_response(error, self.api.refusal(error))
+        await response(scope, receive, naming(scope, send))
 
     def exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         """Raises Unavailable, InvalidKey."""
         self.drain.check()
         headers = headers_of(scope)
-        principal = self.door.principal(scope)
+        principal = self.door.principal(scope, headers)
         began, path = self.clock(), scope["path"]
         outcome = Outcome(request_id(scope), principal, began, self.operation, path=path)
         if self.tracing is not None:

@@ -13,17 +13,20 @@ from gateway.front.rescue import error_response
 from gateway.loopback import is_local
 
 
+def is_from_here(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return is_local(headers.get("host", ""), headers.get("origin"))
+
+
 @dataclass(frozen=True)
 class LoopbackOnly:
     app: ASGIApp
     refused: Callable[[str], None]  # told the error's code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            if not is_local(headers.get("host", ""), headers.get("origin")):
-                answer = Forbidden("without keys, only this machine's own programs may ask")
-                self.refused(answer.code)
-                await error_response(answer)(scope, receive, send)
-                return
+        if scope["type"] == "http" and not is_from_here(scope):
+            answer = Forbidden("without keys, only this machine's own programs may ask")
+            self.refused(answer.code)
+            await error_response(answer)(scope, receive, send)
+            return
         await self.app(scope, receive, send)

@@ -17,6 +17,9 @@ MAX_RETRY_AFTER_S = 60
 """The Node SDK ignores longer waits, the Python SDK gives up at them."""
 
 
+DEFECT = "the gateway failed; its log says why"
+
+
 def error_response(error: GatewayError, body: bytes | None = None) -> Response:
     """`body`: as another API than OpenAI's has it."""
     headers: dict[str, str] = {}
@@ -42,7 +45,7 @@ async def rescue(request: Request, error: Exception) -> Response:
 
 async def defect(request: Request, error: Exception) -> Response:
     """What nobody expected; Starlette raises it again, for the log."""
-    return error_response(GatewayError("the gateway failed; its log says why"))
+    return error_response(GatewayError(DEFECT))
 
 
 async def no_such_route(request: Request, error: Exception) -> Response:

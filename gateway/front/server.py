@@ -45,7 +45,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._writing = Deadline(self.loop)
         self._too_large = False
         self._deaf = False  # nothing more is taken; the connection closes after its answer
-        self._await_head()
+        self._head_bytes: int | None = 0  # received of a head; None: it is complete
+        self._reading.arm(self.limits.head_s, self.transport.close)
         if len(self.connections) > self.limits.connections:
             self._refuse(503, Unavailable("too many connections"))
 
@@ -58,16 +59,12 @@ class GuardedProtocol(HttpToolsProtocol):
     # (pipelining) is not served: uvicorn would stop reading, and not notice a hang-up. RFC 9112
     # §9.3.2 lets a server close instead, and no client in use pipelines.
 
-    def _await_head(self) -> None:
-        self._head_bytes: int | None = 0  # received of a head; None: it is complete
-        self._reading.arm(self.limits.head_s, self.transport.close)
-
     def on_message_begin(self) -> None:
         if self._answering():
             raise ValueError("pipelined")  # httptools makes it a parser error: handled below
         super().on_message_begin()
         if self._head_bytes is None:  # a further request on this connection
-            self._await_head()
+            self._head_bytes = 0
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -77,6 +74,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         super().data_received(data)
         if self._head_bytes is not None and not self.transport.is_closing():
+            if not self._reading.armed:  # few heads of further requests come in pieces
+                self._reading.arm(self.limits.head_s, self.transport.close)
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.head_bytes:
                 self._too_large = True
@@ -143,6 +142,10 @@ class Deadline:
     def arm(self, seconds: float, act: Callable[[], None]) -> None:
         self.disarm()
         self._timer = self._loop.call_later(seconds, act)
+
+    @property
+    def armed(self) -> bool:
+        return self._timer is not None
 
     def disarm(self) -> None:
         if self._timer is not None:

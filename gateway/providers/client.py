@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
 
 
-class Body(AsyncIterable[bytes], Protocol):
-    """Raises httpx.TransportError where it breaks off."""
+class Body(Protocol):
+    async def read(self) -> bytes:
+        """All that has come since the last time, once something has; nothing at the end. Raises
+        httpx.TransportError where it breaks off."""
+        ...
 
     async def aclose(self) -> None:
         """Leaving it early hangs up on the endpoint."""
@@ -61,4 +64,20 @@ class Httpx:
         )
         response = await self.transport.handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream)  # the type says: sync or async
-        return Response(response.status_code, dict(response.headers), response.stream)
+        body = _HttpxBody(response.stream, aiter(response.stream))
+        return Response(response.status_code, dict(response.headers), body)
+
+
+@dataclass(frozen=True, slots=True)
+class _HttpxBody:
+    stream: httpx.AsyncByteStream
+    chunks: AsyncIterator[bytes]
+
+    async def read(self) -> bytes:
+        async for chunk in self.chunks:
+            if chunk:
+                return chunk
+        return b""
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()

@@ -12,7 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -334,15 +334,9 @@ class _Body:
         self._origin = origin
         self._connection: _Connection | None = connection
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
+    def read(self) -> Coroutine[None, None, bytes]:
         assert self._connection is not None, "the response is closed"
-        data = await self._connection.read()
-        if not data:
-            raise StopAsyncIteration
-        return data
+        return self._connection.read()
 
     async def aclose(self) -> None:
         # Back to the pool after the last byte, closed before it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import ClassVar
@@ -25,7 +25,7 @@ from gateway.errors import (
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.client import Client, Response
 from gateway.providers.keys import Keys
-from gateway.providers.reading import Pace, Timeouts, chunks_of, read_body, translated
+from gateway.providers.reading import Pace, Timeouts, body_of, read_body, translated
 from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
@@ -125,14 +125,16 @@ class OpenAICompatible:
     ) -> AsyncIterator[AsyncIterator[Event]]:
         if request.native is not None and not self.responses:
             request = replace(request, native=None)
-        pace = Pace(self.timeouts, asyncio.get_running_loop().time)
         body = self._body(request)
-        with translated(), closing(pace):
+        with translated(), Pace(self.timeouts, asyncio.get_running_loop().time) as pace:
             response = await self._answered(request, request_id, body, pace)
             try:
                 read = self._stream if request.stream else self._whole
-                async with aclosing(read(request, response, pace)) as events:
+                events = read(request, response, pace)
+                try:
                     yield events
+                finally:
+                    await events.aclose()
             finally:
                 await response.aclose()
 
@@ -169,12 +171,14 @@ class OpenAICompatible:
         self, request: InferenceRequest, request_id: str, key: str | None, body: bytes
     ) -> Response:
         headers = {
+            "accept-encoding": "identity",
             "content-type": "application/json",
             "accept": "text/event-stream" if request.stream else "application/json",
             **self._headers(key),
             "x-request-id": request_id,
-            **(request.trace_headers or {}),
         }
+        if request.trace_headers is not None:
+            headers |= request.trace_headers
         if session := self._hint(request.session_id):
             headers |= dict.fromkeys(self.session_headers, session)
         path = request.operation if request.native is None else "responses"
@@ -200,7 +204,8 @@ class OpenAICompatible:
         self, url: str, method: str = "GET", body: bytes | None = None
     ) -> tuple[int, bytes]:
         """Status and body of a page that is about the endpoint, and no request's answer."""
-        headers = self._headers(next(self.keys.in_turn()))
+        key = next(self.keys.in_turn())
+        headers = {"accept-encoding": "identity", **self._headers(key)}
         with translated():
             async with asyncio.timeout(self.timeouts.connect):
                 response = await self._exchange(method, url, headers, body)
@@ -212,8 +217,7 @@ class OpenAICompatible:
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Response:
-        asked = {"accept-encoding": "identity", **headers}
-        return await self.client.send(method, url, asked, body or b"", self.timeouts.connect)
+        return await self.client.send(method, url, headers, body or b"", self.timeouts.connect)
 
     def _headers(self, key: str | None) -> dict[str, str]:
         headers = {name.lower(): value for name, value in self.extra_headers.items()}
@@ -259,12 +263,12 @@ class OpenAICompatible:
     ) -> AsyncGenerator[Event]:
         raw = await self._body_of(response, pace)
         if request.operation is Operation.EMBEDDINGS:
-            yield self._event(raw, response, False, lambda raw, _: parse_vectors(raw, request))
+            yield self._event(raw, response, lambda raw, _: parse_vectors(raw, request))
             return
         if request.native is not None:
-            yield self._event(raw, response, False, parse_native)
+            yield self._event(raw, response, parse_native)
             return
-        event = self._event(raw, response, started=False)
+        event = self._event(raw, response)
         check_whole(request.operation, event)
         yield event
 
@@ -279,40 +283,45 @@ class OpenAICompatible:
         One that ends before that, however tidily, would look like a short answer to the SDKs.
         """
         if response.headers.get("content-type", "").startswith("application/json"):
-            self._event(await self._body_of(response, pace), response, started=False)
+            self._event(await self._body_of(response, pace), response)
             raise UpstreamBroken("the endpoint answered with no stream")
-        decoder = EventDecoder()
-        chunks = aiter(chunks_of(response))
+        decoder, body = EventDecoder(), body_of(response)
         ending, started = Ending(request), False
         parse = parse_event if request.native is None else parse_native
-        while (chunk := await pace.next_unless(chunks, ending.reached)) is not None:
-            for data in decoder.feed(chunk):
+        cached = self.cached_in_headers(response.headers)
+        while received := await pace.next_unless(body, ending.reached):
+            for data in decoder.feed(received):
                 if data == DONE:
                     # Take the body's end too, so that the connection can be used again.
                     with suppress(TimeoutError, httpx.TransportError):
-                        await pace.last(chunks, LAST_BYTES_S)
+                        await pace.last(body, LAST_BYTES_S)
                     if ending.said:
                         return
                     raise UpstreamBroken("the endpoint's answer ended without a reason")
-                event = self._event(data, response, started, parse)
+                try:
+                    event = parse(data, cached)
+                except ErrorInAnswer as exc:
+                    raise self._instead(exc, response, started) from None
                 ending.note(event)
-                started = True
-                pace.event()
+                started = pace.started = True
+                pace.events += 1
                 if not (request.include_usage or event.is_usage_only):
                     event.payload.pop("usage", None)
                 yield event
         if not ending.reached:
             raise UpstreamBroken("the endpoint stopped in the middle of its answer")
 
-    def _event(
-        self, raw: bytes, response: Response, started: bool, parse: Parse = parse_event
-    ) -> Event:
+    def _event(self, raw: bytes, response: Response, parse: Parse = parse_event) -> Event:
         try:
             return parse(raw, self.cached_in_headers(response.headers))
         except ErrorInAnswer as exc:
-            if started or exc.said.status is None:
-                raise UpstreamBroken("the endpoint reported an error in its answer") from None
-            raise self._refusal(exc.said.status, response, exc.said) from None
+            raise self._instead(exc, response, started=False) from None
+
+    def _instead(self, told: ErrorInAnswer, response: Response, started: bool) -> GatewayError:
+        """What it means that an answer, or the next piece of one, is an error."""
+        if started or told.said.status is None:
+            return UpstreamBroken("the endpoint reported an error in its answer")
+        return self._refusal(told.said.status, response, told.said)
 
 
 def _rest_s(refused: GatewayError) -> float:

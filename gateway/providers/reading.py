@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 
 from gateway.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
-from gateway.providers.client import Response
+from gateway.providers.client import Body, Response
 from gateway.wire.sse import EventTooLarge
 
 T = TypeVar("T")
@@ -54,42 +54,47 @@ class Pace:
     _waiting: asyncio.Task[Any] | None = field(default=None, init=False)
     _late: bool = field(default=False, init=False)
     _ends: float = field(init=False)
-    _started: bool = field(default=False, init=False)
+    started: bool = field(default=False, init=False)  # the first event is there
+    events: int = field(default=0, init=False)  # since they were last held against `slowest`
     _waited: float = field(default=0.0, init=False)
-    _events: int = field(default=0, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._ends = self.now() + self.timeouts.total
-        self.deadline = min(self.now() + self.timeouts.first_event, self._ends)
+        now = self.now()
+        self._ends = now + self.timeouts.total
+        self.deadline = min(now + self.timeouts.first_event, self._ends)
 
-    def event(self) -> None:
-        self._started = True
-        self._events += 1
+    def __enter__(self) -> Pace:
+        return self
 
-    async def next_unless(self, chunks: AsyncIterator[bytes], finished: bool) -> bytes | None:
-        """The next bytes, or None at the end. Once `finished`, a cut is an end like any
-        other, and so is silence."""
+    def __exit__(self, *exc: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def next_unless(self, body: Body, finished: bool) -> bytes:
+        """The next bytes, or none at the end. Once `finished`, a cut is an end like any other, and
+        so is silence."""
         began = self.now()
-        if self._started:
+        if self.started:
             patience_s = self.timeouts.between_events
-            if finished:
-                patience_s = min(patience_s, USAGE_WITHIN_S)
-            self.deadline = min(began + patience_s, self._ends)
+            if finished and patience_s > USAGE_WITHIN_S:
+                patience_s = USAGE_WITHIN_S
+            ends = began + patience_s
+            self.deadline = min(self._ends, ends)
         try:
-            chunk = await self.wait(anext(chunks, None))
+            data = await self.wait(body.read())
         except (httpx.TransportError, TimeoutError):
             if finished:
-                return None
+                return b""
             raise
-        if self._started and not finished and self.timeouts.slowest:
+        if self.timeouts.slowest and self.started and not finished:
             self._check_speed(self.now() - began)
-        return chunk
+        return data
 
-    async def last(self, chunks: AsyncIterator[bytes], within_s: float) -> None:
+    async def last(self, body: Body, within_s: float) -> None:
         """What comes after the last event. Raises TimeoutError."""
         self.deadline = self.now() + within_s
-        await self.wait(anext(chunks, None))
+        await self.wait(body.read())
 
     async def wait(self, awaited: Awaitable[T]) -> T:
         """What is awaited, before the deadline. Raises TimeoutError.
@@ -114,12 +119,9 @@ class Pace:
         finally:
             self._waiting = None
 
-    def close(self) -> None:
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.close()
         self._rings = self.deadline
         left_s = max(0.0, self.deadline - self.now())
         self._timer = loop.call_later(left_s, self._ring, loop)
@@ -138,46 +140,59 @@ class Pace:
         self._waited += waited_s
         if self._waited < SLOW_FOR_S:
             return
-        if self._events < self.timeouts.slowest * self._waited:
+        if self.events < self.timeouts.slowest * self._waited:
             raise UpstreamTimeout("the endpoint's answer became too slow")
-        self._waited, self._events = 0.0, 0
+        self._waited, self.events = 0.0, 0
 
 
-def chunks_of(response: Response) -> AsyncIterator[bytes]:
-    """The body as it comes. What stands between may compress it, though we ask for `identity`.
+def body_of(response: Response) -> Body:
+    """The body as it is meant. What stands between may compress it, though we ask for `identity`.
 
     Raises UpstreamBroken, or httpx.TransportError where the connection or the compression breaks.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
-        return aiter(response.stream)
+        return response.stream
     if encoding in ("gzip", "x-gzip", "deflate"):
-        return _inflated(response.stream)
+        return _Inflated(response.stream)
     raise UpstreamBroken("the endpoint's answer is encoded in a way that nobody asked for")
 
 
-async def _inflated(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, as it begins
-    try:
-        async for chunk in chunks:
-            left = chunk
-            while left and not decoder.eof:
-                yield decoder.decompress(left, INFLATED_AT_ONCE)
-                left = decoder.unconsumed_tail
-    except zlib.error as exc:
-        raise httpx.RemoteProtocolError("not what its content-encoding says") from exc
-    if not decoder.eof:
-        raise httpx.RemoteProtocolError("the compressed body ended too early")
+class _Inflated:
+    """A compressed body."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, as it begins
+
+    async def read(self) -> bytes:
+        while not self._decoder.eof:
+            left = self._decoder.unconsumed_tail or await self._body.read()
+            if not left:
+                raise httpx.RemoteProtocolError("the compressed body ended too early")
+            try:
+                data = self._decoder.decompress(left, INFLATED_AT_ONCE)
+            except zlib.error as exc:
+                raise httpx.RemoteProtocolError("not what its content-encoding says") from exc
+            if data:
+                return data
+        while await self._body.read():  # so that the connection can be used again
+            pass
+        return b""
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
 
 async def read_body(response: Response) -> bytes:
     """The whole body. Raises UpstreamBroken when it is larger than MAX_BODY."""
-    body = bytearray()
-    async for chunk in chunks_of(response):
-        body += chunk
-        if len(body) > MAX_BODY:
+    body, parts, size = body_of(response), list[bytes](), 0
+    while data := await body.read():
+        parts.append(data)
+        size += len(data)
+        if size > MAX_BODY:
             raise UpstreamBroken(f"the endpoint's answer is larger than {MAX_BODY} bytes")
-    return bytes(body)
+    return b"".join(parts)
 
 
 @contextmanager

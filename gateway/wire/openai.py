@@ -179,6 +179,8 @@ def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
     `cached_tokens` are what was told beside it, for where it does not tell them itself.
     """
     payload = _payload(raw)
+    if (event := _next_of_text(payload)) is not None:
+        return event
     usage = parse_usage(usage_to_openai(payload, cached_tokens), payload.get("service_tier"))
     choices = payload.get("choices")
     if choices is None and usage is not None:
@@ -202,6 +204,26 @@ def parse_event(raw: bytes, cached_tokens: int | None = None) -> Event:
         finishes,
         _token_ids(told) if len(choices) == 1 else None,
     )
+
+
+def _next_of_text(payload: dict[str, Any]) -> Event | None:
+    """What nearly every piece of a stream is: nothing in it is to be changed or looked for."""
+    choices = payload.get("choices")
+    if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
+        return None
+    if payload.get("usage") is not None or "x_groq" in payload or "replica" in payload:
+        return None
+    choice = choices[0]
+    delta = choice.get("delta")
+    if type(delta) is not dict or len(delta) != 1 or "message" in choice:
+        return None
+    text = delta.get("content")
+    if type(text) is not str or choice.get("finish_reason") is not None:
+        return None
+    if choice.get("index") or choice.get("logprobs"):
+        return None
+    told = _token_ids(choice.pop("token_ids")) if "token_ids" in choice else None
+    return Event(payload, None, None, False, told, None, text)
 
 
 def finish_reasons(payload: Json) -> tuple[str, ...]:
@@ -244,6 +266,10 @@ class Ending:
         self.reached = not self._missing
 
     def note(self, event: Event) -> None:
+        if event.text is not None:
+            if 0 in self._missing:
+                self._open.add(0)
+            return
         for choice in event.payload["choices"]:
             index = choice.get("index") or 0
             if event.finishes and choice.get("finish_reason"):
@@ -366,7 +392,7 @@ class Presenter:
     _created: Any = None
 
     def piece(self, event: Event) -> bytes:
-        if event.is_usage_only and not self.include_usage:
+        if event.usage is not None and event.is_usage_only and not self.include_usage:
             return b""
         return encode_event(self.present(event))
 

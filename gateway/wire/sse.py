@@ -33,9 +33,16 @@ class EventDecoder:
 
     def feed(self, received: bytes) -> list[bytes]:
         """The data of every event that ends with these bytes. Raises EventTooLarge."""
-        if self._between and _is_plain(received):
-            plain = [event[6:] for event in received[:-2].split(b"\n\n")]
-            return plain if all(map(bytes.strip, plain)) else [d for d in plain if d.strip()]
+        if (
+            self._between
+            # Whole events, each of them one line `data: …`: what nearly every piece of a stream is.
+            and received.startswith(b"data: ")
+            and received.endswith(b"\n\n")
+            and b"\r" not in received
+            and received.count(b"\n") == 2 * received.count(b"\n\ndata: ") + 2
+            and len(received) <= MAX_EVENT
+        ):
+            return [data for event in received[:-2].split(b"\n\n") if (data := event[6:]).strip()]
         events = []
         for line in self._lines(received):
             self._check_size(line)
@@ -71,17 +78,6 @@ class EventDecoder:
     def _check_size(self, line: bytes) -> None:
         if self._size + len(line) > MAX_EVENT:
             raise EventTooLarge(f"an event is larger than {MAX_EVENT} bytes")
-
-
-def _is_plain(received: bytes) -> bool:
-    """Whole events, each of them one line `data: …`: what nearly every piece of a stream is."""
-    return (
-        len(received) <= MAX_EVENT
-        and received.startswith(b"data: ")
-        and received.endswith(b"\n\n")
-        and received.count(b"\n") == 2 * received.count(b"\n\ndata: ") + 2
-        and b"\r" not in received
-    )
 
 
 def encode_event(data: bytes) -> bytes:

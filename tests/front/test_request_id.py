@@ -3,11 +3,17 @@ from __future__ import annotations
 import re
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.front.request_id import RequestId, request_id
+from gateway.front.entrance import Entrance
+from gateway.front.in_flight import InFlight
+from gateway.front.request_id import request_id
 
 pytestmark = pytest.mark.anyio
+
+
+def entrance(app: ASGIApp) -> Entrance:
+    return Entrance(app, {}, InFlight(), local_only=False)
 
 
 async def named(*given: bytes) -> tuple[str, list[tuple[bytes, bytes]]]:
@@ -28,7 +34,8 @@ async def named(*given: bytes) -> tuple[str, list[tuple[bytes, bytes]]]:
         sent.append(message)
 
     headers = [(b"x-request-id", value) for value in given]
-    await RequestId(app)({"type": "http", "headers": headers}, receive, send)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    await entrance(app)(scope, receive, send)
     assert sent[1] == {"type": "http.response.body", "body": b"hi"}
     return seen[0], list(sent[0]["headers"])
 
@@ -69,5 +76,5 @@ async def test_what_is_no_request_has_no_id() -> None:
     async def nowhere(message: Message) -> None:
         raise NotImplementedError
 
-    await RequestId(app)({"type": "lifespan"}, nothing, nowhere)
+    await entrance(app)({"type": "lifespan"}, nothing, nowhere)
     assert scopes == [{"type": "lifespan"}]

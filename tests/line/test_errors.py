@@ -9,6 +9,7 @@ import pytest
 
 from gateway.config.bind import Bytes, Secret
 from gateway.config.tree import Key, Server
+from gateway.front.door import Door
 from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
 
@@ -216,6 +217,19 @@ async def test_unknown_paths_and_methods_answer_in_the_same_shape():
     for response in (missing, wrong):
         assert set(json.loads(response.content)["error"]) == {"message", "type", "param", "code"}
         assert response.headers["x-request-id"]
+
+
+async def test_a_defect_before_the_exchange_begins_answers_in_the_same_shape(monkeypatch):
+    def broken(self: Door, scope: object) -> None:
+        raise ZeroDivisionError("sk-secret")
+
+    async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        monkeypatch.setattr(Door, "principal", broken)
+        response = await client.post(g.url + "/v1/chat/completions", content=b"{}")
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "server_error"
+    assert response.headers["x-request-id"]
+    assert "sk-secret" not in response.text
 
 
 async def test_health_and_readiness():

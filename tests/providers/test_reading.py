@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import closing
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,20 +14,28 @@ from tests.support.clock import ManualClock
 pytestmark = pytest.mark.anyio
 
 
-async def ticking(clock: ManualClock, gap_s: float) -> AsyncIterator[bytes]:
-    while True:
-        clock.advance(gap_s)
-        yield b"x"
+@dataclass
+class Ticking:
+    clock: ManualClock
+    gap_s: float
+
+    async def read(self) -> bytes:
+        self.clock.advance(self.gap_s)
+        return b"x"
+
+    async def aclose(self) -> None:
+        pass
 
 
 async def read(gap_s: float, *, slowest: float, reader_s: float = 0, events: int = 60) -> None:
     """One event a chunk, `gap_s` apart; whoever reads them takes `reader_s` for each."""
     clock = ManualClock()
     pace = Pace(Timeouts(between_events=1e9, total=1e9, slowest=slowest), clock)
-    chunks = ticking(clock, gap_s)
+    body = Ticking(clock, gap_s)
     for _ in range(events):
-        await pace.next_unless(chunks, finished=False)
-        pace.event()
+        await pace.next_unless(body, finished=False)
+        pace.started = True
+        pace.events += 1
         clock.advance(reader_s)
 
 
@@ -60,7 +67,7 @@ async def test_what_lasts_longer_than_its_deadline_is_given_up_and_nothing_else_
 ):
     loop = asyncio.get_running_loop()
     pace = Pace(Timeouts(first_event=0.01, between_events=60), loop.time)
-    with closing(pace), pytest.raises(TimeoutError):
+    with pace, pytest.raises(TimeoutError):
         await pace.wait(asyncio.Event().wait())
     await asyncio.sleep(0)  # this task was not cancelled for good
 
@@ -68,7 +75,7 @@ async def test_what_lasts_longer_than_its_deadline_is_given_up_and_nothing_else_
 async def test_a_deadline_that_moved_is_the_one_that_counts() -> None:
     loop = asyncio.get_running_loop()
     pace = Pace(Timeouts(first_event=0.01, between_events=60), loop.time)
-    with closing(pace):
+    with pace:
         assert await pace.wait(asyncio.sleep(0, "first")) == "first"
         pace.deadline = loop.time() + 60
         assert await pace.wait(asyncio.sleep(0.05, "second")) == "second"
@@ -81,7 +88,7 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
     pace = Pace(Timeouts(first_event=60), asyncio.get_running_loop().time)
 
     async def waiting() -> None:
-        with closing(pace):
+        with pace:
             await pace.wait(asyncio.Event().wait())
 
     task = asyncio.create_task(waiting())
@@ -91,26 +98,28 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
         await task
 
 
-async def silent() -> AsyncIterator[bytes]:
-    await asyncio.Event().wait()
-    yield b""
+class Silent(Ticking):
+    async def read(self) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 @pytest.mark.parametrize("finished", [True, False])
 async def test_silence_is_an_end_once_the_answer_is_finished(finished: bool) -> None:
-    with closing(Pace(Timeouts(between_events=0.01), asyncio.get_running_loop().time)) as pace:
-        pace.event()
+    silent = Silent(ManualClock(), 0.0)
+    with Pace(Timeouts(between_events=0.01), asyncio.get_running_loop().time) as pace:
+        pace.started = True
         if finished:
-            assert await pace.next_unless(silent(), finished) is None
+            assert await pace.next_unless(silent, finished) == b""
         else:
             with pytest.raises(TimeoutError):
-                await pace.next_unless(silent(), finished)
+                await pace.next_unless(silent, finished)
 
 
 @pytest.mark.parametrize("between", [60.0, 1.0])
 async def test_what_comes_after_a_finished_answer_is_not_waited_for_long(between: float) -> None:
     clock = ManualClock(0)
     pace = Pace(Timeouts(between_events=between), clock)
-    pace.event()
-    await pace.next_unless(ticking(clock, 0.0), finished=True)
+    pace.started = True
+    await pace.next_unless(Ticking(clock, 0.0), finished=True)
     assert pace.deadline == min(between, USAGE_WITHIN_S)

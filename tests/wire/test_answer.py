@@ -44,6 +44,38 @@ def test_an_event_is_its_payload_and_what_it_tells() -> None:
     assert event(choices=[{"finish_reason": None}, {"finish_reason": "stop"}]).finishes
 
 
+NEXT = {"index": 0, "delta": {"content": " sea"}, "logprobs": None, "finish_reason": None}
+
+
+@pytest.mark.parametrize("choice", [NEXT, {"delta": {"content": " sea"}}])
+def test_the_next_of_one_choices_text_is_known_as_no_more_than_that(choice: Any) -> None:
+    parsed = event(choices=[choice], usage=None)
+    assert parsed == Event(parsed.payload, None, None, finishes=False, text=" sea")
+    told = event(choices=[choice | {"token_ids": [7, 8]}])
+    assert told.token_ids == (7, 8)
+    assert "token_ids" not in told.payload["choices"][0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"choices": [NEXT | {"index": 1}]},
+        {"choices": [NEXT, NEXT]},
+        {"choices": [NEXT | {"finish_reason": "stop"}]},
+        {"choices": [NEXT | {"logprobs": {"content": []}}]},
+        {"choices": [NEXT | {"delta": {"role": "assistant", "content": ""}}]},
+        {"choices": [NEXT | {"delta": {"reasoning": "hm"}}]},
+        {"choices": [NEXT | {"delta": {"content": None}}]},
+        {"choices": [NEXT | {"message": {"content": "", "reasoning": "hm"}}]},
+        {"choices": [NEXT], "usage": {"prompt_tokens": 3, "completion_tokens": 4}},
+        {"choices": [NEXT], "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}},
+        {"choices": [NEXT], "replica": REPORT},
+    ],
+)
+def test_what_tells_more_is_read_for_all_of_it(fields: Any) -> None:
+    assert event(**fields).text is None
+
+
 @pytest.mark.parametrize(
     ("choices", "usage", "usage_only"),
     [
