@@ -41,10 +41,10 @@ from gateway.dashboard.recent import Recent
 from gateway.domain import Event, InferenceRequest, Outcome, Usage
 from gateway.ledger.ledger import prepare
 from gateway.ledger.record import Record
-from gateway.ledger.store import append, opened
+from gateway.ledger.store import Writer
 from gateway.providers.base import Continuation
 from gateway.rules import always
-from gateway.telemetry.log import ExchangeLog, JsonLines
+from gateway.telemetry.log import ExchangeLog, JsonLines, Lines
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.otlp import SpanQueue, factory
 from gateway.telemetry.trace_context import Sampling
@@ -242,14 +242,12 @@ def main(requests: int) -> None:
         prepare(file)
         records = [Record.of(outcome, 1.0)] * BATCH
 
-        def write() -> None:
-            with opened(file, write=True) as connection:
-                append(connection, records)
-
+        writer = Writer(file)
         log, metrics = ExchangeLog(), Metrics(dict)
         recent = Recent(time.monotonic, time.time)
         row = best(lambda: Record.of(outcome, 1.0), requests)
-        written = best(write, 2, BATCH)
+        written = best(lambda: writer.append(records), 2, BATCH)
+        writer.close()
         begun = best(lambda: sampling.begin({}, draws), requests)
         built = best(lambda: factory_.of(outcome, lambda at: int(at * 1e9)), requests)
         encoded = best(lambda: encode_spans(spans * 100).SerializeToString(), 2, 100)
@@ -268,7 +266,7 @@ def main(requests: int) -> None:
 
 
 def to_nowhere() -> logging.Handler:
-    handler = logging.StreamHandler(io.StringIO())
+    handler = Lines(io.StringIO())
     handler.setFormatter(JsonLines())
     return handler
 

@@ -35,7 +35,7 @@ class Rest:
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """One use of an endpoint, held from the choice to the last byte; it may be ended twice."""
+    """One use of an endpoint, from the choice to the last byte; to end it twice does no harm."""
 
     provider: Provider
     probe: object | None  # of an endpoint that was ejected; see Breaker.began

@@ -55,8 +55,8 @@ class Fleet:
     def snapshot(
         self, request: InferenceRequest, asked: RouteRequest | None = None
     ) -> tuple[RouteRequest, list[Candidate], Mapping[str, Match]]:
-        """What a policy decides on, and the placements behind each candidate's cached tokens.
-        `asked`: what is expected of it, where that is known already."""
+        """What a policy decides on, and the placements behind each candidate's cached tokens;
+        `asked` where it is known already."""
         now, wall = self._clock(), self._wall()
         asked = asked or self.expected(request)
         matches = self._index.match(request.prefix, now)
@@ -165,20 +165,21 @@ class Fleet:
         )
 
     def settled(self, outcome: Outcome) -> None:
+        now = self._clock()
         for attempt in outcome.attempts:
             endpoint = self.endpoints[attempt.endpoint]
             if attempt.failed:
-                endpoint.learning.failed(self._clock())
+                endpoint.learning.failed(now)
             if attempt.first_event is not None:
                 endpoint.answered(attempt.last_event or attempt.first_event)
-        last, request = outcome.answering, outcome.request
+        last, request, usage = outcome.answering, outcome.request, outcome.usage
         if last is None or request is None:
             return
         if outcome.report is not None:
             self.reported(last.endpoint, outcome.report, last.started)
-        if outcome.usage is not None and outcome.usage.prompt_tokens > 0:  # some count nothing
-            self._learn_place(request, last, outcome.usage, lru=outcome.report is not None)
-            self._learn_speed(request, last, outcome.usage)
+        if usage is not None and usage.prompt_tokens > 0:  # some count nothing
+            self._learn_place(request, last, usage, now, lru=outcome.report is not None)
+            self._learn_speed(request, last, usage, now)
 
     def bill(self, outcome: Outcome) -> None:
         """What each attempt cost us, marginally: the endpoint's own word for it, else the told
@@ -231,11 +232,11 @@ class Fleet:
             self._index.expire(name, before=self._clock() - report.horizon_age_s)
 
     def _learn_place(
-        self, request: InferenceRequest, attempt: Attempt, usage: Usage, *, lru: bool
+        self, request: InferenceRequest, attempt: Attempt, usage: Usage, now: float, *, lru: bool
     ) -> None:
         self._tokens.answered(request, usage.prompt_tokens)
         if attempt.hinted and usage.cached_tokens is not None:
-            self._hints.learn(usage.cached_tokens, usage.prompt_tokens, self._clock())
+            self._hints.learn(usage.cached_tokens, usage.prompt_tokens, now)
         believed = None if attempt.hinted else attempt.matched_tokens
         told = usage.cached_tokens
         if lru and believed is not None and told is not None and told < believed // 2:
@@ -251,11 +252,14 @@ class Fleet:
             attempt.endpoint, request.prefix, touched or attempt.started, usage.prompt_tokens
         )
 
-    def _learn_speed(self, request: InferenceRequest, attempt: Attempt, usage: Usage) -> None:
-        length = self._lengths.setdefault(
-            (request.tenant, request.model), Average(OUTPUT_GUESS, weight=1)
-        )
-        length.learn(usage.completion_tokens, self._clock())
+    def _learn_speed(
+        self, request: InferenceRequest, attempt: Attempt, usage: Usage, now: float
+    ) -> None:
+        asked = (request.tenant, request.model)
+        length = self._lengths.get(asked)
+        if length is None:
+            length = self._lengths[asked] = Average(OUTPUT_GUESS, weight=1)
+        length.learn(usage.completion_tokens, now)
         if attempt.first_event is None or attempt.last_event is None:
             return
         if attempt.start_s or attempt.resumed:
@@ -264,7 +268,8 @@ class Fleet:
         told = (
             attempt.expected_cached_tokens if usage.cached_tokens is None else usage.cached_tokens
         )
-        self.endpoints[attempt.endpoint].learning.answered(
+        endpoint = self.endpoints[attempt.endpoint]
+        endpoint.learning.answered(
             Observation(
                 first_event_s=attempt.first_event - attempt.started,
                 streamed=request.stream,
@@ -278,9 +283,9 @@ class Fleet:
                 # What only a hint had promised is no failing of its cache.
                 expected_cached_tokens=0 if attempt.hinted else attempt.expected_cached_tokens,
             ),
-            self._clock(),
+            now,
         )
-        self._introduce_peers_of(self.endpoints[attempt.endpoint])
+        self._introduce_peers_of(endpoint)
 
     def _introduce_peers_of(self, known: Endpoint) -> None:
         """Endpoints of its kind that have not answered yet start from what theirs have taught."""

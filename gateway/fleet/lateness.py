@@ -40,13 +40,13 @@ class Lateness:
         self._seen = [0.0] * BINS
         self._weight = 1.0  # of a new answer: it grows, where the old ones' would have to shrink
 
-    def learn(self, actual: float, expected: float, keep: float) -> None:
+    def learn(self, surprised: float, keep: float) -> None:
         """`keep`: the share of their weight that older answers keep."""
         self._weight /= max(keep, 1e-9)
         if self._weight > HEAVIEST:
             self._seen = [count / self._weight for count in self._seen]
             self._weight = 1.0
-        self._seen[_bin(surprise(actual, expected))] += self._weight
+        self._seen[_bin(surprised)] += self._weight
 
     def quantiles(self) -> tuple[float, ...]:
         """At `LATENESS_SIGMAS`, strictly rising."""

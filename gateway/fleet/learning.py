@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.fleet.lateness import Lateness, surprise
 from routing_policies.base import Coefficients
@@ -21,6 +21,8 @@ MEMORY = 50
 """Answers that an estimate rests on, at most: a change shows after about as many, however busy the
 endpoint was before it."""
 
+ONE_ANSWER = math.log2(1 - 1 / MEMORY)
+"""What is forgotten for it, in half-lives, below zero."""
 
 UNCACHED_GUESS = 1000.0
 """Tokens that a prompt has to compute, before any were seen."""
@@ -36,7 +38,7 @@ SEED_ANSWERS = 5.0
 def kept(elapsed_s: float, half_life_s: float, answers: float = 1.0) -> float:
     """The share of its weight that an old answer keeps when a new one comes, which may be worth
     more than one."""
-    return math.pow(1 - 1 / MEMORY, answers) * math.exp2(-max(0.0, elapsed_s) / half_life_s)
+    return math.exp2(answers * ONE_ANSWER - max(0.0, elapsed_s) / half_life_s)
 
 
 class Regression:
@@ -65,14 +67,18 @@ class Regression:
 
     def learn(self, x: Sequence[float], y: float, now: float, answers: float = 1.0) -> None:
         """What was known before is forgotten as if by so many answers."""
-        self._forget(now, answers)
-        weight = 1 / sum(p * xi for p, xi in zip(self._prior, x, strict=True)) ** 2
+        keep = kept(now - self._updated, self._half_life_s, answers)
+        self._updated = now
+        expected = 0.0
+        for i, xi in enumerate(x):
+            expected += self._prior[i] * xi
+        weight = 1 / expected**2
         for i, xi in enumerate(x):
             weighed, row = weight * xi, self._xx[i]
-            self._xy[i] += weighed * y
+            self._xy[i] = self._xy[i] * keep + weighed * y
             for j, xj in enumerate(x):
-                row[j] += weighed * xj
-        self.samples += 1
+                row[j] = row[j] * keep + weighed * xj
+        self.samples = self.samples * keep + 1
         self._theta = None
 
     @property
@@ -89,13 +95,6 @@ class Regression:
             right[i] += precision * self._prior[i]
         # No coefficient here can be negative: nothing takes less time for having more to do.
         return [max(0.0, t) for t in solve(matrix, right)]
-
-    def _forget(self, now: float, answers: float) -> None:
-        keep = kept(now - self._updated, self._half_life_s, answers)
-        self._updated = now
-        self.samples *= keep
-        self._xy = [value * keep for value in self._xy]
-        self._xx = [[value * keep for value in row] for row in self._xx]
 
 
 class Average:
@@ -117,8 +116,7 @@ class Average:
         return (self._sum + self._prior * self._weight) / (self._count + self._weight)
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What one answered attempt tells. Seconds and tokens."""
 
     first_event_s: float  # from sending; for an answer that was not streamed, its whole time
@@ -184,20 +182,22 @@ class Learning:
         self._answers += 1
         uncached = seen.prompt_tokens - seen.cached_tokens
         self._uncached.learn(uncached, now)
-        expected_s = seen.expected_first_s + (0.0 if seen.streamed else self._output_s(seen, now))
-        self._lateness.learn(seen.first_event_s, expected_s, kept(now - self._learnt, HALF_LIFE_S))
-        self._learnt = now
-        first_s, output_s = seen.first_event_s, seen.output_s
+        first_s, output_s, expected_s = seen.first_event_s, seen.output_s, seen.expected_first_s
         if not seen.streamed:
             # Nobody saw the first token. Both parts are taken to be late, or early, by the same
             # share; a streamed answer will tell them apart.
-            late = seen.first_event_s / max(expected_s, 1e-4)
-            first_s, output_s = seen.expected_first_s * late, self._output_s(seen, now) * late
+            expected_output_s = self._output_s(seen, now)
+            expected_s += expected_output_s
+            late = first_s / max(expected_s, 1e-4)
+            first_s, output_s = seen.expected_first_s * late, expected_output_s * late
+        surprised = surprise(seen.first_event_s, expected_s)
+        self._lateness.learn(surprised, kept(now - self._learnt, HALF_LIFE_S))
+        self._learnt = now
         context = uncached * seen.prompt_tokens
         # An answer that surprises much says that the endpoint has changed, and what was known is
         # worth less. Noise of a half in either direction changes nothing; twenty times makes half
         # of it forgotten.
-        answers = 1 + surprise(seen.first_event_s, expected_s) ** 4 / 2
+        answers = 1 + surprised**4 / 2
         self._first.learn((1.0, uncached, context, seen.queued_tokens), first_s, now, answers)
         if seen.output_tokens > 1:
             self._pace.learn((1.0, seen.in_flight), output_s / (seen.output_tokens - 1), now)

@@ -122,7 +122,7 @@ def test_answers_that_were_not_streamed_tell_how_much_slower_it_all_is() -> None
         expected = known.base_s + seen.queued_tokens * known.per_queued_s
         expected += (seen.prompt_tokens - seen.cached_tokens) * each
         whole = {"first_event_s": seen.first_event_s + seen.output_s, "output_s": 0.0}
-        seen = dataclasses.replace(seen, streamed=False, expected_first_s=expected, **whole)
+        seen = seen._replace(streamed=False, expected_first_s=expected, **whole)
         learning.answered(seen, float(second))
     known = learning.coefficients
     assert known.per_output_s == pytest.approx(double.per_output_s, rel=0.2)
