@@ -103,8 +103,9 @@ class Hold:
 
     dollars: float | None = None
     guessed: bool = False  # by this gateway's share: shared state was not asked
-    _charges: list[Charge] = field(default_factory=list)
-    _what: Sequence[str] = ()
+    _charges: Sequence[Charge] = ()
+    _what: Sequence[str] = ()  # of each
+    _held: list[float] = field(default_factory=list)  # likewise
     _give: Callable[[Sequence[Charge]], None] = lambda charges: None
     _used: Mapping[str, float] = field(default_factory=dict)
 
@@ -118,11 +119,10 @@ class Hold:
         """Hold so much of each, and no more or less."""
         corrections = []
         for index, what in enumerate(self._what):
-            if what in amounts:
-                (meter, held, _), amount = self._charges[index], amounts[what]
-                if held != amount:
-                    corrections.append(Charge(meter, amount - held))
-                    self._charges[index] = Charge(meter, amount)
+            held = self._held[index]
+            if (amount := amounts.get(what, held)) != held:
+                corrections.append(Charge(self._charges[index].meter, amount - held))
+                self._held[index] = amount
         if corrections:
             self._give(corrections)
 
@@ -270,12 +270,12 @@ def _hold(
     verdict: Verdict,
     give: Callable[[Sequence[Charge]], None],
 ) -> Hold:
-    taken, dollars = [], None
-    for of, charge, amount in zip(what, charges, verdict.granted, strict=True):
-        taken.append(Charge(charge.meter, amount))
-        if of == "dollars" and (dollars is None or amount + HAIR_USD < dollars):
-            dollars = amount + HAIR_USD
-    return Hold(dollars, verdict.alone, taken, what, give)
+    granted = [*verdict.granted]
+    dollars = [
+        amount + HAIR_USD for of, amount in zip(what, granted, strict=True) if of == "dollars"
+    ]
+    may_cost = min(dollars) if dollars else None
+    return Hold(may_cost, verdict.alone, charges, what, granted, give)
 
 
 def _refusal(by: Measured, verdict: Verdict) -> GatewayError:
