@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.errors import InvalidRequest
 
@@ -16,8 +16,7 @@ SILENCE = "x-stainless-read-timeout"
 """Seconds without a byte after which OpenAI's Python SDK, and those made like it, hang up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """Seconds from the request's arrival."""
 
     first_event_s: float

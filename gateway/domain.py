@@ -1,11 +1,15 @@
-"""The nouns of one exchange. Frozen once built; `Outcome` alone fills up as the exchange goes."""
+"""
+The nouns of one exchange. Nobody changes them once they are built; `Outcome` alone, and its
+attempts, fill up as the exchange goes. Those that each exchange makes are not frozen: that takes
+Python several times as long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]
 
@@ -51,8 +55,7 @@ class Principal:
         return self.endpoints is None or endpoint in self.endpoints
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """What is left of a limit: for OpenAI's `x-ratelimit-*` headers."""
 
     what: str  # requests, tokens
@@ -61,8 +64,7 @@ class Quota:
     reset_s: float  # until it is as new
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixKey:
+class PrefixKey(NamedTuple):
     """Names the first `size` canonical bytes of a request, for one tenant."""
 
     digest: bytes
@@ -78,7 +80,7 @@ class Delivered:
     tokens: int = 0  # how many; where they were not told, as many as there were pieces
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferenceRequest:
     """A client's request, parsed once at the door.
 
@@ -206,7 +208,7 @@ class Fault(StrEnum):
     OURS = "ours"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Considered:
     """One candidate of a decision, in numbers: for whoever asks why."""
 

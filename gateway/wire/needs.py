@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from gateway.domain import Json
@@ -17,32 +16,32 @@ PARTS = {
 
 
 def needs(body: Json) -> frozenset[str]:
-    return frozenset(_needs(body))
-
-
-def _needs(body: Json) -> Iterator[str]:
+    found = {PARTS[kind] for kind in _kinds_of_parts(body) if kind in PARTS}
     if body.get("tools") and body.get("tool_choice") != "none":
-        yield "tools"
+        found.add("tools")
     if _kind(body.get("response_format")) in ("json_schema", "json_object"):
-        yield "json_schema"
+        found.add("json_schema")
     logprobs = body.get("logprobs")
     if logprobs is not None and logprobs is not False:  # for completions a number, 0 included
-        yield "logprobs"
+        found.add("logprobs")
     if (body.get("n") or 1) > 1:
-        yield "n"
+        found.add("n")
     if "audio" in _list(body.get("modalities")):
-        yield "audio"
-    yield from (PARTS[kind] for kind in _kinds_of_parts(body) if kind in PARTS)
+        found.add("audio")
+    return frozenset(found)
 
 
 def count_images(body: Json) -> int:
-    return sum(kind == "image_url" for kind in _kinds_of_parts(body))
+    return _kinds_of_parts(body).count("image_url")
 
 
-def _kinds_of_parts(body: Json) -> Iterator[str]:
+def _kinds_of_parts(body: Json) -> list[str]:
+    kinds: list[str] = []
     for message in _list(body.get("messages")):
-        for part in _list(message.get("content")) if isinstance(message, dict) else ():
-            yield _kind(part)
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            kinds += [_kind(part) for part in content]
+    return kinds
 
 
 def _list(value: Any) -> list[Any]:

@@ -90,7 +90,11 @@ def _boundaries(at: int, length: int) -> Iterator[int]:
     """Offsets in a part that begins at byte `at`: multiples of the grain."""
     position = at
     while True:
-        grain = next((grain for limit, grain in GRAINS if position < limit), COARSEST_GRAIN)
+        grain = COARSEST_GRAIN
+        for limit, finer in GRAINS:
+            if position < limit:
+                grain = finer
+                break
         position += grain - position % grain
         if position > at + length:
             return

@@ -53,10 +53,8 @@ def _nesting(value: Any) -> int:
         depth += 1
         children: list[Any] = []
         for item in level:
-            if isinstance(item, dict):
-                children.extend(v for v in item.values() if isinstance(v, dict | list))
-            else:
-                children.extend(v for v in item if isinstance(v, dict | list))
+            values = item.values() if type(item) is dict else item
+            children += [v for v in values if type(v) is dict or type(v) is list]
         level = children
     return depth
 
