@@ -214,14 +214,12 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def _news(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """Done when more has come, or nobody is there any more. Raises httpx.ReadError."""
         if self._lost is not None:
             raise httpx.ReadError("the connection was closed") from self._lost
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     # For the pool.
 

@@ -25,7 +25,7 @@ from gateway.errors import (
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.client import Client, Response
 from gateway.providers.keys import Keys
-from gateway.providers.reading import Pace, Timeouts, body_of, read_body, translated
+from gateway.providers.reading import TRANSLATED, Pace, Timeouts, body_of, read_body
 from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
@@ -126,7 +126,7 @@ class OpenAICompatible:
         if request.native is not None and not self.responses:
             request = replace(request, native=None)
         body = self._body(request)
-        with translated(), Pace(self.timeouts, asyncio.get_running_loop().time) as pace:
+        with TRANSLATED, Pace(self.timeouts, asyncio.get_running_loop().time) as pace:
             response = await self._answered(request, request_id, body, pace)
             try:
                 read = self._stream if request.stream else self._whole
@@ -206,7 +206,7 @@ class OpenAICompatible:
         """Status and body of a page that is about the endpoint, and no request's answer."""
         key = next(self.keys.in_turn())
         headers = {"accept-encoding": "identity", **self._headers(key)}
-        with translated():
+        with TRANSLATED:
             async with asyncio.timeout(self.timeouts.connect):
                 response = await self._exchange(method, url, headers, body)
                 try:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -195,14 +194,22 @@ async def read_body(response: Response) -> bytes:
     return b"".join(parts)
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class Translated:
     """The client library's errors as ours; without its text, which names addresses."""
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-        raise UpstreamUnreachable("the endpoint cannot be reached") from exc
-    except (httpx.TimeoutException, TimeoutError) as exc:
-        raise UpstreamTimeout("the endpoint took too long") from exc
-    except (httpx.TransportError, EventTooLarge) as exc:
-        raise UpstreamBroken("the connection to the endpoint broke") from exc
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        match exc:
+            case None:
+                return
+            case httpx.ConnectError() | httpx.ConnectTimeout():
+                raise UpstreamUnreachable("the endpoint cannot be reached") from exc
+            case httpx.TimeoutException() | TimeoutError():
+                raise UpstreamTimeout("the endpoint took too long") from exc
+            case httpx.TransportError() | EventTooLarge():
+                raise UpstreamBroken("the connection to the endpoint broke") from exc
+
+
+TRANSLATED = Translated()
