@@ -196,7 +196,7 @@ class Ours(Contestant):
 
 
 OURS_ALONE = Ours("ours", "python", _ours())
-TWO_WORKERS = Ours("ours, 2 workers", "python", _ours(2))
+TWO_WORKERS = Ours("ours with 2 workers", "python", _ours(2))
 PEERS = (
     Contestant("nginx", "nginx", _nginx, "theirs"),
     Contestant("sglang-router", "sglang-router", _router, "theirs"),
