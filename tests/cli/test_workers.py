@@ -88,6 +88,9 @@ async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path
             statuses = [await ask(url) for _ in range(24)]
             assert statuses == [200] * 20 + [429] * 4
 
+            with anyio.fail_after(30):  # each tells the others once a second
+                while await counted(url, "gateway_exchanges_total", 'ended="finished"') < 20:  # noqa: ASYNC110
+                    await anyio.sleep(0.1)
             for _ in range(4):  # whichever worker is asked
                 assert await counted(url, "gateway_exchanges_total", 'ended="finished"') == 20
                 left = await counted(url, "gateway_tenant_budget_left_dollars")
