@@ -106,8 +106,10 @@ class Seeing:
         finally:
             for task in tasks:
                 task.cancel()
-            self.metrics.refresh()
-            await asyncio.to_thread(self._close)
+            try:
+                self.metrics.refresh()
+            finally:
+                await asyncio.to_thread(self._close)
 
     def _dashboard(self) -> Dashboard:
         folder = os.environ.get(SIBLINGS)

@@ -85,9 +85,8 @@ def used(meter: Meter, number: float, now: float) -> float:
 def moved(meter: Meter, number: float, amount: float, now: float) -> float:
     """The meter's number after `amount` more, or less."""
     if meter.kind is not Kind.RATE:
-        after = number + amount
-        return max(0.0, after)
-    return (max(now, number)) + amount * meter.window_s / meter.limit
+        return max(0.0, number + amount)
+    return max(now, number) + amount * meter.window_s / meter.limit
 
 
 def reset_s(meter: Meter, left: float, now: float) -> float:

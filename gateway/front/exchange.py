@@ -60,7 +60,7 @@ class Exchange:
     limits: BodyLimits
     clock: Callable[[], float]
     answer: Answer | None = None  # from when the request has been read
-    _started: bool = False  # the point of no return: the response's head is out
+    started: bool = False  # the point of no return: the response's head is out
     _alone: bool = False  # the client has its response, and the exchange goes on without it
     _task: asyncio.Task[Any] | None = None  # while there is something to hang up on
     _listener: asyncio.Task[None] | None = None
@@ -145,7 +145,7 @@ class Exchange:
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
         self.outcome.error = error.code
-        if self._started and self.answer is not None:
+        if self.started and self.answer is not None:
             last = self.answer.broken(error)
             await self.api.keep(self.answer)
             await self._end(last)
@@ -157,13 +157,13 @@ class Exchange:
             await self._respond(response)
 
     async def _respond(self, response: Response) -> None:
-        self._started = True
+        self.started = True
         self.outcome.status = response.status_code
         response.headers[REQUEST_ID] = self.outcome.request_id
         await response(self.scope, self.receive, self.send)
 
     async def _start(self, headers: dict[str, str]) -> None:
-        self._started = True
+        self.started = True
         self.outcome.status = 200
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": 200, "headers": raw})

@@ -63,11 +63,20 @@ class Inference:
             exchange = self.exchange(scope, receive, send)
         except GatewayError as error:
             await self._refuse(error, scope, receive, send)
-        except Exception:  # the rim: before there is an exchange, which has its own
-            logger.exception("exchange %s could not begin", request_id(scope))
-            await self._refuse(GatewayError(DEFECT), scope, receive, send)
+        except Exception:
+            await self._defect(scope, receive, send)
         else:
-            await exchange.run()
+            try:
+                await exchange.run()
+            except Exception:
+                if exchange.started:
+                    raise
+                await self._defect(scope, receive, send)
+
+    async def _defect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The rim: beside the exchange's own, which cannot answer where answering is what fails."""
+        logger.exception("exchange %s failed", request_id(scope))
+        await self._refuse(GatewayError(DEFECT), scope, receive, send)
 
     async def _refuse(
         self, error: GatewayError, scope: Scope, receive: Receive, send: Send

@@ -32,7 +32,8 @@ def naming(scope: Scope, send: Send) -> Send:
     async def send_named(message: Message) -> None:
         if message["type"] == "http.response.start":
             named = (HEADER.encode(), request_id(scope).encode())
-            message["headers"] = [*message["headers"], named]
+            others = [header for header in message["headers"] if header[0] != named[0]]
+            message["headers"] = [*others, named]
         await send(message)
 
     return send_named

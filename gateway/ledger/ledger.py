@@ -52,7 +52,7 @@ class Ledger:
         self._batches: Batches[Record] = Batches(
             "ledger rows",
             writer.append,
-            idle=writer.close,
+            rest=writer.close,  # others may write the file too, or move it
             capacity=capacity,
             period_s=period_s,
             again=True,

@@ -108,8 +108,9 @@ def _writing(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 class Writer:
-    """Appends batch upon batch and keeps the file open in between, since to close it costs SQLite
-    as much as some hundred rows. All on one thread.
+    """Appends batch upon batch, the file open in between, since to close it costs SQLite as much as
+    some hundred rows. All on one thread. No longer than that: SQLite finds a file's index by its
+    name, so that of two writers one must not go on with a file that the other saw moved away.
 
     What is at the file's place is what it writes: a file that was moved away or replaced is let go
     of, and so is one that could not be written.
@@ -143,8 +144,12 @@ class Writer:
         if self._moved():
             self.close()
         if self._connection is None:
+            before = _identity(self.file)
             self._connection = _connected(self.file, write=True)
             self._is = _identity(self.file)
+            if before not in (None, self._is):  # moved away while we opened it
+                self.close()
+                return self._opened()
         return self._connection
 
     def _moved(self) -> bool:

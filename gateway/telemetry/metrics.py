@@ -110,12 +110,12 @@ class Metrics:
     def refresh(self) -> None:
         """For a scrape; with several workers also now and then, since another may be scraped, and
         at the end. On the thread that counts."""
-        for (name, *labels), by in self._counted.items():
+        while self._counted:  # taken out first: what cannot be told must not be told twice
+            (name, *labels), by = self._counted.popitem()
             self._counters[name].labels(*labels).inc(by)
-        for (name, *labels), (*counts, total) in self._observed.items():
+        while self._observed:
+            (name, *labels), (*counts, total) = self._observed.popitem()
             self._histograms[name].labels(*labels).add(counts, total)
-        self._counted.clear()
-        self._observed.clear()
         for name, values in self._read_gauges().items():
             for label, value in values.items():
                 gauge = self._gauges[name]

@@ -220,7 +220,7 @@ def _next_of_text(payload: dict[str, Any]) -> Event | None:
     text = delta.get("content")
     if type(text) is not str or choice.get("finish_reason") is not None:
         return None
-    if choice.get("index") or choice.get("logprobs"):
+    if choice.get("index") not in (None, 0) or choice.get("logprobs"):
         return None
     told = _token_ids(choice.pop("token_ids")) if "token_ids" in choice else None
     return Event(payload, None, None, False, told, None, text)

@@ -232,6 +232,23 @@ async def test_a_defect_before_the_exchange_begins_answers_in_the_same_shape(mon
     assert "sk-secret" not in response.text
 
 
+async def test_a_defect_in_a_refusal_answers_in_the_same_shape(monkeypatch):
+    async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        monkeypatch.setattr("gateway.front.exchange.quota_headers", lambda quotas: 1 / 0)
+        response = await client.post(g.url + "/v1/chat/completions", content=b"{}")
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "server_error"
+    assert response.headers.get_list("x-request-id") == [response.headers["x-request-id"]]
+
+
+async def test_an_answer_that_the_framework_finds_has_one_name():
+    async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        # Starlette's routes take a path with a line's end for the one without.
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        response = await client.post(g.url + "/v1/chat/completions%0A", json=body)
+    assert len(response.headers.get_list("x-request-id")) == 1
+
+
 async def test_health_and_readiness():
     async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
         await g.reached()

@@ -91,18 +91,19 @@ def test_closing_what_never_started_is_nothing():
     assert batches.written == 0
 
 
-def test_a_writer_is_told_when_there_is_nothing_to_write_and_at_the_end():
+def test_a_writer_may_rest_after_each_round_and_what_breaks_there_ends_nothing():
     told: list[str] = []
-    idle = threading.Event()
+    rested = threading.Event()
 
-    def rested() -> None:
-        told.append("idle")
-        idle.set()
+    def rest() -> None:
+        told.append("rest")
+        rested.set()
+        raise OSError("there is no room")
 
-    batches = Batches("numbers", lambda items: told.append("written"), idle=rested, period_s=0.001)
+    batches = Batches("numbers", lambda items: told.append("written"), rest=rest, period_s=0.001)
     batches.start()
-    assert idle.wait(10)
     batches.put(1)
+    assert rested.wait(10)
+    batches.put(2)
     batches.close(10)
-    assert told.count("written") == 1
-    assert told[-1] == "idle"
+    assert told == ["written", "rest"] * 2

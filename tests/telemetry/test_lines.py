@@ -102,6 +102,10 @@ def test_a_stream_that_is_closed_ends_nothing(monkeypatch: pytest.MonkeyPatch):
     stream.close()
     log.handle(exchange("1"))
     log.handle(record("a warning"))
+    log.stream = there = Stream()
+    log.handle(exchange("2"))
+    assert there.written.wait(10), "the thread that writes has ended"
+    assert there.told == ["2"]
 
 
 SETTLES = """

@@ -1,6 +1,7 @@
 """Why there was a second attempt: for one of three reasons, each with a count of its own."""
 
 import pytest
+from prometheus_client import Counter
 
 from gateway.domain import Attempt, Ended, Operation, Outcome, Principal
 from gateway.telemetry.metrics import Metrics
@@ -45,6 +46,26 @@ def test_a_second_attempt_is_counted_by_why_it_was_made(why: str) -> None:
         if told.startswith(("gateway_fallbacks_total", "gateway_resumes", "gateway_hedges"))
     ]
     assert counts == [line]
+
+
+def test_what_cannot_be_told_once_is_not_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics(dict)
+    for code in ("one", "two"):
+        metrics.refused(code)
+    inc = Counter.inc
+
+    def full(self: Counter, by: float = 1) -> None:
+        inc(self, by)
+        raise OSError("there is no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Counter, "inc", full)
+        with pytest.raises(OSError, match="no room"):
+            metrics.refresh()
+    metrics.refresh()
+    metrics.refresh()
+    told = [line for line in metrics.exposition().decode().splitlines() if "refused_total{" in line]
+    assert sorted(line.rpartition(" ")[2] for line in told) == ["1.0", "1.0"]
 
 
 def test_values_fall_into_buckets_up_to_and_with_their_bounds() -> None:
