@@ -346,6 +346,7 @@ def test_a_device_that_is_lost_while_a_block_is_copied_leaves_nobody_untold(
     callers.append(Caller(prompt(32)).submit(engine))
     engine.start(on_end=ended.set)
     assert ended.wait(10)
+    engine.stop()  # or its thread's last word may be heard in another test
     assert engine.idle()
     assert all(caller.error is not None for caller in callers)
     assert not engine.accepting
