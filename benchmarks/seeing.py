@@ -41,7 +41,7 @@ from gateway.dashboard.recent import Recent
 from gateway.domain import Event, InferenceRequest, Outcome, Usage
 from gateway.ledger.ledger import prepare
 from gateway.ledger.record import Record
-from gateway.ledger.store import Writer
+from gateway.ledger.store import write
 from gateway.providers.base import Continuation
 from gateway.rules import always
 from gateway.telemetry.log import ExchangeLog, JsonLines, Lines
@@ -242,12 +242,10 @@ def main(requests: int) -> None:
         prepare(file)
         records = [Record.of(outcome, 1.0)] * BATCH
 
-        writer = Writer(file)
         log, metrics = ExchangeLog(), Metrics(dict)
         recent = Recent(time.monotonic, time.time)
         row = best(lambda: Record.of(outcome, 1.0), requests)
-        written = best(lambda: writer.append(records), 2, BATCH)
-        writer.close()
+        written = best(lambda: write(file, records), 2, BATCH)
         begun = best(lambda: sampling.begin({}, draws), requests)
         built = best(lambda: factory_.of(outcome, lambda at: int(at * 1e9)), requests)
         encoded = best(lambda: encode_spans(spans * 100).SerializeToString(), 2, 100)

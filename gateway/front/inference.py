@@ -62,8 +62,10 @@ class Inference:
         try:
             exchange = self.exchange(scope, receive, send)
         except GatewayError as error:
-            await self._refuse(error, scope, receive, send)
+            self.refused(error.code or "")
+            await self._answer(error, scope, receive, send)
         except Exception:
+            self.refused(GatewayError.code or "")
             await self._defect(scope, receive, send)
         else:
             try:
@@ -76,12 +78,11 @@ class Inference:
     async def _defect(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The rim: beside the exchange's own, which cannot answer where answering is what fails."""
         logger.exception("exchange %s failed", request_id(scope))
-        await self._refuse(GatewayError(DEFECT), scope, receive, send)
+        await self._answer(GatewayError(DEFECT), scope, receive, send)
 
-    async def _refuse(
+    async def _answer(
         self, error: GatewayError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        self.refused(error.code or "")
         response = error_response(error, self.api.refusal(error))
         await response(scope, receive, naming(scope, send))
 

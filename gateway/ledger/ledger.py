@@ -6,11 +6,12 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.domain import Outcome
 from gateway.ledger.record import Record
-from gateway.ledger.store import LedgerError, Writer, opened, prune
+from gateway.ledger.store import LedgerError, opened, prune, write
 from gateway.telemetry.batches import Batches
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,9 @@ class Ledger:
         self._closing = False
         self._clock = clock
         self._wall = wall
-        writer = Writer(file)
         self._batches: Batches[Record] = Batches(
             "ledger rows",
-            writer.append,
-            rest=writer.close,  # others may write the file too, or move it
+            partial(write, file),
             capacity=capacity,
             period_s=period_s,
             again=True,

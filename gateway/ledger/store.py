@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -51,11 +50,6 @@ PRAGMA user_version = {VERSION};
 @contextmanager
 def opened(file: Path, *, write: bool = False) -> Iterator[sqlite3.Connection]:
     """Raises LedgerError. Without `write`, the file must be there and stays as it is."""
-    with closing(_connected(file, write=write)) as connection:
-        yield connection
-
-
-def _connected(file: Path, *, write: bool) -> sqlite3.Connection:
     mode = "rwc" if write else "ro"
     try:
         connection = sqlite3.connect(
@@ -66,22 +60,16 @@ def _connected(file: Path, *, write: bool) -> sqlite3.Connection:
         )
     except sqlite3.OperationalError as error:
         raise LedgerError(f"{file}: {error}") from None
-    try:
-        if write:
-            _prepare(connection)
-        _check_version(connection, file)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, sqlite3.DatabaseError):
+    with closing(connection):
+        try:
+            if write:
+                _prepare(connection)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
             raise LedgerError(f"{file}: {error}") from None
-        raise
-    return connection
-
-
-def _check_version(connection: sqlite3.Connection, file: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != VERSION:
-        raise LedgerError(f"{file}: not a ledger of version {VERSION}, but of {version}")
+        if version != VERSION:
+            raise LedgerError(f"{file}: not a ledger of version {VERSION}, but of {version}")
+        yield connection
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -107,62 +95,15 @@ def _writing(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-class Writer:
-    """Appends batch upon batch, the file open in between, since to close it costs SQLite as much as
-    some hundred rows. All on one thread. No longer than that: SQLite finds a file's index by its
-    name, so that of two writers one must not go on with a file that the other saw moved away.
+def write(file: Path, records: Sequence[Record]) -> None:
+    """All of them or none, into whatever is at the file's place. Raises LedgerError, sqlite3.Error.
 
-    What is at the file's place is what it writes: a file that was moved away or replaced is let go
-    of, and so is one that could not be written.
+    The file is not kept open for the next batch, though to open and close it costs as much as
+    some hundred rows: SQLite finds a file's index by its name, so that one of several writers
+    would go on with a file that another has seen moved away, and write into nothing.
     """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._connection: sqlite3.Connection | None = None
-        self._is: tuple[int, int] | None = None
-
-    def append(self, records: Sequence[Record]) -> None:
-        """All of them or none. Raises LedgerError, sqlite3.Error."""
-        try:
-            connection = self._opened()
-            _check_version(connection, self.file)
-            append(connection, records)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with closing(connection), suppress(sqlite3.Error):
-                # SQLite does this for a file at its place. Of a moved one the log would stay behind
-                # and be taken for that of whatever comes after it.
-                if self._moved():
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._moved():
-            self.close()
-        if self._connection is None:
-            before = _identity(self.file)
-            self._connection = _connected(self.file, write=True)
-            self._is = _identity(self.file)
-            if before not in (None, self._is):  # moved away while we opened it
-                self.close()
-                return self._opened()
-        return self._connection
-
-    def _moved(self) -> bool:
-        return self._is != _identity(self.file)
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    """Device and inode; None: there is no such file."""
-    try:
-        there = os.stat(file)
-    except OSError:
-        return None
-    return there.st_dev, there.st_ino
+    with opened(file, write=True) as connection:
+        append(connection, records)
 
 
 def append(connection: sqlite3.Connection, records: Sequence[Record]) -> None:

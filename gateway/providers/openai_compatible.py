@@ -286,7 +286,7 @@ class OpenAICompatible:
             self._event(await self._body_of(response, pace), response)
             raise UpstreamBroken("the endpoint answered with no stream")
         decoder, body = EventDecoder(), body_of(response)
-        ending, started = Ending(request), False
+        ending = Ending(request)
         parse = parse_event if request.native is None else parse_native
         cached = self.cached_in_headers(response.headers)
         while received := await pace.next_unless(body, ending.reached):
@@ -301,9 +301,9 @@ class OpenAICompatible:
                 try:
                     event = parse(data, cached)
                 except ErrorInAnswer as exc:
-                    raise self._instead(exc, response, started) from None
+                    raise self._instead(exc, response, pace.started) from None
                 ending.note(event)
-                started = pace.started = True
+                pace.started = True
                 pace.events += 1
                 if not (request.include_usage or event.is_usage_only):
                     event.payload.pop("usage", None)

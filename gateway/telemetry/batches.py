@@ -14,12 +14,10 @@ T = TypeVar("T")
 
 
 class Batches(Generic[T]):
-    """`put` never waits and never raises. `write` gets the items in order, on the thread; `idle` is
-    called there when there was nothing for a period, and when no more will come.
+    """`put` never waits and never raises. `write` gets the items in order, on the thread.
 
     What does not fit, and what `write` could not write (it raised), is counted as dropped. With
-    `again`, what could not be written is kept and tried again, until it is to end. `rest` is called
-    after each round of batches.
+    `again`, what could not be written is kept and tried again, until it is to end.
     """
 
     def __init__(
@@ -27,7 +25,6 @@ class Batches(Generic[T]):
         name: str,
         write: Callable[[list[T]], None],
         *,
-        rest: Callable[[], None] = lambda: None,
         capacity: int = 10_000,
         batch: int = 512,
         period_s: float = 1.0,
@@ -36,7 +33,6 @@ class Batches(Generic[T]):
         self.name = name
         self.written = 0
         self._write = write
-        self._rest = rest
         self._capacity = capacity
         self._batch = batch
         self._period_s = period_s
@@ -82,19 +78,8 @@ class Batches(Generic[T]):
         while not self._closing:
             self._stir.wait(self._period_s)
             self._stir.clear()
-            self._round()
-        self._round()  # what came before `closing` was seen
-
-    def _round(self) -> None:
-        if not self._items:
-            return
-        try:
             self._write_all()
-        finally:
-            try:
-                self._rest()
-            except Exception as error:  # a rim, as below
-                logger.warning("%s: %s", self.name, error)
+        self._write_all()  # what came before `closing` was seen
 
     def _write_all(self) -> None:
         while self._items:

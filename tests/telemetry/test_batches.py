@@ -89,21 +89,3 @@ def test_closing_what_never_started_is_nothing():
     batches: Batches[int] = Batches("numbers", lambda items: None)
     batches.close(1)
     assert batches.written == 0
-
-
-def test_a_writer_may_rest_after_each_round_and_what_breaks_there_ends_nothing():
-    told: list[str] = []
-    rested = threading.Event()
-
-    def rest() -> None:
-        told.append("rest")
-        rested.set()
-        raise OSError("there is no room")
-
-    batches = Batches("numbers", lambda items: told.append("written"), rest=rest, period_s=0.001)
-    batches.start()
-    batches.put(1)
-    assert rested.wait(10)
-    batches.put(2)
-    batches.close(10)
-    assert told == ["written", "rest"] * 2
