@@ -29,7 +29,7 @@ from gateway.admission.response_cache import ResponseCache
 from gateway.beside import beside
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
-from gateway.dispatch import Dispatcher, Observer
+from gateway.dispatch import Dispatcher
 from gateway.domain import Operation
 from gateway.errors import GatewayError, UpstreamError
 from gateway.filing import Filing
@@ -52,6 +52,7 @@ from gateway.front.models import Models
 from gateway.front.rescue import counted, defect, no_such_route, rescue
 from gateway.front.responses import Responses
 from gateway.local_replicas import LocalReplicas, replica_commands
+from gateway.observers import Observer
 from gateway.pacer import Pacers
 from gateway.providers.http1 import Http1Client
 from gateway.providers.openai_compatible import OpenAICompatible
@@ -141,7 +142,7 @@ class Gateway:
         self.dispatcher.observers = [
             self.fleet,
             pacers,
-            *self.seeing.observers,
+            self.seeing.observer,
             *self.observers,
         ]
         self._set_limits()

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from gateway.admission.classes import asked_class
 from gateway.admission.limits import Hold, Limiter
@@ -42,13 +40,12 @@ from gateway.exhausted import exhausted
 from gateway.extra_tries import ExtraTries
 from gateway.fleet.fleet import Fleet
 from gateway.hedge import Racer, hedge_after_s, race
+from gateway.observers import Observer, tell
 from gateway.pacer import Pacers
 from gateway.rules import Rules
 from gateway.tries import Tries
 from routing_policies.base import RouteRequest
 from routing_policies.policy import Hedge, Policy
-
-logger = logging.getLogger(__name__)
 
 BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
 """Before the same endpoint is asked again because there is no other: doubling, half by chance."""
@@ -70,12 +67,6 @@ ELSEWHERE = (
     *(ContextLengthExceeded, UnsupportedRequest),
 )
 """What a model that the policy falls back on may do better."""
-
-
-class Observer(Protocol):
-    def settled(self, outcome: Outcome) -> None:
-        """An exchange is over. Called once for each, whatever ended it; never waits."""
-        ...
 
 
 @dataclass
@@ -333,12 +324,8 @@ class Dispatcher:
             return await self._counting.tokens(request, outcome.principal)
 
     def settle(self, outcome: Outcome) -> None:
-        """Tell everyone who has an interest. Cannot be interrupted: nothing here waits."""
-        for observer in self.observers:
-            try:
-                observer.settled(outcome)
-            except Exception:  # a rim: one observer's defect must not cost another its record
-                logger.exception("%s did not take the outcome", type(observer).__name__)
+        """Tell everyone who has an interest."""
+        tell(self.observers, (outcome,))
 
     def _check_model(self, model: str, principal: Principal) -> None:
         if not principal.may_use(model) or not self.fleet.serves(model):

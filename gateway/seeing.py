@@ -22,11 +22,11 @@ from gateway.config.tree import Tracing as TracingConfig
 from gateway.dashboard.page import Dashboard
 from gateway.dashboard.recent import Recent
 from gateway.dashboard.siblings import FOLDER as SIBLINGS
-from gateway.dispatch import Observer
 from gateway.fleet.fleet import Fleet
 from gateway.front.door import Door
 from gateway.front.metrics import MetricsPage
 from gateway.ledger.ledger import Ledger
+from gateway.observers import Later, Observer
 from gateway.pacer import Pacers
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.reload import Live
@@ -57,6 +57,7 @@ class Seeing:
     clock: Callable[[], float]
     tracing: Tracing | None = field(init=False)
     ledger: Ledger | None = field(init=False)
+    observer: Later = field(init=False)
     dashboard: Dashboard | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,13 +69,10 @@ class Seeing:
             else None
         )
         self.metrics = Metrics(self._gauges)
-        self.dashboard = self._dashboard() if self.config.dashboard else None
-
-    @property
-    def observers(self) -> list[Observer]:
-        maybe: list[Observer | None] = [self.tracing, self.ledger]
-        watching = [self.dashboard.recent] if self.dashboard else []
-        return [ExchangeLog(), self.metrics, *watching, *filter(None, maybe)]
+        recent = Recent(self.clock, time.time) if self.config.dashboard else None
+        maybe: list[Observer | None] = [recent, self.tracing, self.ledger]
+        self.observer = Later([ExchangeLog(), self.metrics, *filter(None, maybe)])
+        self.dashboard = None if recent is None else self._dashboard(recent)
 
     def routes(self) -> list[Route]:
         page = MetricsPage(self.door, self._exposition, CONTENT_TYPE)
@@ -85,7 +83,7 @@ class Seeing:
 
     async def _exposition(self) -> bytes:
         balances = await self.limiter.balances()
-        self.metrics.refresh()
+        self._refresh()
         # Thousands of series take a while, in which others are to be answered.
         return await asyncio.to_thread(self.metrics.exposition, balances)
 
@@ -98,7 +96,7 @@ class Seeing:
             self.tracing.queue.start()
         tasks = [asyncio.create_task(self._prune())]
         if os.environ.get(FOLDER):
-            tasks.append(asyncio.create_task(self._refresh()))
+            tasks.append(asyncio.create_task(self._keep_fresh()))
         siblings = self.dashboard.siblings.running() if self.dashboard else nullcontext()
         try:
             async with siblings:
@@ -106,19 +104,21 @@ class Seeing:
         finally:
             for task in tasks:
                 task.cancel()
+            self.observer.close()
             try:
                 self.metrics.refresh()
             finally:
                 await asyncio.to_thread(self._close)
 
-    def _dashboard(self) -> Dashboard:
+    def _dashboard(self, recent: Recent) -> Dashboard:
         folder = os.environ.get(SIBLINGS)
         return Dashboard(
             self.door,
             self.fleet,
             self.pacers,
             self.live,
-            Recent(self.clock, time.time),
+            recent,
+            self.observer.catch_up,
             None if folder is None else Path(folder),
             self.rules,
             self._policy_files,
@@ -139,10 +139,14 @@ class Seeing:
             await asyncio.to_thread(self.ledger.prune)
             await asyncio.sleep(PRUNE_S)
 
-    async def _refresh(self) -> None:
+    async def _keep_fresh(self) -> None:
         while True:
-            self.metrics.refresh()
+            self._refresh()
             await asyncio.sleep(REFRESH_S)
+
+    def _refresh(self) -> None:
+        self.observer.catch_up()
+        self.metrics.refresh()
 
     def _gauges(self) -> Gauges:
         endpoints, now = self.fleet.endpoints.items(), self.clock()

@@ -53,6 +53,7 @@ class Dashboard:
     pacers: Pacers
     live: Live
     recent: Recent
+    catch_up: Callable[[], None]  # makes `recent` know all that is over
     siblings_folder: Path | None
     rules: Callable[[], Rules]
     sources: Callable[[], Mapping[str, Path]]
@@ -85,6 +86,7 @@ class Dashboard:
         """Of all workers, as far as they answer."""
         self.door.admit_admin(request.headers.get("authorization"))
         parts = [self.part(), *await self.siblings.told()]
+        self.catch_up()
         every = [self.recent.seen, *(Seen.of_json(part["seen"]) for part in parts[1:])]
         summary = Summary(every, self.recent.latest())
         return _json(
@@ -120,6 +122,7 @@ class Dashboard:
 
     def told(self) -> Told:
         """The same, and what it has seen, for another worker."""
+        self.catch_up()
         return {**self.part(), "seen": self.recent.seen.as_json()}
 
     def policies(self, request: Request) -> Response:
