@@ -31,6 +31,9 @@ REFRESH_S, FEW = 0.1, 10
 """To solve for the coefficients takes as long as to decide by them. A decision takes them as they
 were so long ago at most; while few answers are known, each counts at once."""
 
+MOST_UNLEARNT = 200
+"""Answers that wait for that. Learnt together they take half as long: see `observers.py`."""
+
 SEED_ANSWERS = 5.0
 """The table is worth so many answers of a new endpoint's peers."""
 
@@ -139,10 +142,12 @@ class Learning:
         self._hits = Average(seed.hit_rate, weight=5)
         self._uncached = Average(UNCACHED_GUESS, weight=3)
         self._learnt = 0.0  # when
+        self._unlearnt: list[tuple[Observation, float]] = []  # and when each was made
         self.start_from(seed)
 
     def start_from(self, seed: Coefficients) -> None:
         """Forget what was seen of its speed, and take it to be like this until more is seen."""
+        self._catch_up()
         first = (seed.base_s, seed.per_token_s, seed.per_token_context_s, seed.per_queued_s)
         pace = (seed.per_output_s, seed.per_output_busy_s)
         self._first = Regression(first)
@@ -171,15 +176,27 @@ class Learning:
     @property
     def untaught(self) -> bool:
         """No answer has told of its speed yet."""
-        return not self._first.samples
+        return not self._first.samples and not self._unlearnt
 
     @property
     def uncached_tokens(self) -> float:
         """That a prompt there has, on average."""
+        self._catch_up()
         return self._uncached.mean
 
     def answered(self, seen: Observation, now: float) -> None:
         self._answers += 1
+        self._unlearnt.append((seen, now))
+        self._stale = True
+        if self._answers <= FEW or len(self._unlearnt) >= MOST_UNLEARNT:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        unlearnt, self._unlearnt = self._unlearnt, []
+        for seen, then in unlearnt:
+            self._learn(seen, then)
+
+    def _learn(self, seen: Observation, now: float) -> None:
         uncached = seen.prompt_tokens - seen.cached_tokens
         self._uncached.learn(uncached, now)
         first_s, output_s, expected_s = seen.first_event_s, seen.output_s, seen.expected_first_s
@@ -205,19 +222,20 @@ class Learning:
             found = min(1.0, seen.cached_tokens / seen.expected_cached_tokens)
             self._hits.learn(found, now)
         self._errors.learn(0.0, now)
-        self._stale = True
 
     def _output_s(self, seen: Observation, now: float) -> float:
         """As expected of all tokens after the first."""
-        known = self.recent(now)
+        known = self.recent(now) if self._answers <= FEW else self._coefficients
         each = known.per_output_s + seen.in_flight * known.per_output_busy_s
         return each * max(0, seen.output_tokens - 1)
 
     def failed(self, now: float) -> None:
+        self._catch_up()
         self._errors.learn(1.0, now)
         self._stale = True
 
     def _refresh(self) -> None:
+        self._catch_up()
         base, token, context, queued = self._first.theta
         output, busy = self._pace.theta
         self._stale = False
