@@ -176,13 +176,10 @@ class World:
         request = chat("hi", stream=stream, **fields)
         outcome = Outcome(f"r{len(self.clients)}", self.principal, self.clock())
         client = self.clients[outcome.request_id] = Client(outcome)
-
-        async def see(events: AsyncIterator[Event]) -> None:
-            async for event in events:
-                self._see(client, event)
-
         try:
-            await self.dispatcher.answer(request, outcome, headers or {}, see)
+            async with self.dispatcher.open(request, outcome, headers or {}) as events:
+                async for event in events:
+                    self._see(client, event)
         except GatewayError as error:
             client.error = error
         finally:
