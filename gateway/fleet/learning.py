@@ -32,7 +32,7 @@ REFRESH_S, FEW = 0.1, 10
 were so long ago at most; while few answers are known, each counts at once."""
 
 MOST_UNLEARNT = 200
-"""Answers that wait for that. Learnt together they take half as long: see `observers.py`."""
+"""Answers that wait for that: `observers.py` says why together."""
 
 SEED_ANSWERS = 5.0
 """The table is worth so many answers of a new endpoint's peers."""
@@ -176,7 +176,7 @@ class Learning:
     @property
     def untaught(self) -> bool:
         """No answer has told of its speed yet."""
-        return not self._first.samples and not self._unlearnt
+        return not self._first.samples  # the first answers do not wait
 
     @property
     def uncached_tokens(self) -> float:
