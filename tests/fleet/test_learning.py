@@ -169,3 +169,15 @@ def test_an_average_rests_on_its_prior() -> None:
     assert average.mean == 0.0
     average.learn(1.0, 0.0)
     assert average.mean == 0.25
+
+
+def test_answers_that_wait_to_be_learnt_teach_what_they_would_have_at_once() -> None:
+    truth, draw = Coefficients(base_s=0.3), random.Random(1)
+    waited, at_once = Learning(Coefficients()), Learning(Coefficients())
+    for now in range(1000):
+        seen = answer(truth, draw)
+        waited.answered(seen, float(now))
+        at_once.answered(seen, float(now))
+        assert at_once.coefficients  # whoever reads has them learnt
+    assert waited.coefficients == at_once.coefficients
+    assert waited.uncached_tokens == at_once.uncached_tokens
