@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -73,7 +74,7 @@ def opened(file: Path, *, write: bool = False) -> Iterator[sqlite3.Connection]:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+    _to_wal(connection)
     # After a power cut the last batches may be missing, the file is never broken.
     connection.execute("PRAGMA synchronous = NORMAL")
     with _writing(connection):  # one of several that start at once makes the tables
@@ -81,6 +82,21 @@ def _prepare(connection: sqlite3.Connection) -> None:
         if fresh:
             for statement in filter(str.strip, SCHEMA.split(";")):
                 connection.execute(statement)
+
+
+def _to_wal(connection: sqlite3.Connection) -> None:
+    """Of several that find a fresh file, one changes its mode. The others SQLite refuses at once:
+    to raise a lock that it holds already, it does not wait."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Rows are written to whatever is at the file's place."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -40,6 +42,19 @@ def test_what_one_writes_others_read_at_once_and_may_write_too(tmp_path):
         assert times(file) == [float(n) for n in range(at + 1)]
     write(file, [])  # whoever reads last cannot take the log away
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_several_that_find_no_file_make_it_at_once_and_wait_for_each_other(tmp_path):
+    with ThreadPoolExecutor(4) as writers:
+        for number in range(40):  # SQLite refused about one in ten at once
+            file, together = tmp_path / f"{number}.sqlite", Barrier(4)
+
+            def begin(at: int, file: Path = file, together: Barrier = together) -> None:
+                together.wait()
+                write(file, [exchange(float(at))])
+
+            list(writers.map(begin, range(4)))
+            assert sorted(times(file)) == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_a_file_that_was_moved_away_is_whole_and_a_new_one_is_begun(tmp_path):
