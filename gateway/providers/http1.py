@@ -122,7 +122,10 @@ class Http1Client:
                 waiting.popleft().abort()
             if not waiting:
                 del self._idle[origin]
-        self._sweep = loop.call_later(KEEP_IDLE_S, self._close_stale) if self._idle else None
+        self._sweep = None
+        if self._idle:  # of each origin, the one that has been idle for longest stands first
+            oldest = min([waiting[0].idle_since for waiting in self._idle.values()])
+            self._sweep = loop.call_at(oldest + KEEP_IDLE_S, self._close_stale)
 
 
 @dataclass(frozen=True, slots=True)

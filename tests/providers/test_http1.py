@@ -12,6 +12,7 @@ import httpx
 import pytest
 import trustme
 
+from gateway.providers import http1
 from gateway.providers.http1 import MOST_UNREAD, PIECE, Http1Client
 from gateway.providers.reading import read_body
 
@@ -175,6 +176,29 @@ async def test_a_connection_that_was_closed_while_idle_is_not_used_again() -> No
         for _ in range(2):
             assert await ask(client, url) == (200, b"hello")
             await asyncio.sleep(0.05)
+
+
+async def test_each_idle_connection_is_closed_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1, "KEEP_IDLE_S", 0.8)
+    closed = asyncio.Queue[float]()
+    now = asyncio.get_running_loop().time
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(WHOLE)
+        closed.put_nowait(now())
+
+    async with served(handle) as url, transport() as client:
+        first, second = [await client.send("POST", url, {}, b"{}") for _ in range(2)]
+        began = now()
+        for response in (first, second):
+            await read_body(response)
+            await response.aclose()
+            await asyncio.sleep(0.1)
+        closed_s = [await closed.get() - began for _ in range(2)]
+    assert 0.7 < closed_s[0] <= closed_s[1] < 1.4  # the second not a whole round later
 
 
 async def test_nobody_there_is_a_connect_error() -> None:
