@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from gateway.admission.classes import asked_class
@@ -69,6 +69,10 @@ ELSEWHERE = (
 """What a model that the policy falls back on may do better."""
 
 
+Show = Callable[[AsyncIterator[Event]], Awaitable[None]]
+"""Takes an answer's events to whoever asked for them."""
+
+
 @dataclass
 class Dispatcher:
     fleet: Fleet
@@ -91,17 +95,16 @@ class Dispatcher:
         self._resuming = {name: asyncio.Semaphore(RESUMES_AT_ONCE) for name in self.fleet.endpoints}
         self._hedges: dict[tuple[str, Hedge], ExtraTries] = {}  # by the policy's name
 
-    @asynccontextmanager
-    async def open(
-        self, request: InferenceRequest, outcome: Outcome, headers: Mapping[str, str]
-    ) -> AsyncIterator[AsyncIterator[Event]]:
-        """The answer's events, the first of which is there: of the client's model, or else of a
-        model that the policy falls back on.
+    async def answer(
+        self, request: InferenceRequest, outcome: Outcome, headers: Mapping[str, str], show: Show
+    ) -> None:
+        """Have the answer shown: of the client's model, or else of a model that the policy falls
+        back on. `show` is called once its first event is there.
 
         Raises ModelNotFound, NoCandidate, DeadlineExceeded, what the caller's limits or the queue
         refuse with, the most telling UpstreamError, or what an endpoint found wrong with the
-        request itself. The iterator raises the error that broke
-        the answer off, when nobody could take it up.
+        request itself. The events that `show` is given raise the error that broke the answer off,
+        when nobody could take it up.
         """
         outcome.request = request = _of(request, outcome.principal, headers)
         policy = self.rules.policy_for(request, headers, outcome.principal.policies)
@@ -117,7 +120,7 @@ class Dispatcher:
                 known = place and self.cache.find(place)
                 if known:
                     outcome.cache = "hit"
-                    yield replayed(known)
+                    await show(replayed(known))
                     return
                 async with asyncio.timeout_at(began + limit.first_event_s) as timer:
                     first, rest = await self._of_some_model(
@@ -131,7 +134,7 @@ class Dispatcher:
                         if place is not None and outcome.request.model == request.model:
                             outcome.cache = "miss"
                             answer = self.cache.keeping(place, request, answer)
-                        yield answer
+                        await show(answer)
                     finally:
                         await rest.aclose()
             except TimeoutError:
@@ -162,7 +165,7 @@ class Dispatcher:
         outcome: Outcome,
         hold: Hold,
         timer: asyncio.Timeout,
-    ) -> tuple[Event, AsyncGenerator[Event]]:
+    ) -> tuple[Event, Joined]:
         """The first event of the first model that answers, and the rest."""
         failure: GatewayError | None = None
         took_work = False
@@ -179,7 +182,7 @@ class Dispatcher:
                     expected = self.fleet.expected(asked)
                 noted = [*outcome.attempts]
                 tries = Tries(asked, expected, policy.fallback, noted, hold, timer, turn)
-                answer = self._whole(tries, policy, outcome)
+                answer = Joined(self, tries, policy, outcome)
                 try:
                     return await anext(answer), answer
                 except ELSEWHERE as exc:
@@ -188,39 +191,7 @@ class Dispatcher:
         assert failure is not None
         raise failure
 
-    async def _whole(self, tries: Tries, policy: Policy, outcome: Outcome) -> AsyncGenerator[Event]:
-        """One answer, from as many endpoints as it takes."""
-        delivery = Delivery(tries.request)
-        while True:
-            choice = await self._next(tries, policy, outcome, delivery)
-            before, answering = delivery.tokens, None
-            try:
-                opening = self._open(choice, tries, policy, outcome, delivery)
-                async with opening as opened:
-                    answering = attempt = opened.attempt
-                    # Whoever answers stands last, for all who ask later.
-                    if len(outcome.attempts) > 1:
-                        outcome.attempts.sort(key=lambda other: other is attempt)
-                    begun = [a for a in outcome.attempts if a.first_event is not None]
-                    tries.hold.needs(dollars=sum([a.expected_cost_usd for a in begun]))
-                    try:
-                        async for event in opened.events:
-                            opened.lease.answered(1)
-                            if event.usage is not None:
-                                attempt.billed = delivery.billed(event.usage)
-                            shown = delivery.take(event)
-                            if shown is not None:
-                                yield shown
-                    finally:
-                        attempt.delivered_tokens = max(0, delivery.tokens - before)
-                return
-            except GatewayError as exc:
-                if delivery.finished:
-                    return  # what is missing came after the answer
-                culprit = answering or tries.culprit(outcome.attempts)
-                self._note(exc, culprit, tries, delivery)
-
-    def _open(
+    def begin(
         self,
         choice: Choice,
         tries: Tries,
@@ -256,9 +227,7 @@ class Dispatcher:
         after_s = hedge_after_s(hedge, choice.ranked)
         return race(Racer(attempt, opening, opening.lease.end), after_s, second, tries.note)
 
-    def _note(
-        self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery
-    ) -> None:
+    def note(self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery) -> None:
         """What an attempt's failure means for the next. Raises when there is to be none."""
         if not delivery.begun and not isinstance(error, UpstreamError | ContextLengthExceeded):
             raise error  # the request's own fault, wherever it is sent
@@ -286,7 +255,7 @@ class Dispatcher:
             )
         )
 
-    async def _next(
+    async def next(
         self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
     ) -> Choice:
         """Another endpoint than those that failed; one of them again only where there is no other.
@@ -331,6 +300,88 @@ class Dispatcher:
         if not principal.may_use(model) or not self.fleet.serves(model):
             usable = [name for name in self.fleet.models() if principal.may_use(name)]
             raise ModelNotFound.among(usable, model)
+
+
+class Joined:
+    """One answer, from as many endpoints as it takes. Whoever leaves it early has to close it."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, tries: Tries, policy: Policy, outcome: Outcome
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._tries = tries
+        self._policy = policy
+        self._outcome = outcome
+        self._delivery = Delivery(tries.request)
+        self._choice: Choice  # where the attempt goes that is going on, or is to begin
+        self._opening: AbstractAsyncContextManager[Opened]
+        self._opened: Opened | None = None  # the attempt that is going on
+        self._before = 0  # tokens that were delivered before it
+
+    def __aiter__(self) -> Joined:
+        return self
+
+    async def __anext__(self) -> Event:
+        delivery = self._delivery
+        while True:
+            opened = self._opened
+            if opened is None:
+                await self._choose()
+            try:
+                if opened is None:
+                    opened = await self._open()
+                try:
+                    async for event in opened.events:
+                        opened.lease.answered(1)
+                        if event.usage is not None:
+                            opened.attempt.billed = delivery.billed(event.usage)
+                        shown = delivery.take(event)
+                        if shown is not None:
+                            return shown
+                except BaseException as exc:
+                    await self._leave(opened, exc)
+                    raise
+                await self._leave(opened, None)
+                raise StopAsyncIteration
+            except GatewayError as exc:
+                if delivery.finished:  # what is missing came after the answer
+                    raise StopAsyncIteration from None
+                tries = self._tries
+                culprit = opened.attempt if opened else tries.culprit(self._outcome.attempts)
+                self._dispatcher.note(exc, culprit, tries, delivery)
+
+    async def aclose(self) -> None:
+        if self._opened is not None:
+            await self._leave(self._opened, GeneratorExit())
+
+    async def _choose(self) -> None:
+        tries, outcome, delivery = self._tries, self._outcome, self._delivery
+        self._choice = await self._dispatcher.next(tries, self._policy, outcome, delivery)
+
+    async def _open(self) -> Opened:
+        tries, outcome, delivery = self._tries, self._outcome, self._delivery
+        self._before = delivery.tokens
+        self._opening = self._dispatcher.begin(self._choice, tries, self._policy, outcome, delivery)
+        self._opened = opened = await self._opening.__aenter__()
+        try:
+            # Whoever answers stands last, for all who ask later.
+            if len(outcome.attempts) > 1:
+                outcome.attempts.sort(key=lambda other: other is opened.attempt)
+            begun = [a for a in outcome.attempts if a.first_event is not None]
+            tries.hold.needs(dollars=sum([a.expected_cost_usd for a in begun]))
+        except BaseException as exc:
+            await self._leave(opened, exc)
+            raise
+        return opened
+
+    async def _leave(self, opened: Opened, exc: BaseException | None) -> None:
+        """Raises what the endpoint's side makes of `exc`, where that is another error."""
+        self._opened = None
+        opened.attempt.delivered_tokens = max(0, self._delivery.tokens - self._before)
+        if exc is None:
+            await self._opening.__aexit__(None, None, None)
+        else:
+            await self._opening.__aexit__(type(exc), exc, exc.__traceback__)
 
 
 def _of(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ class Exchange:
     answer: Answer | None = None  # from when the request has been read
     started: bool = False  # the point of no return: the response's head is out
     _alone: bool = False  # the client has its response, and the exchange goes on without it
+    _whole: bytes = b""  # an answer that is not streamed
     _task: asyncio.Task[Any] | None = None  # while there is something to hang up on
     _listener: asyncio.Task[None] | None = None
 
@@ -122,25 +123,32 @@ class Exchange:
 
     async def _serve(self, request: InferenceRequest, answer: Answer) -> None:
         self.outcome.model = request.model
-        stream = request.stream
-        async with self.dispatcher.open(request, self.outcome, self.headers) as events:
-            if stream:
-                await self._start(STREAM_HEADERS | self._headers())
-            async for event in events:
-                self._note(event)
-                if not stream:
-                    whole = event
-                elif piece := answer.piece(event):
-                    await self.send({"type": BODY, "body": piece, "more_body": True})
+        show = self._stream if request.stream else self._keep_whole
+        await self.dispatcher.answer(request, self.outcome, self.headers, show)
         # Only now, with the lease given back: a client that reads our last byte and asks again
         # must find the endpoint free. And before that byte: see _listen.
-        last = answer.end() if stream else answer.whole(whole)
+        last = answer.end() if request.stream else self._whole
         await self.api.keep(answer)
         self.outcome.ended = Ended.FINISHED
-        if not stream:
+        if not request.stream:
             length = {"content-length": str(len(last)), "content-type": "application/json"}
             await self._start(self._headers() | length)
         await self._end(last)
+
+    async def _stream(self, events: AsyncIterator[Event]) -> None:
+        answer = self.answer
+        assert answer is not None, "the request has been read"
+        await self._start(STREAM_HEADERS | self._headers())
+        async for event in events:
+            self._note(event)
+            if piece := answer.piece(event):
+                await self.send({"type": BODY, "body": piece, "more_body": True})
+
+    async def _keep_whole(self, events: AsyncIterator[Event]) -> None:
+        assert self.answer is not None, "the request has been read"
+        async for event in events:
+            self._note(event)
+            self._whole = self.answer.whole(event)
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED

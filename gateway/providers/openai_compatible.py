@@ -4,55 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import ClassVar
 from urllib.parse import urljoin, urlsplit
 
-import httpx
-
-from gateway.domain import EndpointStats, Event, InferenceRequest, Json, Operation
+from gateway.domain import EndpointStats, InferenceRequest, Json, Operation
 from gateway.errors import (
     GatewayError,
-    UpstreamBroken,
     UpstreamBusy,
     UpstreamKeyRefused,
     UpstreamRefused,
     UpstreamUnpaid,
 )
+from gateway.providers.answer import Answer, Stream, Whole
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.client import Client, Response
 from gateway.providers.keys import Keys
-from gateway.providers.reading import TRANSLATED, Pace, Timeouts, body_of, read_body
+from gateway.providers.reading import TRANSLATED, Pace, Timeouts, read_body
 from gateway.providers.refusals import Meanings, refusal
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
 from gateway.wire.limits import parse_limits
 from gateway.wire.openai import (
-    Ending,
-    ErrorInAnswer,
-    check_whole,
     encode_json,
     encode_request,
-    parse_event,
-    parse_vectors,
 )
-from gateway.wire.responses.native import parse_native
-from gateway.wire.sse import DONE, EventDecoder
-
-LAST_BYTES_S = 0.05
-"""How long to wait for the end of a body whose last event has come."""
 
 REFUSED_KEY_RESTS_S = 60.0
 BUSY_KEY_RESTS_S = 5.0
 """Where the endpoint does not say for how long."""
 
 MOST_REDIRECTS = 50
-
-Parse = Callable[[bytes, int | None], Event]
-"""Of an answer, and of the cached tokens that were told beside it."""
 
 
 @dataclass(frozen=True)
@@ -112,47 +96,35 @@ class OpenAICompatible:
         """Its list of models, which costs nothing; that it has none (404) is an answer too."""
         status, _ = await self.page(f"{self.base_url}/models")
         if status not in (200, 404, 405):
-            raise refusal(status, {}, Said(), self.meanings, self.too_long)
+            raise self.refusal(status, {}, Said())
 
     # What all dialects share.
 
     def rests_s(self) -> float:
         return self.keys.rests_s()
 
-    @asynccontextmanager
-    async def open(
-        self, request: InferenceRequest, request_id: str
-    ) -> AsyncIterator[AsyncIterator[Event]]:
+    def open(self, request: InferenceRequest, request_id: str) -> Answer:
         if request.native is not None and not self.responses:
             request = replace(request, native=None)
-        body = self._body(request)
-        with TRANSLATED, Pace(self.timeouts, asyncio.get_running_loop().time) as pace:
-            response = await self._answered(request, request_id, body, pace)
-            try:
-                read = self._stream if request.stream else self._whole
-                events = read(request, response, pace)
-                try:
-                    yield events
-                finally:
-                    await events.aclose()
-            finally:
-                await response.aclose()
+        answer = Stream if request.stream else Whole
+        return answer(self, request, request_id)
 
-    async def _answered(
-        self, request: InferenceRequest, request_id: str, body: bytes, pace: Pace
-    ) -> Response:
+    async def answered(self, request: InferenceRequest, request_id: str, pace: Pace) -> Response:
         """An answer with status 200. A key that was refused gives way to the next."""
+        body = self._body(request)
         refused: GatewayError | None = None
         waits: list[float] = []
         for key in self.keys.in_turn():
             asked = self.keys.clock()
-            response = await pace.wait(self._send(request, request_id, key, body))
+            with pace:
+                response = await self._send(request, request_id, key, body)
             if response.status_code == 200:
                 self._heed_limits(key, asked, response.headers)
                 return response
             try:
-                said = parse_error(await pace.wait(read_body(response)))
-                refused = self._refusal(response.status_code, response, said)
+                with pace:
+                    said = parse_error(await read_body(response))
+                refused = self.refusal(response.status_code, response.headers, said)
             finally:
                 await response.aclose()
             if not isinstance(refused, UpstreamBusy | UpstreamKeyRefused | UpstreamUnpaid):
@@ -164,8 +136,8 @@ class OpenAICompatible:
         assert refused is not None, "there always is a key to try, if only no key"
         raise refused
 
-    def _refusal(self, status: int, response: Response, said: Said) -> GatewayError:
-        return refusal(status, response.headers, said, self.meanings, self.too_long)
+    def refusal(self, status: int, headers: Mapping[str, str], said: Said) -> GatewayError:
+        return refusal(status, headers, said, self.meanings, self.too_long)
 
     async def _send(
         self, request: InferenceRequest, request_id: str, key: str | None, body: bytes
@@ -257,71 +229,6 @@ class OpenAICompatible:
         if self.defaults:
             fields = {**self.defaults, **fields}
         return encode_request(self.models[request.model], request, extra, fields)
-
-    async def _whole(
-        self, request: InferenceRequest, response: Response, pace: Pace
-    ) -> AsyncGenerator[Event]:
-        raw = await self._body_of(response, pace)
-        if request.operation is Operation.EMBEDDINGS:
-            yield self._event(raw, response, lambda raw, _: parse_vectors(raw, request))
-            return
-        if request.native is not None:
-            yield self._event(raw, response, parse_native)
-            return
-        event = self._event(raw, response)
-        check_whole(request.operation, event)
-        yield event
-
-    async def _body_of(self, response: Response, pace: Pace) -> bytes:
-        return await pace.wait(read_body(response))
-
-    async def _stream(
-        self, request: InferenceRequest, response: Response, pace: Pace
-    ) -> AsyncGenerator[Event]:
-        """A stream is whole when each choice has said why it finished, or with [DONE] each begun.
-
-        One that ends before that, however tidily, would look like a short answer to the SDKs.
-        """
-        if response.headers.get("content-type", "").startswith("application/json"):
-            self._event(await self._body_of(response, pace), response)
-            raise UpstreamBroken("the endpoint answered with no stream")
-        decoder, body = EventDecoder(), body_of(response)
-        ending = Ending(request)
-        parse = parse_event if request.native is None else parse_native
-        cached = self.cached_in_headers(response.headers)
-        while received := await pace.next_unless(body, ending.reached):
-            for data in decoder.feed(received):
-                if data == DONE:
-                    # Take the body's end too, so that the connection can be used again.
-                    with suppress(TimeoutError, httpx.TransportError):
-                        await pace.last(body, LAST_BYTES_S)
-                    if ending.said:
-                        return
-                    raise UpstreamBroken("the endpoint's answer ended without a reason")
-                try:
-                    event = parse(data, cached)
-                except ErrorInAnswer as exc:
-                    raise self._instead(exc, response, pace.started) from None
-                ending.note(event)
-                pace.started = True
-                pace.events += 1
-                if not (request.include_usage or event.is_usage_only):
-                    event.payload.pop("usage", None)
-                yield event
-        if not ending.reached:
-            raise UpstreamBroken("the endpoint stopped in the middle of its answer")
-
-    def _event(self, raw: bytes, response: Response, parse: Parse = parse_event) -> Event:
-        try:
-            return parse(raw, self.cached_in_headers(response.headers))
-        except ErrorInAnswer as exc:
-            raise self._instead(exc, response, started=False) from None
-
-    def _instead(self, told: ErrorInAnswer, response: Response, started: bool) -> GatewayError:
-        """What it means that an answer, or the next piece of one, is an error."""
-        if started or told.said.status is None:
-            return UpstreamBroken("the endpoint reported an error in its answer")
-        return self._refusal(told.said.status, response, told.said)
 
 
 def _rest_s(refused: GatewayError) -> float:

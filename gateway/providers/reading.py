@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
 from gateway.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from gateway.providers.client import Body, Response
 from gateway.wire.sse import EventTooLarge
-
-T = TypeVar("T")
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of an answer that is not streamed, good or bad."""
@@ -51,6 +49,7 @@ class Pace:
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _rings: float = field(default=0.0, init=False)  # when it goes off
     _waiting: asyncio.Task[Any] | None = field(default=None, init=False)
+    _cancelling: int = field(default=0, init=False)  # how often it had been asked to end by then
     _late: bool = field(default=False, init=False)
     _ends: float = field(init=False)
     started: bool = field(default=False, init=False)  # the first event is there
@@ -63,10 +62,29 @@ class Pace:
         self._ends = now + self.timeouts.total
         self.deadline = min(now + self.timeouts.first_event, self._ends)
 
-    def __enter__(self) -> Pace:
-        return self
+    def __enter__(self) -> None:
+        """Begin to wait: what is awaited within ends at the deadline, with TimeoutError.
 
-    def __exit__(self, *exc: object) -> None:
+        `asyncio.timeout` would make a timer for each piece of a stream. Here there is one for the
+        whole answer, which looks at the deadline that holds when it goes off.
+        """
+        loop = self._loop
+        if loop is None:  # to ask for it is a call to the kernel
+            loop = self._loop = asyncio.get_running_loop()
+        if self._timer is None or self._rings > self.deadline:
+            self._arm(loop)
+        task = self._waiting = asyncio.current_task(loop)
+        assert task is not None
+        self._cancelling = task.cancelling()
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        task, self._waiting = self._waiting, None
+        if not self._late or not isinstance(exc, asyncio.CancelledError):
+            return
+        if task is not None and task.uncancel() <= self._cancelling:
+            raise TimeoutError from None
+
+    def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
@@ -81,7 +99,8 @@ class Pace:
             ends = began + patience_s
             self.deadline = min(self._ends, ends)
         try:
-            data = await self.wait(body.read())
+            with self:
+                data = await body.read()
         except (httpx.TransportError, TimeoutError):
             if finished:
                 return b""
@@ -93,30 +112,8 @@ class Pace:
     async def last(self, body: Body, within_s: float) -> None:
         """What comes after the last event. Raises TimeoutError."""
         self.deadline = self.now() + within_s
-        await self.wait(body.read())
-
-    async def wait(self, awaited: Awaitable[T]) -> T:
-        """What is awaited, before the deadline. Raises TimeoutError.
-
-        `asyncio.timeout` would make a timer for each piece of a stream. Here there is one for the
-        whole answer, which looks at the deadline that holds when it goes off.
-        """
-        loop = self._loop
-        if loop is None:  # to ask for it is a call to the kernel
-            loop = self._loop = asyncio.get_running_loop()
-        if self._timer is None or self._rings > self.deadline:
-            self._arm(loop)
-        task = self._waiting = asyncio.current_task(loop)
-        assert task is not None
-        cancelling = task.cancelling()
-        try:
-            return await awaited
-        except asyncio.CancelledError:
-            if self._late and task.uncancel() <= cancelling:
-                raise TimeoutError from None
-            raise
-        finally:
-            self._waiting = None
+        with self:
+            await body.read()
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:

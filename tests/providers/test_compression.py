@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -72,6 +73,15 @@ async def test_what_cannot_be_read_is_the_endpoints_failure(
         with pytest.raises(GatewayError) as caught:
             await answer(provider, chat("hi", stream=stream))
     assert type(caught.value) is UpstreamBroken
+
+
+async def test_what_cannot_be_read_is_left_at_once() -> None:
+    reply = Reply(pieces=STREAM, headers={"content-encoding": "br"}, holds=True)
+    hosted = replies(reply)
+    async with speaking("openai", hosted) as provider:
+        with pytest.raises(UpstreamBroken):
+            await answer(provider, chat("hi", stream=True))
+        await asyncio.wait_for(hosted.hung_up.wait(), 5)
 
 
 async def test_a_little_that_stands_for_very_much_is_counted_as_it_unfolds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -67,29 +68,31 @@ async def test_what_lasts_longer_than_its_deadline_is_given_up_and_nothing_else_
 ):
     loop = asyncio.get_running_loop()
     pace = Pace(Timeouts(first_event=0.01, between_events=60), loop.time)
-    with pace, pytest.raises(TimeoutError):
-        await pace.wait(asyncio.Event().wait())
+    with closing(pace), pytest.raises(TimeoutError), pace:
+        await asyncio.Event().wait()
     await asyncio.sleep(0)  # this task was not cancelled for good
 
 
 async def test_a_deadline_that_moved_is_the_one_that_counts() -> None:
     loop = asyncio.get_running_loop()
     pace = Pace(Timeouts(first_event=0.01, between_events=60), loop.time)
-    with pace:
-        assert await pace.wait(asyncio.sleep(0, "first")) == "first"
+    with closing(pace):
+        with pace:
+            await asyncio.sleep(0)
         pace.deadline = loop.time() + 60
-        assert await pace.wait(asyncio.sleep(0.05, "second")) == "second"
+        with pace:
+            await asyncio.sleep(0.05)
         pace.deadline = loop.time() + 0.01
-        with pytest.raises(TimeoutError):
-            await pace.wait(asyncio.Event().wait())
+        with pytest.raises(TimeoutError), pace:
+            await asyncio.Event().wait()
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
     pace = Pace(Timeouts(first_event=60), asyncio.get_running_loop().time)
 
     async def waiting() -> None:
-        with pace:
-            await pace.wait(asyncio.Event().wait())
+        with closing(pace), pace:
+            await asyncio.Event().wait()
 
     task = asyncio.create_task(waiting())
     await asyncio.sleep(0)
@@ -107,7 +110,8 @@ class Silent(Ticking):
 @pytest.mark.parametrize("finished", [True, False])
 async def test_silence_is_an_end_once_the_answer_is_finished(finished: bool) -> None:
     silent = Silent(ManualClock(), 0.0)
-    with Pace(Timeouts(between_events=0.01), asyncio.get_running_loop().time) as pace:
+    pace = Pace(Timeouts(between_events=0.01), asyncio.get_running_loop().time)
+    with closing(pace):
         pace.started = True
         if finished:
             assert await pace.next_unless(silent, finished) == b""

@@ -176,10 +176,13 @@ class World:
         request = chat("hi", stream=stream, **fields)
         outcome = Outcome(f"r{len(self.clients)}", self.principal, self.clock())
         client = self.clients[outcome.request_id] = Client(outcome)
+
+        async def see(events: AsyncIterator[Event]) -> None:
+            async for event in events:
+                self._see(client, event)
+
         try:
-            async with self.dispatcher.open(request, outcome, headers or {}) as events:
-                async for event in events:
-                    self._see(client, event)
+            await self.dispatcher.answer(request, outcome, headers or {}, see)
         except GatewayError as error:
             client.error = error
         finally:
