@@ -7,6 +7,7 @@ so that a test sees on the connection when the process has ended.
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -37,6 +38,15 @@ def on_sigterm(*_: object) -> None:
     sys.exit(0)
 
 
+def wait() -> None:
+    """Until the parent is gone, or a signal has come: one that comes just before a read is heard
+    only after it."""
+    woken, waking = os.pipe()
+    os.set_blocking(waking, False)
+    signal.set_wakeup_fd(waking)
+    select.select([sys.stdin, woken], [], [])
+
+
 def step(name: str) -> None:
     match name:
         case "loading":
@@ -50,7 +60,7 @@ def step(name: str) -> None:
         case "die":
             sys.exit(3)
         case "wait":
-            sys.stdin.read()
+            wait()
         case "hang":
             time.sleep(3600)
         case "deaf":
