@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import GatewayError, InvalidRequest, Unavailable
 from gateway.front.drain import Drain
+from gateway.outbox import Outbox
 from gateway.wire.openai import encode_json
 
 
@@ -38,9 +39,10 @@ class ConnectionLimits:
 
 class GuardedProtocol(HttpToolsProtocol):
     limits: ConnectionLimits
+    outbox: Outbox  # one for all connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(self.outbox.of(transport))
         self._reading = Deadline(self.loop)
         self._writing = Deadline(self.loop)
         self._too_large = False
@@ -195,7 +197,7 @@ def server(
     notice_s: float = 0.0,
 ) -> uvicorn.Server:
     """A server that lets running exchanges finish for `drain_s` seconds when it is told to stop."""
-    protocol = type("Protocol", (GuardedProtocol,), {"limits": limits})
+    protocol = type("Protocol", (GuardedProtocol,), {"limits": limits, "outbox": Outbox()})
     return DrainingServer(
         uvicorn.Config(
             app,

@@ -19,6 +19,7 @@ from functools import lru_cache
 import httptools
 import httpx
 
+from gateway.outbox import Outbox
 from gateway.providers.client import Response
 
 KEEP_IDLE_S = 4.0
@@ -41,6 +42,7 @@ class Http1Client:
     """A pool of connections. Leaving a response's body early closes its connection at once."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._outbox = Outbox()
         self._tls = tls  # None: what httpx trusts, made when it is first needed
         self._idle: dict[Origin, deque[_Connection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -92,7 +94,7 @@ class Http1Client:
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(loop), host, port, ssl=tls
+                    lambda: _Connection(loop, self._outbox), host, port, ssl=tls
                 )
         except TimeoutError as exc:
             raise httpx.ConnectTimeout("the connection took too long") from exc
@@ -160,8 +162,9 @@ def _head(method: str, target: _Target, headers: Mapping[str, str], length: int)
 class _Connection(asyncio.Protocol):
     """One connection, and the one request that is on it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._loop = loop
+        self._outbox = outbox
         self._transport: asyncio.Transport
         self._lost: BaseException | None = None  # why there is nobody there any more
         self._waiter: asyncio.Future[None] | None = None  # for whatever comes next
@@ -244,7 +247,7 @@ class _Connection(asyncio.Protocol):
     # From the event loop.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
+        self._transport = self._outbox.of(transport)
         # An endpoint that vanished without a word is noticed although we only wait.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
