@@ -33,7 +33,7 @@ class Delivery:
         self._texts: list[str] = []
         self._token_ids: list[int] | None = []
         self._one_plain_choice = request.stream and _asks_for_one(request.forwarded)
-        self._text_is_all = _is_text(request)
+        self._text_is_all = True  # as far as it has come
         self._seen = False  # some of it can be seen: more than that somebody speaks
         # Of the attempt that is going on.
         self._again = False  # the client has the role already
@@ -52,7 +52,7 @@ class Delivery:
             case Continuation.TOKEN_IDS:
                 return self._token_ids is not None
             case Continuation.TEXT:
-                return self._text_is_all
+                return self._text_is_all and _is_text(self._request)
         return False
 
     def request_for(self, continuation: Continuation | None) -> InferenceRequest:

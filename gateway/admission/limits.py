@@ -117,12 +117,12 @@ class Hold:
 
     def needs(self, **amounts: float) -> None:
         """Hold so much of each, and no more or less."""
-        corrections = []
+        corrections, all_held = [], self._held
         for index, what in enumerate(self._what):
-            held = self._held[index]
-            if (amount := amounts.get(what, held)) != held:
-                corrections.append(Charge(self._charges[index].meter, amount - held))
-                self._held[index] = amount
+            if what in amounts and (amount := amounts[what]) != (held := all_held[index]):
+                meter = self._charges[index][0]
+                corrections.append(tuple.__new__(Charge, (meter, amount - held, False)))
+                all_held[index] = amount
         if corrections:
             self._give(corrections)
 
@@ -177,7 +177,10 @@ class Limiter:
         if not known.meters:
             return Hold()
         amounts = {"requests": 1.0, "tokens": tokens, "concurrent": 1.0, "dollars": dollars}
-        charges = [Charge(m.meter, amounts[m.what], m.what == "dollars") for m in known.meters]
+        charges = [
+            tuple.__new__(Charge, (m.meter, amounts[m.what], m.what == "dollars"))
+            for m in known.meters
+        ]
         verdict = await self.meters.take(charges)
         outcome.quotas = known.quotas(verdict)
         if verdict.refused_by is not None:

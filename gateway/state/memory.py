@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
-from gateway.admission.meters import Charge, Kind, Verdict, judge, moved
+from gateway.admission.meters import Charge, Kind, Meter, Verdict, judge, moved
 
 SWEEP = 10_000
 """After so many movements, numbers that say nothing any more are dropped."""
@@ -22,7 +21,7 @@ class MemoryMeters:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.now = clock
         self.numbers: dict[str, float] = {}
-        self._dead_after: dict[str, float] = {}
+        self._meters: dict[str, Meter] = {}  # of each number
         self._moves = 0
 
     async def take(self, charges: Sequence[Charge], deadline_s: float | None = None) -> Verdict:
@@ -38,16 +37,24 @@ class MemoryMeters:
         self._move(charges, [charge.amount for charge in charges], self.now())
 
     def _move(self, charges: Sequence[Charge], amounts: Sequence[float], now: float) -> None:
-        numbers, dead_after = self.numbers, self._dead_after
+        numbers = self.numbers
         for (meter, _, _), amount in zip(charges, amounts, strict=True):
-            key, kind = meter.key, meter.kind
-            numbers[key] = number = moved(meter, numbers.get(key, 0.0), amount, now)
-            if kind is Kind.HELD:
-                dead_after[key] = now if number == 0 else math.inf
-            else:
-                dead_after[key] = number if kind is Kind.RATE else meter.ends
+            key = meter.key
+            number = numbers.get(key)
+            if number is None:
+                self._meters[key], number = meter, 0.0
+            numbers[key] = moved(meter, number, amount, now)
         self._moves += len(charges)
         if self._moves >= SWEEP:
             self._moves = 0
-            for key in [k for k, dead in dead_after.items() if dead < now]:
-                del numbers[key], dead_after[key]
+            for key in [key for key, number in numbers.items() if self._is_void(key, number, now)]:
+                del numbers[key], self._meters[key]
+
+    def _is_void(self, key: str, number: float, now: float) -> bool:
+        """It says no more than if there were none."""
+        match self._meters[key]:
+            case Meter(kind=Kind.HELD):
+                return number == 0
+            case Meter(kind=Kind.SPEND, ends=ends):
+                return ends < now
+        return number < now

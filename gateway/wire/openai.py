@@ -35,11 +35,13 @@ class TenantKeys:
     tenant: str
     prefix: bytes
     salt: bytes
+    unsalted: str  # the salt of a request that brings none
 
     @classmethod
     def derive(cls, secret: bytes, tenant: str) -> TenantKeys:
         name = tenant.encode()
-        return cls(tenant, _keyed(secret, b"prefix", name), _keyed(secret, b"salt", name))
+        salt = _keyed(secret, b"salt", name)
+        return cls(tenant, _keyed(secret, b"prefix", name), salt, _salted(salt, None))
 
 
 def parse_request(
@@ -69,6 +71,7 @@ def request_of(
         parts = [embeddings.input_bytes(model, body)]
     else:
         parts = completion_parts(model, body)
+    salt = body.get("cache_salt")
     session = body.get("session_id") or session
     hints = {**body, "session_id": session}
     session = session or body.get("prompt_cache_key")
@@ -82,7 +85,7 @@ def request_of(
         prompt_size=sum(map(len, parts)),
         prefix=prefix_keys(parts, keys.prefix) if operation.writes else (),
         # A salt of the client's divides its own tenant further; it can never join another's.
-        cache_salt=_keyed(keys.salt, b"salt", canonical(body.get("cache_salt"))).hex(),
+        cache_salt=keys.unsalted if salt is None else _salted(keys.salt, salt),
         session_id=session and _keyed(keys.salt, b"session", canonical(session)).hex(),
         tenant=keys.tenant,
         prompt_tokens=_count_ids(operation, body),
@@ -458,6 +461,10 @@ RENDERED = (
     "chat_template_kwargs",
 )
 """What a chat template sees, as `/tokenize` takes it."""
+
+
+def _salted(key: bytes, given: Any) -> str:
+    return _keyed(key, b"salt", canonical(given)).hex()
 
 
 def _keyed(key: bytes, purpose: bytes, value: bytes) -> bytes:
