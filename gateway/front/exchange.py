@@ -2,8 +2,8 @@
 One exchange, start to finish, in one task.
 
 The client may hang up at any moment: while it sends, before an endpoint has answered, in the
-middle of a stream. So we listen from the first line on, and whatever ends the exchange, it is
-settled once, after everything it held has been given back.
+middle of a stream. The server says so, and whatever ends the exchange, it is settled once, after
+everything it held has been given back.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ STREAM_HEADERS = {
 
 BODY = "http.response.body"
 
+WHEN_LEFT = "gateway.when_left"
+"""Our server's extension of ASGI: told whom to call when the client leaves before its answer's last
+byte. To wait for that in `receive` takes a task more for each request. Requests from inside have
+no client that could."""
+
 SESSION_HEADERS = ("x-session-id", "x-session-affinity")
 """By which clients name a conversation; the body's `session_id` comes before them."""
 
@@ -64,7 +69,6 @@ class Exchange:
     _alone: bool = False  # the client has its response, and the exchange goes on without it
     _whole: bytes = b""  # an answer that is not streamed
     _task: asyncio.Task[Any] | None = None  # while there is something to hang up on
-    _listener: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         task = asyncio.current_task()
@@ -72,8 +76,6 @@ class Exchange:
         try:
             await self._answer(task)
         finally:
-            if self._listener is not None:
-                self._listener.cancel()
             self.outcome.ended = self.outcome.ended or Ended.FAILED
             self.outcome.finished = self.clock()
             self.dispatcher.settle(self.outcome)
@@ -82,7 +84,8 @@ class Exchange:
         try:
             raw = await read_body(self.scope, self.receive, self.limits)
             self._task = task
-            self._listener = task.get_loop().create_task(self._listen())
+            if WHEN_LEFT in (extensions := self.scope.get("extensions", {})):
+                extensions[WHEN_LEFT]["call"](self._left)
             asker = Asker(
                 self.keys, session_of(self.headers), self.outcome.request_id, self._detach
             )
@@ -103,14 +106,11 @@ class Exchange:
             logger.exception("exchange %s failed", self.outcome.request_id)
             await self._fail(GatewayError(DEFECT))
 
-    async def _listen(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+    def _left(self) -> None:
         if not self._alone:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        # ASGI also reports a disconnect after our own last byte; by then `ended` is set.
         if self.outcome.ended is None and self._task is not None:
             self.outcome.ended = Ended.HUNG_UP
             self._task.cancel()
@@ -126,7 +126,7 @@ class Exchange:
         show = self._stream if request.stream else self._keep_whole
         await self.dispatcher.answer(request, self.outcome, self.headers, show)
         # Only now, with the lease given back: a client that reads our last byte and asks again
-        # must find the endpoint free. And before that byte: see _listen.
+        # must find the endpoint free. And before that byte: whoever has it may leave at once.
         last = answer.end() if request.stream else self._whole
         await self.api.keep(answer)
         self.outcome.ended = Ended.FINISHED

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import GatewayError, InvalidRequest, Unavailable
 from gateway.front.drain import Drain
+from gateway.front.exchange import WHEN_LEFT
 from gateway.outbox import Outbox
 from gateway.wire.openai import encode_json
 
@@ -48,6 +49,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._too_large = False
         self._deaf = False  # nothing more is taken; the connection closes after its answer
         self._head_bytes: int | None = 0  # received of a head; None: it is complete
+        self._tell: Callable[[], None] | None = None  # when the client leaves before its answer
         self._reading.arm(self.limits.head_s, self.transport.close)
         if len(self.connections) > self.limits.connections:
             self._refuse(503, Unavailable("too many connections"))
@@ -56,6 +58,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reading.disarm()
         self._writing.disarm()
         super().connection_lost(exc)
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
+
+    def when_left(self, tell: Callable[[], None]) -> None:
+        if self.cycle.disconnected:
+            tell()
+        else:
+            self._tell = tell
 
     # The head: request line and headers. A second request before the first is answered
     # (pipelining) is not served: uvicorn would stop reading, and not notice a hang-up. RFC 9112
@@ -65,6 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._answering():
             raise ValueError("pipelined")  # httptools makes it a parser error: handled below
         super().on_message_begin()
+        self.scope["extensions"] = {WHEN_LEFT: {"call": self.when_left}}
         if self._head_bytes is None:  # a further request on this connection
             self._head_bytes = 0
 
@@ -115,6 +127,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # A body that comes in after its request was answered: a refusal need not read it.
 
     def on_response_complete(self) -> None:
+        self._tell = None
         super().on_response_complete()
         if self.cycle.response_complete and self.cycle.more_body:
             self._reading.arm(self.limits.linger_s, self.transport.close)

@@ -1,11 +1,13 @@
 """A client that leaves, in every phase: the endpoint hears of it at once, nothing stays held."""
 
 import asyncio
+import gc
 
 import httpx
 import pytest
 
 from gateway.domain import Ended
+from gateway.front.exchange import Exchange
 from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
 
@@ -94,3 +96,17 @@ async def test_an_answers_tokens_are_counted_while_it_is_under_way():
         await answer.close()
         await g.settled.wait_for(1)
         assert endpoint.active_tokens == 0
+
+
+async def test_a_connection_that_waits_for_its_next_request_keeps_nothing_of_the_last():
+    async with gateway(Upstream()) as g:
+        for stream in (False, True):
+            answer = await g.sdk.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}], stream=stream
+            )
+            if stream:
+                assert [chunk async for chunk in answer]
+        await g.settled.wait_for(2)
+        gc.collect()
+        assert not [found for found in gc.get_objects() if type(found) is Exchange]
+    assert [outcome.ended for outcome in g.settled.outcomes] == [Ended.FINISHED] * 2
