@@ -317,11 +317,15 @@ class Joined:
         self._opening: AbstractAsyncContextManager[Opened]
         self._opened: Opened | None = None  # the attempt that is going on
         self._before = 0  # tokens that were delivered before it
+        self._over = False
 
     def __aiter__(self) -> Joined:
         return self
 
     async def __anext__(self) -> Event:
+        if self._over:
+            raise StopAsyncIteration
+        self._over = True  # unless an event comes of it
         delivery = self._delivery
         while True:
             opened = self._opened
@@ -337,6 +341,7 @@ class Joined:
                             opened.attempt.billed = delivery.billed(event.usage)
                         shown = delivery.take(event)
                         if shown is not None:
+                            self._over = False
                             return shown
                 except BaseException as exc:
                     await self._leave(opened, exc)
@@ -351,6 +356,7 @@ class Joined:
                 self._dispatcher.note(exc, culprit, tries, delivery)
 
     async def aclose(self) -> None:
+        self._over = True
         if self._opened is not None:
             await self._leave(self._opened, GeneratorExit())
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 LARGE = 64 * 1024
 """Bytes that do not wait: the transport has to say when it is full."""
@@ -16,6 +19,9 @@ class Outbox:
     that hold none of it: with one after each step of each request, both work cold. Kept for later
     they find themselves warm, and of what one connection has to say there is one write, the head of
     a response with its body.
+
+    Belongs to one event loop. Whoever is told that the other side has said its last flushes, for the
+    loop then closes the transport below unasked.
     """
 
     def __init__(self) -> None:
@@ -32,7 +38,11 @@ class Outbox:
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         for transport in waiting:
-            transport.flush()
+            try:
+                transport.flush()
+            except Exception:  # a rim: one connection's defect must not silence the others
+                logger.exception("a connection that could not be written to is closed")
+                transport.abort()
 
 
 class Gathered(asyncio.Transport):
@@ -65,7 +75,7 @@ class Gathered(asyncio.Transport):
         self._transport.close()
 
     def abort(self) -> None:
-        self._parts = []
+        self._parts, self._size = [], 0
         self._transport.abort()
 
     def is_closing(self) -> bool:

@@ -87,3 +87,16 @@ async def test_one_that_the_other_side_has_left_keeps_nobody_from_writing(writes
     left.closed = True
     await asyncio.sleep(0)
     assert writes == [("other", b"hello")]
+
+
+async def test_one_that_cannot_be_written_to_is_closed_and_silences_nobody(writes, caplog) -> None:
+    outbox, broken = Outbox(), Recording("broken", writes)
+    bad, other = outbox.of(broken), outbox.of(Recording("other", writes))
+    bad.write(b"head ")
+    bad.write("no bytes")  # type: ignore[arg-type]
+    for word in (b"hello", b"again"):
+        other.write(word)
+        await asyncio.sleep(0)
+    assert writes == [("other", b"hello"), ("other", b"again")]
+    assert broken.closed
+    assert "could not be written to" in caplog.text

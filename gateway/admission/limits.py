@@ -120,8 +120,7 @@ class Hold:
         corrections, all_held = [], self._held
         for index, what in enumerate(self._what):
             if what in amounts and (amount := amounts[what]) != (held := all_held[index]):
-                meter = self._charges[index][0]
-                corrections.append(tuple.__new__(Charge, (meter, amount - held, False)))
+                corrections.append(Charge(self._charges[index].meter, amount - held))
                 all_held[index] = amount
         if corrections:
             self._give(corrections)
@@ -177,10 +176,7 @@ class Limiter:
         if not known.meters:
             return Hold()
         amounts = {"requests": 1.0, "tokens": tokens, "concurrent": 1.0, "dollars": dollars}
-        charges = [
-            tuple.__new__(Charge, (m.meter, amounts[m.what], m.what == "dollars"))
-            for m in known.meters
-        ]
+        charges = [Charge(m.meter, amounts[m.what], m.what == "dollars") for m in known.meters]
         verdict = await self.meters.take(charges)
         outcome.quotas = known.quotas(verdict)
         if verdict.refused_by is not None:

@@ -43,7 +43,8 @@ class GuardedProtocol(HttpToolsProtocol):
     outbox: Outbox  # one for all connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(self.outbox.of(transport))
+        self._gathered = self.outbox.of(transport)
+        super().connection_made(self._gathered)
         self._reading = Deadline(self.loop)
         self._writing = Deadline(self.loop)
         self._too_large = False
@@ -58,11 +59,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reading.disarm()
         self._writing.disarm()
         super().connection_lost(exc)
+        if self.scope is not None:  # which knows us: nobody should have to look for such circles
+            self.scope.pop("extensions", None)
         tell, self._tell = self._tell, None
         if tell is not None:
             tell()
 
+    def eof_received(self) -> None:
+        self._gathered.flush()  # the event loop closes what is below it
+
     def when_left(self, tell: Callable[[], None]) -> None:
+        self.flow.resume_reading()  # behind a large body a connection's end is not read
         if self.cycle.disconnected:
             tell()
         else:

@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import json
 
 import httpx
 import pytest
 
 from gateway.domain import Ended
 from gateway.front.exchange import Exchange
+from gateway.front.server import GuardedProtocol
 from tests.support.gateways import gateway
 from tests.support.upstream import Upstream
 
@@ -47,15 +49,68 @@ async def test_the_upstream_connection_is_closed_and_the_lease_given_back(phase)
         assert g.gateway.fleet.endpoints["u0"].queued_tokens == 0
 
 
+@pytest.mark.parametrize("size", [1_000, 200_000])
+async def test_it_is_noticed_behind_a_body_that_came_after_its_head(size):
+    upstream = Upstream(hold_headers=asyncio.Event())
+    async with gateway(upstream) as g:
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * size}]})
+        writer = await sent(
+            g.url,
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+            f"content-length: {len(body)}\r\n\r\n",
+        )
+        await asyncio.sleep(0.1)  # the gateway waits for the body: uvicorn pauses behind 64 KiB
+        writer.write(body.encode())
+        await writer.drain()
+        await asyncio.wait_for(upstream.asked.wait(), 5)
+        writer.close()
+        await asyncio.wait_for(upstream.hung_up.wait(), 2)
+        (outcome,) = await g.settled.wait_for(1)
+    assert outcome.ended is Ended.HUNG_UP
+
+
+async def test_who_has_said_its_last_still_gets_what_was_answered_at_once():
+    async with gateway(Upstream()) as g:
+        host, port = g.url.removeprefix("http://").split(":")
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            writer.write_eof()
+            assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
+            writer.close()
+
+
+async def test_a_connection_that_is_gone_leaves_nothing_that_has_to_be_looked_for():
+    async with gateway(Upstream()) as g:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                async with httpx.AsyncClient() as client:
+                    assert (await client.get(f"{g.url}/health")).status_code == 200
+                    await client.post(f"{g.url}/v1/chat/completions", json={"model": "m"})
+            await asyncio.sleep(0.1)
+            protocols = [p for p in gc.get_objects() if isinstance(p, GuardedProtocol)]
+            assert not [protocol for protocol in protocols if protocol.transport.is_closing()]
+        finally:
+            gc.enable()
+
+
+async def sent(url: str, text: str) -> asyncio.StreamWriter:
+    host, port = url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(text.encode())
+    await writer.drain()
+    return writer
+
+
 async def test_leaving_while_sending_the_body_asks_no_endpoint():
     upstream = Upstream()
     async with gateway(upstream) as g:
-        host, port = g.url.removeprefix("http://").split(":")
-        _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"
+        writer = await sent(
+            g.url,
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{",
         )
-        await writer.drain()
         writer.close()
         await writer.wait_closed()
         (outcome,) = await g.settled.wait_for(1)
