@@ -20,7 +20,7 @@ class Outbox:
     they find themselves warm, and of what one connection has to say there is one write, the head of
     a response with its body.
 
-    Belongs to one event loop. Whoever is told that the other side has said its last flushes, for the
+    Belongs to one event loop. Whoever is told that the other side has said its last flushes: the
     loop then closes the transport below unasked.
     """
 

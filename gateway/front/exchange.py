@@ -146,7 +146,7 @@ class Exchange:
 
     async def _keep_whole(self, events: AsyncIterator[Event]) -> None:
         assert self.answer is not None, "the request has been read"
-        async for event in events:
+        async for event in events:  # the one there is
             self._note(event)
             self._whole = self.answer.whole(event)
 

@@ -18,12 +18,12 @@ from gateway.errors import (
     UpstreamRefused,
     UpstreamUnpaid,
 )
-from gateway.providers.answer import Answer, Stream, Whole
 from gateway.providers.base import Continuation, Traits
 from gateway.providers.client import Client, Response
 from gateway.providers.keys import Keys
 from gateway.providers.reading import TRANSLATED, Pace, Timeouts, read_body
 from gateway.providers.refusals import Meanings, refusal
+from gateway.providers.reply import Reply, Stream, Whole
 from gateway.wire.adapt import continued_from_text, with_max_tokens_as, with_reasoning_as
 from gateway.wire.error_body import Said, parse_error
 from gateway.wire.limits import parse_limits
@@ -103,11 +103,11 @@ class OpenAICompatible:
     def rests_s(self) -> float:
         return self.keys.rests_s()
 
-    def open(self, request: InferenceRequest, request_id: str) -> Answer:
+    def open(self, request: InferenceRequest, request_id: str) -> Reply:
         if request.native is not None and not self.responses:
             request = replace(request, native=None)
-        answer = Stream if request.stream else Whole
-        return answer(self, request, request_id)
+        reply = Stream if request.stream else Whole
+        return reply(self, request, request_id)
 
     async def answered(self, request: InferenceRequest, request_id: str, pace: Pace) -> Response:
         """An answer with status 200. A key that was refused gives way to the next."""

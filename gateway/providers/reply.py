@@ -34,7 +34,7 @@ Parse = Callable[[bytes, int | None], Event]
 """Of an answer, and of the cached tokens that were told beside it."""
 
 
-class Answer(ABC):
+class Reply(ABC):
     """Once entered, the endpoint has agreed to answer; iterated, its events."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Answer(ABC):
         self._pace = Pace(provider.timeouts, asyncio.get_running_loop().time)
         self._response: Response
 
-    async def __aenter__(self) -> Answer:
+    async def __aenter__(self) -> Reply:
         try:
             with TRANSLATED:
                 self._response = await self._provider.answered(
@@ -65,7 +65,7 @@ class Answer(ABC):
             await self._response.aclose()
         TRANSLATED.__exit__(kind, exc, trace)
 
-    def __aiter__(self) -> Answer:
+    def __aiter__(self) -> Reply:
         return self
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Answer(ABC):
         return self._provider.refusal(status, response.headers, told.said)
 
 
-class Whole(Answer):
+class Whole(Reply):
     """Not streamed: one event."""
 
     _given = False
@@ -108,7 +108,7 @@ class Whole(Answer):
         return event
 
 
-class Stream(Answer):
+class Stream(Reply):
     """A stream is whole when each choice has said why it finished, or with [DONE] each begun.
 
     One that ends before that, however tidily, would look like a short answer to the SDKs.
