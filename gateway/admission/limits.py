@@ -117,11 +117,12 @@ class Hold:
 
     def needs(self, **amounts: float) -> None:
         """Hold so much of each, and no more or less."""
-        corrections, all_held = [], self._held
+        corrections = []
         for index, what in enumerate(self._what):
-            if what in amounts and (amount := amounts[what]) != (held := all_held[index]):
+            held = self._held[index]
+            if (amount := amounts.get(what, held)) != held:
                 corrections.append(Charge(self._charges[index].meter, amount - held))
-                all_held[index] = amount
+                self._held[index] = amount
         if corrections:
             self._give(corrections)
 

@@ -4,7 +4,8 @@ uvicorn, with the deadlines that it has not.
 uvicorn on httptools refuses requests that smuggle, but waits without end for a head that trickles
 in, for a client that does not read, and for a body that was refused. Each is one timer, armed only
 while such a wait lasts. (The body's deadline is `body.read_body`'s; how long an endpoint may be
-silent is its provider's.)
+silent is its provider's.) What all connections have to say goes through one outbox, and an exchange
+that asks is told when its client leaves.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.errors import GatewayError, InvalidRequest, Unavailable
 from gateway.front.drain import Drain
 from gateway.front.exchange import WHEN_LEFT
-from gateway.outbox import Outbox
+from gateway.outbox import Gathered, Outbox
 from gateway.wire.openai import encode_json
 
 
@@ -41,10 +42,10 @@ class ConnectionLimits:
 class GuardedProtocol(HttpToolsProtocol):
     limits: ConnectionLimits
     outbox: Outbox  # one for all connections
+    transport: Gathered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._gathered = self.outbox.of(transport)
-        super().connection_made(self._gathered)
+        super().connection_made(self.outbox.of(transport))
         self._reading = Deadline(self.loop)
         self._writing = Deadline(self.loop)
         self._too_large = False
@@ -66,7 +67,7 @@ class GuardedProtocol(HttpToolsProtocol):
             tell()
 
     def eof_received(self) -> None:
-        self._gathered.flush()  # the event loop closes what is below it
+        self.transport.flush()  # the event loop closes what is below it
 
     def when_left(self, tell: Callable[[], None]) -> None:
         self.flow.resume_reading()  # behind a large body a connection's end is not read
