@@ -35,13 +35,21 @@ def children(pid: int) -> list[int]:
 
 
 def workers(pid: int) -> list[int]:
-    return [c for c in children(pid) if b"--worker" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    return [c for c in children(pid) if "--worker" in arguments(c)]
+
+
+def arguments(pid: int) -> list[str]:
+    """None if it has ended since it was listed, or while its arguments were read."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def ended(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return state == "Z"  # whoever inherits it has not looked yet
 
@@ -135,7 +143,7 @@ async def test_what_a_killed_worker_had_in_flight_nobody_has_any_more(tmp_path):
             await until(lambda: len({*workers(gateway.process.pid)} - {*before}) == 2)
             with anyio.fail_after(30):
                 while True:
-                    with contextlib.suppress(httpx.ConnectError):
+                    with contextlib.suppress(httpx.TransportError):
                         in_flight = await counted(ready[1], "gateway_endpoint_in_flight")
                         generation = await counted(ready[1], "gateway_config_generation")
                         state = (await seen(ready[1], "/dashboard/api/state")).json()
