@@ -1,9 +1,6 @@
 """
-The middle of the line, to be read top to bottom: admit, decide, open, hand on; when an endpoint
-fails, the same again for what is missing; settle.
-
-Before the first byte that is the whole answer, and any other endpoint may give it. After it, only
-one that can take up what the client has. docs/failures.md says what is promised.
+The middle of the line, to be read top to bottom: admit; have the answer of the client's model, or
+else of one that the policy falls back on (`joining.py`); settle.
 """
 
 from __future__ import annotations
@@ -12,19 +9,17 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from gateway.admission.classes import asked_class
 from gateway.admission.limits import Hold, Limiter
 from gateway.admission.queue import Queue
 from gateway.admission.response_cache import ResponseCache, replayed
-from gateway.attempts import NO_LIMIT, Attempts, Begun, Choice, Opened
+from gateway.attempts import Begun
 from gateway.counting import Counter, Counting
 from gateway.deadline import deadline
-from gateway.decider import Decider, Full
-from gateway.delivery import Delivery
-from gateway.domain import Attempt, Event, InferenceRequest, Outcome, Principal
+from gateway.decider import Decider
+from gateway.domain import Event, InferenceRequest, Outcome, Principal
 from gateway.errors import (
     BudgetExhausted,
     ContextLengthExceeded,
@@ -36,31 +31,15 @@ from gateway.errors import (
     UnsupportedRequest,
     UpstreamError,
 )
-from gateway.exhausted import exhausted
 from gateway.extra_tries import ExtraTries
 from gateway.fleet.fleet import Fleet
-from gateway.hedge import Racer, hedge_after_s, race
+from gateway.joining import Joined, Joiner
 from gateway.observers import Observer, tell
 from gateway.pacer import Pacers
 from gateway.rules import Rules
 from gateway.tries import Tries
 from routing_policies.base import RouteRequest
-from routing_policies.policy import Hedge, Policy
-
-BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
-"""Before the same endpoint is asked again because there is no other: doubling, half by chance."""
-
-RESUME_SPREAD_S = 0.1
-RESUMES_AT_ONCE = 8
-"""When an endpoint dies under many streams, another must not get them all in one moment: so many
-wait there for their first event."""
-
-MOST_RESUMES = 8
-"""A stream that breaks more often is given up: there is something wrong with the answer itself."""
-
-RESUME_PATIENCE_S = 10.0
-"""For somebody who can take up an answer to be there (again): a replica starts in seconds."""
-
+from routing_policies.policy import Policy
 
 ELSEWHERE = (
     *(UpstreamError, NoCandidate, Overloaded, BudgetExhausted),
@@ -90,10 +69,10 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._counting = Counting(self.fleet, self.tokenizers)
-        self._decider = Decider(self.fleet, self.pacers, self.clock, self.random)
-        self._attempts = Attempts(self.fleet, self.clock)
-        self._resuming = {name: asyncio.Semaphore(RESUMES_AT_ONCE) for name in self.fleet.endpoints}
-        self._hedges: dict[tuple[str, Hedge], ExtraTries] = {}  # by the policy's name
+        decider = Decider(self.fleet, self.pacers, self.clock, self.random)
+        self._joiner = Joiner(
+            self.fleet, decider, self.queue, self.retries, self.clock, self.random
+        )
 
     async def answer(
         self, request: InferenceRequest, outcome: Outcome, headers: Mapping[str, str], show: Show
@@ -182,7 +161,7 @@ class Dispatcher:
                     expected = self.fleet.expected(asked)
                 noted = [*outcome.attempts]
                 tries = Tries(asked, expected, policy.fallback, noted, hold, timer, turn)
-                answer = Joined(self, tries, policy, outcome)
+                answer = Joined(self._joiner, tries, policy, outcome)
                 try:
                     return await anext(answer), answer
                 except ELSEWHERE as exc:
@@ -190,98 +169,6 @@ class Dispatcher:
                     took_work = isinstance(exc, UpstreamError) and exc.took_work
         assert failure is not None
         raise failure
-
-    def begin(
-        self,
-        choice: Choice,
-        tries: Tries,
-        policy: Policy,
-        outcome: Outcome,
-        delivery: Delivery,
-    ) -> AbstractAsyncContextManager[Opened]:
-        """An attempt, past its first event. Where the policy hedges, a second one may win."""
-        endpoint = self.fleet.endpoints[choice.endpoint]
-        request = delivery.request_for(endpoint.continuation)
-        attempt = choice.attempt(self.clock())
-        attempt.resumed = delivery.begun
-        gate = self._resuming[endpoint.name] if delivery.begun else NO_LIMIT
-        begin, expected, timer = self._attempts.begin, tries.expected, tries.timer
-        opening = begin(choice, attempt, request, expected, outcome, timer, gate)
-        hedge = policy.fallback.hedge
-        if hedge is None or delivery.begun or not choice.ranked.candidate.dedicated:
-            return opening
-        hedges = self._hedges.setdefault((policy.name, hedge), ExtraTries(hedge.at_most, least=0))
-        hedges.requested(self.clock())
-
-        def second() -> Racer | None:
-            other = self._decider.choose(tries, policy, outcome, delivery, without=choice.endpoint)
-            if not isinstance(other, Choice) or not other.ranked.candidate.dedicated:
-                return None
-            if not hedges.take(self.clock()):
-                return None
-            attempt = other.attempt(self.clock())
-            attempt.hedge = True
-            opening = begin(other, attempt, request, expected, outcome, timer, gate)
-            return Racer(attempt, opening, opening.lease.end)
-
-        after_s = hedge_after_s(hedge, choice.ranked)
-        return race(Racer(attempt, opening, opening.lease.end), after_s, second, tries.note)
-
-    def note(self, error: GatewayError, attempt: Attempt, tries: Tries, delivery: Delivery) -> None:
-        """What an attempt's failure means for the next. Raises when there is to be none."""
-        if not delivery.begun and not isinstance(error, UpstreamError | ContextLengthExceeded):
-            raise error  # the request's own fault, wherever it is sent
-        now = self.clock()
-        broke = attempt.delivered_tokens > 0 or (delivery.begun and tries.broke is None)
-        tries.note(attempt, error, broke=broke, now=now)
-        if delivery.begun:
-            if not self._may_resume(tries, delivery):
-                raise tries.broke or error
-            return  # the work is done but for the rest: to lose it would cost more than to try
-        spends = isinstance(error, UpstreamError) and error.took_work and not attempt.probe
-        if tries.left == 0 or (spends and not self.retries.take(now)):
-            raise exhausted(tries.request.model, tries.said)
-
-    def _may_resume(self, tries: Tries, delivery: Delivery) -> bool:
-        return (
-            tries.fallback.resume
-            and tries.left > 0
-            and tries.resumes <= MOST_RESUMES
-            and any(
-                tries.request.model in endpoint.models
-                and not endpoint.drained
-                and delivery.fits(endpoint.continuation)
-                for endpoint in self.fleet.endpoints.values()
-            )
-        )
-
-    async def next(
-        self, tries: Tries, policy: Policy, outcome: Outcome, delivery: Delivery
-    ) -> Choice:
-        """Another endpoint than those that failed; one of them again only where there is no other.
-        While all of them are full, the request waits for its turn. Raises when there is nobody."""
-        if delivery.begun:
-            await asyncio.sleep(self.random.random() * RESUME_SPREAD_S)
-        queued = None
-        while True:
-            choice = self._decider.choose(tries, policy, outcome, delivery)
-            if isinstance(choice, Full):
-                queued = self.clock() if queued is None else queued
-                try:
-                    await self.queue.wait(tries.turn, choice.endpoints)
-                finally:
-                    outcome.queued[queued] = self.clock()
-                continue
-            if choice is not None:
-                self.queue.started(tries.turn)
-                return choice
-            waits = delivery.begun and self.clock() < tries.broke_at + RESUME_PATIENCE_S
-            again = (waits or not delivery.begun) and tries.forgive()
-            if not again and not waits:
-                said = {**tries.said, **self.fleet.rests(tries.request.model)}
-                raise tries.broke or exhausted(tries.request.model, said)
-            backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries.rounds, 10))
-            await asyncio.sleep(backoff * (0.5 + self.random.random() / 2))
 
     async def count(self, request: InferenceRequest, outcome: Outcome) -> int:
         """Tokens of its prompt: a request like others to its caller's limits, but for its tokens.
@@ -300,94 +187,6 @@ class Dispatcher:
         if not principal.may_use(model) or not self.fleet.serves(model):
             usable = [name for name in self.fleet.models() if principal.may_use(name)]
             raise ModelNotFound.among(usable, model)
-
-
-class Joined:
-    """One answer, from as many endpoints as it takes. Whoever leaves it early has to close it."""
-
-    def __init__(
-        self, dispatcher: Dispatcher, tries: Tries, policy: Policy, outcome: Outcome
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._tries = tries
-        self._policy = policy
-        self._outcome = outcome
-        self._delivery = Delivery(tries.request)
-        self._choice: Choice  # where the attempt goes that is going on, or is to begin
-        self._opening: AbstractAsyncContextManager[Opened]
-        self._opened: Opened | None = None  # the attempt that is going on
-        self._before = 0  # tokens that were delivered before it
-        self._over = False
-
-    def __aiter__(self) -> Joined:
-        return self
-
-    async def __anext__(self) -> Event:
-        if self._over:
-            raise StopAsyncIteration
-        self._over = True  # unless an event comes of it
-        delivery = self._delivery
-        while True:
-            opened = self._opened
-            if opened is None:
-                await self._choose()
-            try:
-                if opened is None:
-                    opened = await self._open()
-                try:
-                    async for event in opened.events:
-                        opened.lease.answered(1)
-                        if event.usage is not None:
-                            opened.attempt.billed = delivery.billed(event.usage)
-                        shown = delivery.take(event)
-                        if shown is not None:
-                            self._over = False
-                            return shown
-                except BaseException as exc:
-                    await self._leave(opened, exc)
-                    raise
-                await self._leave(opened, None)
-                raise StopAsyncIteration
-            except GatewayError as exc:
-                if delivery.finished:  # what is missing came after the answer
-                    raise StopAsyncIteration from None
-                tries = self._tries
-                culprit = opened.attempt if opened else tries.culprit(self._outcome.attempts)
-                self._dispatcher.note(exc, culprit, tries, delivery)
-
-    async def aclose(self) -> None:
-        self._over = True
-        if self._opened is not None:
-            await self._leave(self._opened, GeneratorExit())
-
-    async def _choose(self) -> None:
-        tries, outcome, delivery = self._tries, self._outcome, self._delivery
-        self._choice = await self._dispatcher.next(tries, self._policy, outcome, delivery)
-
-    async def _open(self) -> Opened:
-        tries, outcome, delivery = self._tries, self._outcome, self._delivery
-        self._before = delivery.tokens
-        self._opening = self._dispatcher.begin(self._choice, tries, self._policy, outcome, delivery)
-        self._opened = opened = await self._opening.__aenter__()
-        try:
-            # Whoever answers stands last, for all who ask later.
-            if len(outcome.attempts) > 1:
-                outcome.attempts.sort(key=lambda other: other is opened.attempt)
-            begun = [a for a in outcome.attempts if a.first_event is not None]
-            tries.hold.needs(dollars=sum([a.expected_cost_usd for a in begun]))
-        except BaseException as exc:
-            await self._leave(opened, exc)
-            raise
-        return opened
-
-    async def _leave(self, opened: Opened, exc: BaseException | None) -> None:
-        """Raises what the endpoint's side makes of `exc`, where that is another error."""
-        self._opened = None
-        opened.attempt.delivered_tokens = max(0, self._delivery.tokens - self._before)
-        if exc is None:
-            await self._opening.__aexit__(None, None, None)
-        else:
-            await self._opening.__aexit__(type(exc), exc, exc.__traceback__)
 
 
 def _of(

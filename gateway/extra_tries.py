@@ -19,7 +19,7 @@ class ExtraTries:
 
     def __init__(self, share: float = 0.2, least: int = 3) -> None:
         self.share = share
-        self._least = least
+        self.least = least
         self._requests = Window(WINDOW_S)
         self._taken = Window(WINDOW_S)
 
@@ -29,7 +29,7 @@ class ExtraTries:
 
     def take(self, now: float) -> bool:
         """One extra try, if there is one left."""
-        if self._taken.total(now) >= max(self._least, self.share * self._requests.total(now)):
+        if self._taken.total(now) >= max(self.least, self.share * self._requests.total(now)):
             return False
         self._taken.add(now)
         return True

@@ -470,7 +470,7 @@ class Dispatching(RuleBasedStateMachine):
     def leases_are_what_is_open(self) -> None:
         for name, fake in self.world.fakes.items():
             endpoint = self.world.fleet.endpoints[name]
-            waiting = self.world.dispatcher._resuming[name]  # it holds a lease for its turn
+            waiting = self.world.dispatcher._joiner.resuming[name]  # it holds a lease for its turn
             assert endpoint.in_flight >= fake.open_now
             if not waiting.locked():
                 assert endpoint.in_flight == fake.open_now

@@ -1,7 +1,5 @@
 """Rules, fallback models and budgets, from a client's request to the endpoint that answers it."""
 
-import random
-
 import openai
 import pytest
 
@@ -209,7 +207,7 @@ async def test_a_session_in_a_header_keeps_to_its_endpoint():
         for number in range(4):
             messages = [{"role": "user", "content": f"{number} " * 300}]
             session = {"x-session-id": "one"} if number % 2 else {"x-session-id": "two"}
-            g.gateway.dispatcher.random = random.Random(number)
+            g.gateway.dispatcher.random.seed(number)
             await g.sdk.chat.completions.create(model="m", messages=messages, extra_headers=session)
         outcomes = await g.settled.wait_for(4)
     went = [o.attempts[0].endpoint for o in outcomes]

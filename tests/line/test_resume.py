@@ -12,7 +12,6 @@ import pytest
 
 from gateway.config.bind import Seconds, Secret
 from gateway.config.tree import EndpointTimeouts
-from gateway.extra_tries import ExtraTries
 from gateway.rules import always
 from routing_policies.build import build_policy
 from routing_policies.catalog import Catalog
@@ -138,7 +137,7 @@ async def test_a_break_after_the_finish_reason_costs_nothing() -> None:
 
 async def test_a_resume_is_no_retry_that_a_budget_counts() -> None:
     async with gateway(Upstream(break_at=2), Upstream(), endpoint=REPLICA) as g:
-        g.gateway.dispatcher.retries = ExtraTries(share=0, least=0)
+        g.gateway.dispatcher.retries.share = g.gateway.dispatcher.retries.least = 0
         assert (await raw_stream(g))[-1] == "[DONE]"
 
 
