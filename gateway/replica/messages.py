@@ -19,9 +19,10 @@ _ROLES = {
 }
 """What the template gets for each role; OpenAI's `developer` is the newer name of `system`."""
 
-_FIELDS = {
-    "assistant": ("role", "content", "tool_calls", "reasoning_content"),
-    "tool": ("role", "content", "tool_call_id", "name"),
+_FIELDS = ("role", "content", "name")
+_MORE_FIELDS = {
+    "assistant": ("tool_calls", "reasoning_content"),
+    "tool": ("tool_call_id",),
 }
 
 
@@ -42,7 +43,7 @@ class Message(TypedDict, total=False):
     tool_calls: list[Call]
     reasoning_content: str
     tool_call_id: str
-    name: str
+    name: str  # who of those in this role speaks, for templates that tell them apart
 
 
 def parse_messages(value: object) -> tuple[Message, ...]:
@@ -58,7 +59,7 @@ def _message(value: object, where: str) -> Message:
     role = value.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         refuse(f"{where}.role", f"must be one of {', '.join(_ROLES)}")
-    known = _FIELDS.get(role, ("role", "content"))
+    known = (*_FIELDS, *_MORE_FIELDS.get(role, ()))
     # An assistant's message comes back as the SDK dumped it, with its empty fields.
     for name in value.keys() - set(known):
         if value[name] not in (None, []):
@@ -78,8 +79,8 @@ def _message(value: object, where: str) -> Message:
     if role == "tool":
         id_ = value.get("tool_call_id")
         message["tool_call_id"] = valid_text(id_, f"{where}.tool_call_id")
-        if (name := value.get("name")) is not None:
-            message["name"] = valid_text(name, f"{where}.name")
+    if (name := value.get("name")) is not None:
+        message["name"] = valid_text(name, f"{where}.name")
     return message
 
 

@@ -258,7 +258,8 @@ def test_an_empty_salt_would_be_the_public_chain_and_is_refused() -> None:
         ({"messages": [{"role": "user", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "x", "name": 1}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "x", "mood": "m"}]}, "messages[0].mood"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",
@@ -284,6 +285,12 @@ def test_text_parts_become_lines() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     ask = chat(messages=[{"role": "user", "content": parts}])
     assert messages_of(ask)[0]["content"] == "a\nb"
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_a_template_may_tell_who_of_a_role_speaks(role: str) -> None:
+    ask = chat(messages=[{"role": role, "content": "hi", "name": "ann"}])
+    assert messages_of(ask)[0] == {"role": role, "content": "hi", "name": "ann"}
 
 
 def test_an_assistants_message_comes_back_as_the_sdk_dumped_it() -> None:
