@@ -58,7 +58,7 @@ async def test_a_second_cancellation_leaves_neither_lease() -> None:
         await task
     for endpoint in endpoints:
         endpoint.may_leave.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while any(endpoint.leases for endpoint in endpoints):  # noqa: ASYNC110
             await asyncio.sleep(0)
 

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from tests.support.processes import serve
-from tests.support.serving import serving
+from tests.support.serving import NO_TLS, serving
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +27,7 @@ keys:
   - {{name: ops, key: sk-some-administrator, admin: true}}
 tenants: {{default: {{limits: {{requests: {{day: 20}}, dollars: {{month: 5}}}}}}}}
 """
+PATIENT = "state: {deadline: 2s}\n"  # what a worker decides alone is not what is tested here
 
 
 def children(pid: int) -> list[int]:
@@ -76,7 +77,8 @@ async def ask(url: str) -> int:
 
 async def seen(url: str, path: str) -> httpx.Response:
     """On a connection of its own, as above."""
-    async with httpx.AsyncClient(headers={"authorization": "Bearer sk-some-administrator"}) as web:
+    headers = {"authorization": "Bearer sk-some-administrator"}
+    async with httpx.AsyncClient(headers=headers, verify=NO_TLS, timeout=30) as web:
         return await web.get(f"{url}{path}")
 
 
@@ -89,25 +91,17 @@ async def counted(url: str, name: str, label: str = "") -> float:
 async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path):
     config = tmp_path / "config.yaml"
     async with serving(Upstream()) as upstream:
-        config.write_text(CONFIG.format(url=upstream))
+        config.write_text(CONFIG.format(url=upstream) + PATIENT)
         with serve(config, "--port", "0", "--workers", "2") as gateway:
             ready = await anyio.to_thread.run_sync(gateway.wait_for, r'base_url="(\S+)/v1"', 60)
             url = ready[1]
             statuses = [await ask(url) for _ in range(24)]
             assert statuses == [200] * 20 + [429] * 4
 
+            in_a_row = 0  # whichever worker is asked
             with anyio.fail_after(30):  # each tells the others once a second
-                while await counted(url, "gateway_exchanges_total", 'ended="finished"') < 20:  # noqa: ASYNC110
-                    await anyio.sleep(0.1)
-            for _ in range(4):  # whichever worker is asked
-                assert await counted(url, "gateway_exchanges_total", 'ended="finished"') == 20
-                left = await counted(url, "gateway_tenant_budget_left_dollars")
-                assert left == pytest.approx(5 - 20 * 410 / 1e6)
-                state = (await seen(url, "/dashboard/api/state")).json()
-                assert state["workers"] == 2
-                assert state["endpoints"]["e"]["answered"] == 20
-                assert len(state["decisions"]) == len({d["id"] for d in state["decisions"]}) == 24
-                assert state["series"]["endpoints"]["e"]["first_p95_s"].count(None) < 180
+                while in_a_row < 4:
+                    in_a_row = in_a_row + 1 if await knows_all(url) else 0
             one, other = workers(gateway.process.pid)
             os.kill(one, signal.SIGKILL)
             await anyio.to_thread.run_sync(gateway.wait_for, "starts again", 30)
@@ -125,6 +119,20 @@ async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path
             await client.get(f"{url}/health")
 
 
+async def knows_all(url: str) -> bool:
+    """The worker that answers knows of what all have done."""
+    finished = await counted(url, "gateway_exchanges_total", 'ended="finished"')
+    left = await counted(url, "gateway_tenant_budget_left_dollars")
+    state = (await seen(url, "/dashboard/api/state")).json()
+    endpoint, ids = state["endpoints"]["e"], [decision["id"] for decision in state["decisions"]]
+    return (
+        (finished, state["workers"], endpoint["answered"]) == (20, 2, 20)
+        and left == pytest.approx(5 - 20 * 410 / 1e6)
+        and len(ids) == len(set(ids)) == 24
+        and state["series"]["endpoints"]["e"]["first_p95_s"].count(None) < 180
+    )
+
+
 async def test_what_a_killed_worker_had_in_flight_nobody_has_any_more(tmp_path):
     config = tmp_path / "config.yaml"
     upstream = Upstream(hold_at=1)
@@ -134,9 +142,10 @@ async def test_what_a_killed_worker_had_in_flight_nobody_has_any_more(tmp_path):
             ready = await anyio.to_thread.run_sync(gateway.wait_for, r'base_url="(\S+)/v1"', 60)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cut_off, ready[1])
-                await upstream.asked.wait()
-                while await counted(ready[1], "gateway_endpoint_in_flight") != 1:  # noqa: ASYNC110
-                    await anyio.sleep(0.1)
+                with anyio.fail_after(60):
+                    await upstream.asked.wait()
+                    while await counted(ready[1], "gateway_endpoint_in_flight") != 1:  # noqa: ASYNC110
+                        await anyio.sleep(0.1)
                 before = workers(gateway.process.pid)
                 for pid in before:
                     os.kill(pid, signal.SIGKILL)
@@ -178,9 +187,10 @@ async def test_a_key_that_is_made_or_revoked_is_so_for_every_one_of_four_workers
 async def everyone_says(url: str, key: str, wanted: int) -> None:
     """Twenty connections in a row, which any worker may have, within what is promised."""
     in_a_row = 0
-    with anyio.fail_after(5):
+    headers = {"authorization": f"Bearer {key}"}
+    with anyio.fail_after(30):
         while in_a_row < 20:
-            async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as web:
+            async with httpx.AsyncClient(headers=headers, verify=NO_TLS) as web:
                 said = (await web.get(f"{url}/v1/models")).status_code
             in_a_row = in_a_row + 1 if said == wanted else 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,12 +12,12 @@ import httpx
 
 from gateway.emulator.emulated import emulated
 from gateway.emulator.endpoint import Endpoint
+from tests.support.serving import NO_TLS
 
 CHAT: dict[str, Any] = {
     "model": "m",
     "messages": [{"role": "user", "content": "Tell me of the sea, and of the wind on it. " * 20}],
 }
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # takes no time to load, and is not used
 
 
 def headers_for(name: str) -> dict[str, str]:

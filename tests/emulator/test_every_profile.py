@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
-import anyio
 import pytest
 
 from gateway.emulator.asked import Refusal
@@ -160,8 +160,11 @@ async def test_tools_and_json_are_plausible(name: str) -> None:
 @EVERY
 async def test_a_client_that_hangs_up_frees_the_slot(name: str) -> None:
     async with asking(name, slots=1, tokens_per_s=5.0, speed=1.0) as caller:
-        with anyio.move_on_after(0.3):
-            await caller.stream(max_tokens=8)
+        asked = asyncio.create_task(caller.stream(max_tokens=8))
+        await until(lambda: caller.endpoint.requests)
+        await asyncio.sleep(0.3)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
         await until(lambda: caller.endpoint.bill.charges)
         charge = caller.endpoint.bill.charges[0]
         assert caller.endpoint.service.machine.load == 0

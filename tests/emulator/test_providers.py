@@ -23,7 +23,9 @@ def anyio_backend() -> str:
 
 
 async def test_baseten_errors_are_texts_and_want_of_capacity_is_529() -> None:
-    async with asking("baseten", replicas=1, slots=1, max_queued=1, speed=1.0) as caller:
+    async with asking(
+        "baseten", replicas=1, slots=1, max_queued=1, tokens_per_s=4.0, speed=1.0
+    ) as caller:
         running = [asyncio.create_task(caller.ask()) for _ in range(2)]
         await until(lambda: caller.endpoint.service.machine.waiting == 1)
         refused = await caller.ask()
@@ -49,7 +51,7 @@ async def test_a_dedicated_baseten_takes_api_key_and_no_bearer() -> None:
 
 
 async def test_a_cold_dedicated_baseten_holds_the_request_until_it_runs() -> None:
-    async with asking("baseten-dedicated", cold_start_s=100.0) as caller:  # 0.1 s at this speed
+    async with asking("baseten-dedicated", cold_start_s=1000.0) as caller:  # 1 s at this speed
         asked = asyncio.create_task(caller.ask())
         await until(lambda: caller.endpoint.requests)
         assert caller.endpoint.service.machine.start() > 0
@@ -315,7 +317,7 @@ async def test_cerebras_times_itself_and_caches_128_tokens_at_a_time() -> None:
 
 
 async def test_deepinfra_limits_what_runs_at_once() -> None:
-    async with asking("deepinfra", concurrency=1, speed=1.0) as caller:
+    async with asking("deepinfra", concurrency=1, tokens_per_s=4.0, speed=1.0) as caller:
         running = asyncio.create_task(caller.ask())
         await until(lambda: caller.endpoint.service.machine.load)
         refused = await caller.ask()

@@ -11,7 +11,8 @@ import pytest
 from gateway.config.document import ConfigError
 from gateway.emulator.faults import NONE
 from gateway.emulator.script import Facing, Faults, parse_script, read_script
-from tests.emulator.callers import CHAT, NO_TLS, asking
+from tests.emulator.callers import CHAT, asking
+from tests.support.serving import NO_TLS
 
 pytestmark = pytest.mark.anyio
 

@@ -50,7 +50,7 @@ def config(folder: Path, upstream: str) -> Path:
 
 
 async def test_a_kill_loses_no_line_and_answers_none_twice(tmp_path: Path) -> None:
-    upstream = Upstream(gap_s=0.0, delay_s=0.02)
+    upstream = Upstream(gap_s=0.0, delay_s=0.05)
     async with serving(upstream) as url:
         file = config(tmp_path, url)
         async with process(file) as (served, sdk):
@@ -96,9 +96,16 @@ async def test_of_several_workers_one_runs_batches_and_another_takes_over(tmp_pa
         async with process(file, "--workers", "2") as (served, sdk):
             made = await begun(sdk, [ask(n) for n in range(60)])
             await becomes(lambda: len(upstream.received) >= 8, 30)
-            (leader,) = [pid for pid in workers(served.process.pid) if leads(pid)]
+            leading: list[int] = []
+
+            def led() -> bool:
+                leading[:] = [pid for pid in workers(served.process.pid) if leads(pid)]
+                return bool(leading)
+
+            await becomes(led)
+            (leader,) = leading
             os.kill(leader, signal.SIGKILL)
-            await becomes(lambda: gone(leader), 10)
+            await becomes(lambda: gone(leader))
             batch = await ended(sdk, made.id, 60)
             answers = await content(sdk, batch.output_file_id)
             assert children(served.process.pid)

@@ -53,7 +53,7 @@ async def begun(
     return await sdk.batches.create(input_file_id=file, endpoint=endpoint, **fields)
 
 
-async def ended(sdk: AsyncOpenAI, id: str, seconds: float = 20) -> Batch:
+async def ended(sdk: AsyncOpenAI, id: str, seconds: float = 60) -> Batch:
     async with asyncio.timeout(seconds):
         while True:
             batch = await sdk.batches.retrieve(id)
@@ -62,7 +62,7 @@ async def ended(sdk: AsyncOpenAI, id: str, seconds: float = 20) -> Batch:
             await asyncio.sleep(0.02)
 
 
-async def becomes(said: Callable[[], object], seconds: float = 5) -> None:
+async def becomes(said: Callable[[], object], seconds: float = 30) -> None:
     """Waits until it is so."""
     async with asyncio.timeout(seconds):
         for _ in iter(lambda: bool(said()), True):

@@ -86,7 +86,7 @@ async def test_after_the_notice_the_server_goes_down() -> None:
     )
     async with started(web):
         web.handle_exit(signal.SIGTERM, None)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not web.should_exit:
                 assert drain.noticed
                 await asyncio.sleep(0.01)

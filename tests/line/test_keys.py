@@ -197,7 +197,7 @@ async def test_keys_that_fail_closed_are_refused_in_time_and_taken_again_without
         state = State(redis=Secret(server.url), when_lost=WhenLost(keys="closed"))
         async with gateway(Upstream(), keys=KEYS, state=state) as g, httpx.AsyncClient() as client:
             made = await client.post(f"{g.url}/admin/keys", headers=ROOT, json={"name": "web"})
-            key, store = made.json()["key"], connect(server.url)
+            key, store = made.json()["key"], connect(server.url, 5.0)
             await becomes(client, g.url, key, 200)
             kept = await store.hgetall("{gateway}:keys")
             server.stop()

@@ -53,7 +53,7 @@ async def test_the_limit_is_reached_with_a_429_that_says_when_to_come_back():
     assert [h["x-ratelimit-remaining-requests"] for h in headers] == ["1", "0"]
     assert type(error) is openai.RateLimitError
     assert "2 requests per minute of this tenant" in error.message
-    assert 28 <= int(error.response.headers["retry-after"]) <= 30
+    assert 20 <= int(error.response.headers["retry-after"]) <= 30
     assert error.response.headers["x-ratelimit-limit-requests"] == "2"
     assert len(upstream.received) == 3
     assert "x-ratelimit-limit-requests" not in other.headers
@@ -97,7 +97,7 @@ async def test_a_hang_up_frees_its_place_and_pays_for_what_was_done(stream):
     limits = Limits(concurrent=1, tokens=Windows(day=1000))
     async with limited(limits, upstream) as g:
         task = asyncio.create_task(ask(g, stream=stream))
-        await asyncio.wait_for(upstream.asked.wait(), 5)
+        await asyncio.wait_for(upstream.asked.wait(), 30)
         error = await refused(g)
         if stream:
             chunks = (await task).parse()
@@ -137,7 +137,7 @@ async def test_concurrent_requests_cannot_spend_one_budget_twice():
     limits = Limits(dollars=Dollars(month=0.02))
     async with limited(limits, dear, endpoint=endpoint) as g:
         tasks = [asyncio.create_task(ask(g, max_tokens=5)) for _ in range(8)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while sum(t.done() for t in tasks) + dear.running < 8:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         running = dear.running

@@ -165,7 +165,7 @@ async def test_what_is_in_flight_shows_while_it_is():
         await anext(aiter(answer))
         assert value(await scraped(g), "gateway_endpoint_in_flight", endpoint="u0") == 1
         await answer.close()
-        await asyncio.wait_for(upstream.hung_up.wait(), 5)
+        await asyncio.wait_for(upstream.hung_up.wait(), 10)
         await g.settled.wait_for(1)
         assert value(await scraped(g), "gateway_endpoint_in_flight", endpoint="u0") == 0
 

@@ -11,6 +11,7 @@ import pytest
 from gateway.config import load
 from gateway.config.tree import Replicas
 from gateway.reload import Source
+from tests.support.edits import edit
 from tests.support.gateways import Running, gateway
 from tests.support.traffic import ask, ask_until_most_go_to, asks
 from tests.support.upstream import Upstream
@@ -44,7 +45,7 @@ class Prices:
 
     def write(self, first: int) -> None:
         others = (ENDPOINT % (index, FREE) for index in range(1, self._endpoints))
-        self._file.write_text(CONFIG + ENDPOINT % (0, first) + "".join(others))
+        edit(self._file, CONFIG + ENDPOINT % (0, first) + "".join(others))
 
     async def edit(self, g: Running, first: int) -> None:
         """Takes effect while requests go on."""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def until(happened):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             if happened():
                 return

@@ -31,7 +31,7 @@ def ask(g, key: str, text: str = "hi", **headers: str) -> asyncio.Task:
 
 
 async def waiting(g, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(g.gateway.dispatcher.queue) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
@@ -43,7 +43,7 @@ def order(upstream) -> list[str]:
 async def held(g, upstream) -> asyncio.Task:
     """One request that fills the endpoint."""
     task = ask(g, "ann", "first")
-    await asyncio.wait_for(upstream.asked.wait(), 5)
+    await asyncio.wait_for(upstream.asked.wait(), 30)
     return task
 
 

@@ -1,7 +1,6 @@
 """An edit of the config takes effect, under load, and nothing is dropped."""
 
 import asyncio
-import os
 import signal
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from gateway.config import load
 from gateway.reload import Source
+from tests.support.edits import edit
 from tests.support.gateways import gateway
 from tests.support.processes import serve
 from tests.support.upstream import Upstream
@@ -41,8 +41,8 @@ class Files:
         self.say()
         self.policy.write_text(MINE % (1, 0))
 
-    def say(self, price: int = 1, keys: str = OPEN_KEY) -> None:
-        self.config.write_text(CONFIG.format(price=price, keys=keys))
+    def say(self, price: int = 1, keys: str = OPEN_KEY, more: str = "") -> None:
+        edit(self.config, CONFIG.format(price=price, keys=keys) + more)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def test_an_edited_policy_is_soon_in_force_and_drops_nothing(files, caplog
         await until(under_load)
         assert set(answered) == {"u0"}
 
-        files.policy.write_text(MINE % (0, 1))
+        edit(files.policy, MINE % (0, 1))
         await until(asked_second)
         changed_at = answered.index("u1")
         stop.set()
@@ -106,7 +106,7 @@ async def test_an_edited_policy_is_soon_in_force_and_drops_nothing(files, caplog
         first.release.set()
         rest = [chunk async for chunk in held]
 
-        assert set(answered[changed_at + 8 :]) <= {"u1"}  # eight were on their way
+        assert answered[changed_at:].count("u0") < 8  # eight were on their way
         assert before.choices[0].delta.content == "Hel"
         assert [c.choices[0].finish_reason for c in rest][-1] == "stop"
         assert await config_of(g) == {"generation": 2, "last_reload": "ok"}
@@ -116,7 +116,7 @@ async def test_an_edited_policy_is_soon_in_force_and_drops_nothing(files, caplog
 
 async def test_a_broken_edit_changes_nothing_and_the_log_says_where_it_is(files, caplog):
     async with running(files, Upstream(), Upstream()) as g:
-        files.policy.write_text("minimize: {in_flight: 1}\npick: lowset\n")
+        edit(files.policy, "minimize: {in_flight: 1}\npick: lowset\n")
 
         async def failed() -> bool:
             return (await config_of(g))["last_reload"] == "error"
@@ -131,7 +131,7 @@ async def test_a_broken_edit_changes_nothing_and_the_log_says_where_it_is(files,
         assert f"{files.policy}:2: pick: no picker is called 'lowset'" in line
         assert (await config_of(g))["generation"] == 1
 
-        files.policy.write_text(MINE % (0, 1))
+        edit(files.policy, MINE % (0, 1))
         await until(good_again)
         answer = await g.sdk.chat.completions.with_raw_response.create(**ASK)
         assert answer.headers["x-gateway-endpoint"] == "u1"
@@ -139,9 +139,8 @@ async def test_a_broken_edit_changes_nothing_and_the_log_says_where_it_is(files,
 
 async def test_keys_prices_and_body_limits_are_taken_over(files):
     async with running(files, Upstream(), Upstream()) as g:
-        files.say(price=7, keys="[{name: b, key: 12345678-b, models: []}]")
-        with files.config.open("a") as config:
-            config.write("server: {max_body: 10KB}\n")
+        keys = "[{name: b, key: 12345678-b, models: []}]"
+        files.say(price=7, keys=keys, more="server: {max_body: 10KB}\n")
 
         async def taken_over() -> bool:
             return (await config_of(g))["generation"] == 2
@@ -163,9 +162,8 @@ async def test_keys_prices_and_body_limits_are_taken_over(files):
 async def test_what_needs_a_restart_is_named_and_not_done(files, caplog):
     async with running(files, Upstream(), Upstream()) as g:
         url = g.gateway.config.endpoints["u0"].base_url
-        files.say()
         config = files.config.read_text().replace("u1:", "u2:")
-        files.config.write_text(config + "server: {port: 1}\nreplicas: {r: {model: smollm2}}\n")
+        edit(files.config, config + "server: {port: 1}\nreplicas: {r: {model: smollm2}}\n")
 
         async def taken_over() -> bool:
             return (await config_of(g))["generation"] == 2
@@ -194,11 +192,8 @@ def test_gateway_serve_watches_its_files(files):
     """The process, its log, and a file that another one replaces, as editors do."""
     with serve(files.config, "--port", "0") as serving:
         serving.wait_for("listening on", 30)
-        edited = files.policy.with_suffix(".new")
-        edited.write_text("minimize: {in_flight: 1}\npick: lowset\n")
-        os.replace(edited, files.policy)
-        serving.wait_for(r"not reloaded.*mine\.yaml:2: pick: no picker is called 'lowset'", 10)
-        edited.write_text(MINE % (0, 1))
-        os.replace(edited, files.policy)
-        serving.wait_for("the config was reloaded: generation 2", 10)
+        edit(files.policy, "minimize: {in_flight: 1}\npick: lowset\n")
+        serving.wait_for(r"not reloaded.*mine\.yaml:2: pick: no picker is called 'lowset'", 30)
+        edit(files.policy, MINE % (0, 1))
+        serving.wait_for("the config was reloaded: generation 2", 30)
         assert serving.stop(signal.SIGTERM) in (0, -signal.SIGTERM)

@@ -32,7 +32,7 @@ OURS = {"dialect": "replica", "secret": Secret(SECRET), "dedicated": True}
 
 @pytest.fixture(scope="module")
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    model = TinyModel(context_length=512).write(tmp_path_factory.mktemp("model") / "Tiny.gguf")
+    model = TinyModel(context_length=4096).write(tmp_path_factory.mktemp("model") / "Tiny.gguf")
     settings = ReplicaSettings(str(model), names=("theirs-m",), backend="reference", secret=SECRET)
     engine, made = load(settings, Status(None))
     engine.start()
@@ -77,7 +77,7 @@ async def test_a_replicas_queue_prefill_and_decode_are_below_the_attempt(replica
 
 async def test_an_answer_that_is_left_ends_its_replicas_spans(replica: Replica) -> None:
     async with traced(replica) as (g, collector, _):
-        body = {**ASK, "max_tokens": 400}
+        body = {**ASK, "max_tokens": 4000}
         answer = await g.sdk.chat.completions.create(**body, stream=True)
         await anext(aiter(answer))
         await answer.close()

@@ -270,7 +270,7 @@ async def test_what_is_deleted_is_gone() -> None:
 
 
 async def until_done(g: Running, id: str) -> Response:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             response = await g.sdk.responses.retrieve(id)
             if response.status not in ("queued", "in_progress"):
@@ -304,7 +304,7 @@ async def test_one_in_the_background_is_cancelled_and_frees_its_endpoint() -> No
         queued = await g.sdk.responses.create(model="m", input="Hi", background=True)
         await upstream.asked.wait()
         cancelled = await g.sdk.responses.cancel(queued.id)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await upstream.hung_up.wait()
         (outcome,) = await g.settled.wait_for(1)
         assert (await g.sdk.responses.retrieve(queued.id)).status == "cancelled"
@@ -477,7 +477,7 @@ async def test_another_gateway_on_the_same_file_knows_and_cancels_it(tmp_path: P
         queued = await first.sdk.responses.create(model="m", input="Hi", background=True)
         await upstream.asked.wait()
         assert (await second.sdk.responses.cancel(queued.id)).status == "cancelled"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await upstream.hung_up.wait()
         (outcome,) = await first.settled.wait_for(1)
         assert (await first.sdk.responses.retrieve(queued.id)).status == "cancelled"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -57,7 +58,7 @@ async def pause(server: Embedded) -> None:
 
 
 async def slow(server: Embedded) -> None:
-    redis = connect(server.url)
+    redis = connect(server.url, 10.0)
     for _ in range(6):
         await redis.execute_command("CLIENT", "PAUSE", 60, "ALL")
         await asyncio.sleep(0.1)
@@ -68,7 +69,7 @@ async def slow(server: Embedded) -> None:
 async def test_no_request_fails_and_every_one_is_counted(server, trouble):
     async with sharing(server) as g:
         meters = g.gateway.shared
-        answered = 0
+        answered, began = 0, time.monotonic()
         over = asyncio.Event()
 
         async def keep_asking() -> None:
@@ -88,13 +89,20 @@ async def test_no_request_fails_and_every_one_is_counted(server, trouble):
             while meters.lost:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         meters.deadline_s = 2.0
-        await asyncio.sleep(1.5)  # a beat
-        raw = await g.sdk.chat.completions.with_raw_response.create(**ASK)
-        left = int(raw.headers["x-ratelimit-remaining-requests"])
+
+        async def miscounted() -> float:
+            nonlocal answered
+            raw = await g.sdk.chat.completions.with_raw_response.create(**ASK)
+            answered += 1
+            refilled = 100_000 / 86_400 * (time.monotonic() - began)
+            left = 100_000 - answered + refilled
+            return abs(int(raw.headers["x-ratelimit-remaining-requests"]) - left)
+
+        async with asyncio.timeout(20):  # what came in during a beat goes with the next one
+            while await miscounted() > 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
         held = meters.book.held
     assert answered > 10
-    # A bucket of a day refills by about one in a second.
-    assert 0 <= left - (100_000 - answered - 1) <= 10
     assert all(count == 0 for count in held.values())
 
 
@@ -102,13 +110,13 @@ async def test_closed_limits_are_a_503_while_it_is_lost_and_back_without_a_resta
     async with sharing(server, deadline=Seconds(2), when_lost=WhenLost(limits="closed")) as g:
         await g.sdk.chat.completions.create(**ASK)
         server.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not g.gateway.shared.lost:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         with pytest.raises(openai.InternalServerError) as caught:
             await g.sdk.chat.completions.create(**ASK)
         server.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while g.gateway.shared.lost:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert (await g.sdk.chat.completions.create(**ASK)).choices
@@ -119,7 +127,7 @@ async def test_closed_limits_are_a_503_while_it_is_lost_and_back_without_a_resta
 async def test_a_closed_budget_leaves_what_costs_nothing(server):
     async with sharing(server, deadline=Seconds(2), when_lost=WhenLost(budgets="closed")) as g:
         server.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not g.gateway.shared.lost:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         with pytest.raises(openai.APIStatusError) as caught:

@@ -213,7 +213,7 @@ async def test_the_wait_for_room_has_a_span_of_its_own():
         async with gateway(upstream, tracing=Tracing(endpoint=url), **options) as g:
             first = await g.sdk.chat.completions.create(**ASK, stream=True)
             second = asyncio.create_task(plain(g))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not g.gateway.dispatcher.queue:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             upstream.release.set()

@@ -81,7 +81,7 @@ async def test_what_cannot_be_read_is_left_at_once() -> None:
     async with speaking("openai", hosted) as provider:
         with pytest.raises(UpstreamBroken):
             await answer(provider, chat("hi", stream=True))
-        await asyncio.wait_for(hosted.hung_up.wait(), 5)
+        await asyncio.wait_for(hosted.hung_up.wait(), 10)
 
 
 async def test_a_little_that_stands_for_very_much_is_counted_as_it_unfolds(

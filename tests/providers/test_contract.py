@@ -197,7 +197,7 @@ async def test_the_connection_is_cut_when_we_leave(dialect: str) -> None:
     async with speaking(dialect, hosted) as provider:
         async with provider.open(chat("hi", stream=True), "r-1") as events:
             await anext(events)
-        await asyncio.wait_for(hosted.hung_up.wait(), 5)
+        await asyncio.wait_for(hosted.hung_up.wait(), 10)
 
 
 async def test_a_stream_that_breaks_is_never_a_short_answer(dialect: str) -> None:

@@ -181,7 +181,7 @@ async def test_a_connection_that_was_closed_while_idle_is_not_used_again() -> No
 async def test_each_idle_connection_is_closed_when_its_time_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http1, "KEEP_IDLE_S", 0.8)
+    monkeypatch.setattr(http1, "KEEP_IDLE_S", 1.5)
     closed = asyncio.Queue[float]()
     now = asyncio.get_running_loop().time
 
@@ -198,7 +198,8 @@ async def test_each_idle_connection_is_closed_when_its_time_is_over(
             await response.aclose()
             await asyncio.sleep(0.1)
         closed_s = [await closed.get() - began for _ in range(2)]
-    assert 0.7 < closed_s[0] <= closed_s[1] < 1.4  # the second not a whole round later
+    assert closed_s[0] > 1.4
+    assert closed_s[1] - closed_s[0] < 1.2  # not a whole round later
 
 
 async def test_nobody_there_is_a_connect_error() -> None:
@@ -233,7 +234,7 @@ async def test_a_refusal_is_heard_before_the_whole_body_is_out() -> None:
 
     async with served(handle) as url, transport() as client:
         asking = asyncio.create_task(ask(client, url, b"x" * 64 * PIECE))
-        assert await asyncio.wait_for(asking, 5) == (413, b"no")
+        assert await asyncio.wait_for(asking, 30) == (413, b"no")
 
 
 async def test_an_endpoint_has_to_wait_for_a_slow_reader() -> None:

@@ -17,17 +17,19 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
 from gateway.replica.backends.cpu.backend import best_kernels
 from gateway.replica.backends.reference import ReferenceBackend
 from gateway.replica.main import ReplicaSettings, Status, load, load_backend, run
 from gateway.replica.weights import Weights
+from tests.support.serving import NO_TLS
 from tests.support.tiny_model import TinyModel
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 SECRET = "s3cret"
 WAIT_S = 30.0
-CONTEXT = 512
+CONTEXT = 4096
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,13 @@ def answering(url: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0, timeout=WAIT_S)
 
 
+def endless(sdk: openai.OpenAI) -> openai.Stream[ChatCompletionChunk]:
+    """An answer that takes seconds: all of the context."""
+    return sdk.chat.completions.create(
+        model="tiny", messages=HELLO, stream=True, extra_body={"ignore_eos": True}
+    )
+
+
 def test_a_supervised_replica_answers_and_ends_with_its_parent(model: Path) -> None:
     with replica(model) as (process, url), answering(url) as sdk:
         asked: Any = {"model": "tiny", "messages": HELLO, "temperature": 0, "max_tokens": 8}
@@ -115,12 +124,13 @@ def test_the_real_model_answers() -> None:
 
 def test_a_client_that_hangs_up_frees_its_blocks(model: Path) -> None:
     with replica(model) as (_, url), answering(url) as sdk:
-        stream = sdk.chat.completions.create(model="tiny", messages=HELLO, stream=True)
+        stream = endless(sdk)
         next(iter(stream))
         stream.close()
         blocks = {"owned": 1, "cached": 0}
-        while blocks["owned"]:
-            blocks = httpx.get(f"{url}/stats").json()["blocks"]
+        with httpx.Client(verify=NO_TLS, timeout=WAIT_S) as web:
+            while blocks["owned"]:
+                blocks = web.get(f"{url}/stats").json()["blocks"]
     assert blocks["cached"] < CONTEXT // 16 // 2  # long before the answer would have ended
 
 
@@ -142,7 +152,7 @@ def test_what_runs_when_the_signal_comes_is_finished_first(model: Path) -> None:
 
 def test_what_runs_longer_than_the_drain_is_told_so(model: Path) -> None:
     with replica(model, "--drain", "0") as (process, url), answering(url) as sdk:
-        stream = sdk.chat.completions.create(model="tiny", messages=HELLO, stream=True)
+        stream = endless(sdk)
         next(iter(stream))
         process.popen.send_signal(signal.SIGTERM)
         with pytest.raises(openai.APIError, match="stopped before the answer was complete"):
@@ -152,14 +162,12 @@ def test_what_runs_longer_than_the_drain_is_told_so(model: Path) -> None:
 
 def test_a_second_signal_ends_it_at_once(model: Path) -> None:
     with replica(model, "--drain", "600") as (process, url), answering(url) as sdk:
-        endless = {"ignore_eos": True}
-        stream = sdk.chat.completions.create(
-            model="tiny", messages=HELLO, stream=True, extra_body=endless
-        )
+        stream = endless(sdk)
         next(iter(stream))
         process.popen.send_signal(signal.SIGTERM)
-        while httpx.get(f"{url}/health").status_code == 200:
-            pass
+        with httpx.Client(verify=NO_TLS, timeout=WAIT_S) as web:
+            while web.get(f"{url}/health").status_code == 200:
+                pass
         process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(WAIT_S) == -signal.SIGTERM
 

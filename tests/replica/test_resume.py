@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -37,8 +38,8 @@ PENALISED: dict[str, Any] = SEEDED | {
 }
 
 
-def tiny() -> Replica:
-    backend = FakeBackend(vocabulary=TOKENIZER.vocabulary, context_length=1024)
+def tiny(context_length: int = 1024) -> Replica:
+    backend = FakeBackend(vocabulary=TOKENIZER.vocabulary, context_length=context_length)
     template = ChatTemplate(CHATML, TOKENIZER)
     return Replica(Engine(backend), TOKENIZER, template, GRAMMARS, ("m",), 1, SECRET)
 
@@ -193,9 +194,11 @@ async def test_a_stop_token_ends_a_continued_answer(include: bool) -> None:
 
 
 async def test_an_answer_that_fills_the_context_goes_on_to_its_end() -> None:
-    asked: dict[str, Any] = GREEDY | {"prompt": "hello " * 80, "ignore_eos": True}
-    chunks = await check(tiny, "/v1/completions", **asked, max_tokens=1000, every=5)
-    assert Said.of(chunks).finish == "length"
+    asked: dict[str, Any] = GREEDY | {"prompt": "hello " * 8, "ignore_eos": True}
+    small = partial(tiny, context_length=128)
+    chunks = await check(small, "/v1/completions", **asked, max_tokens=120)
+    said = Said.of(chunks)
+    assert (said.finish, said.usage["total_tokens"]) == ("length", 128)
 
 
 async def test_an_echoed_prompt_is_not_sent_again() -> None:

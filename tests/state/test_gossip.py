@@ -35,14 +35,14 @@ def server():
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
 async def speaking(server, name: str, clock, **options):
-    redis = connect(server.url)
+    redis = connect(server.url, 5.0)
     endpoint = Endpoint("e", frozenset({"m"}), provider=Silent(), max_in_flight=8)
     gossip = Gossip(redis, name, {"e": endpoint}, SharedIndex({"e"}, clock), clock, **options)
     async with gossip.running():
@@ -130,7 +130,7 @@ async def test_what_was_said_long_ago_is_as_old_as_it_is_to_a_newcomer(server):
     placed = [["place", "e", [[old[0].digest.hex(), old[0].size]], 9]]
     news = [{"age": 0, "what": what} for what in placed]
     told = json.dumps({"loads": {"e": [8, 300, {"t": 8}]}, "news": news})
-    redis = connect(server.url)
+    redis = connect(server.url, 5.0)
     await redis.xadd("{gateway}:gossip", {"from": "dead", "told": told}, id="1000-0")
     async with speaking(server, "a", clock) as (a, _):
         a.index.place("e", new, clock())
@@ -147,7 +147,7 @@ async def test_what_was_said_long_ago_is_as_old_as_it_is_to_a_newcomer(server):
 async def test_a_lost_connection_makes_nothing_be_heard_twice(server):
     clock = ManualClock()
     keys = [chat(f"{name} upon a time " * 50).prefix for name in ("once", "twice", "thrice")]
-    redis = connect(server.url)
+    redis = connect(server.url, 5.0)
     async with speaking(server, "a", clock) as (a, _), speaking(server, "b", clock) as (b, _):
         a.index.expire("e", before=clock() + 1)  # a replica began another life
         a.index.place("e", keys[0], clock() + 2)

@@ -48,7 +48,7 @@ async def sharing(server: Embedded, count: int, **options) -> AsyncIterator[list
         yield gateways
 
 
-async def until(condition, seconds: float = 10) -> None:
+async def until(condition, seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0.01)
@@ -145,7 +145,10 @@ def test_memory_and_server_decide_alike(one_server, steps):
                     memory.give(back)
                     shared.give(back)
 
-    asyncio.run(run())
+    with pytest.MonkeyPatch.context() as patch:  # no trip is decided alone
+        patch.setattr("gateway.state.shared.PATIENCE_S", 2.0)
+        patch.setattr("gateway.state.shared.GIVEN_UP_S", 30.0)
+        asyncio.run(run())
 
 
 # Shared.
@@ -166,7 +169,7 @@ async def test_four_gateways_let_no_more_through_than_the_limit(server):
 async def test_what_a_dead_gateway_held_is_free_again(server, monkeypatch):
     monkeypatch.setattr("gateway.state.shared.LEASE_S", 1.5)
     async with sharing(server, 1) as (living,):
-        redis = connect(server.url)
+        redis = connect(server.url, 5.0)
         dying = SharedMeters(redis, "dying", deadline_s=2.0)
         async with dying.running():
             assert granted([await dying.take([Charge(IN_FLIGHT, 1)]) for _ in range(30)]) == 20
@@ -237,8 +240,8 @@ async def test_a_lost_server_delays_nobody_and_the_counts_are_right_when_it_is_b
         await until(lambda: not a.lost and not b.lost)
         a.deadline_s = b.deadline_s = 2.0
         nothing = [Charge(c.meter, 0) for c in charges]
-        right = pytest.approx((1000 - 11, 20 - 10, 1000 - 10.5), abs=0.05)
-        async with asyncio.timeout(5):
+        right = pytest.approx((1000 - 11, 20 - 10, 1000 - 10.5), abs=0.4)
+        async with asyncio.timeout(20):
             while (await a.take(nothing)).left != right:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)  # what came in during a beat goes with the next one
         assert (await b.take(nothing)).left == right
@@ -275,21 +278,25 @@ async def test_what_fails_closed_is_refused_while_it_is_lost(server):
 async def test_a_slow_server_costs_the_deadline_and_no_count(server):
     """Slower than anyone waits, and not lost: each request goes by the gateway's share."""
     async with sharing(server, 1, deadline_s=0.001) as (gateway,):
-        slow = connect(server.url)
+        slow = connect(server.url, 10.0)
         sleeping = asyncio.create_task(slow.eval(BUSY, 0))
-        await asyncio.sleep(0.005)
-        verdicts = [await gateway.take([Charge(PER_DAY, 1)]) for _ in range(10)]
+        verdicts = []
+        async with asyncio.timeout(10):
+            while not any(v.alone for v in verdicts):
+                if sleeping.done():  # before this program was given the time to ask
+                    sleeping = asyncio.create_task(slow.eval(BUSY, 0))
+                verdicts.append(await gateway.take([Charge(PER_DAY, 1)]))
         await sleeping
         gateway.deadline_s = 2.0  # and this one comes after them all
+        await until(lambda: not gateway.lost)
         left = (await gateway.take([Charge(PER_DAY, 0)])).left
         await slow.aclose()
-    assert granted(verdicts) == 10
-    assert any(v.alone for v in verdicts)
-    assert left[0] == pytest.approx(990, abs=0.01)
+    assert granted(verdicts) == len(verdicts)
+    assert left[0] == pytest.approx(1000 - len(verdicts), abs=0.3)
 
 
 BUSY = """
 local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end
-local till = now() + 30
+local till = now() + 40
 while now() < till do end
 """

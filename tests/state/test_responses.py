@@ -32,7 +32,7 @@ async def opened(
     async with AsyncExitStack() as stack:
         store: ResponseStore
         if home == "redis":
-            redis = connect(stack.enter_context(embedded()).url)
+            redis = connect(stack.enter_context(embedded()).url, 5.0)
             stack.push_async_callback(redis.aclose)
             store = RedisResponses(redis, bounds, clock)
         else:
@@ -92,7 +92,7 @@ async def test_what_is_old_is_not_given(home: str, tmp_path: Path) -> None:
 
 async def test_redis_forgets_by_itself() -> None:
     with embedded() as server:
-        redis = connect(server.url)
+        redis = connect(server.url, 5.0)
         await RedisResponses(redis, Bounds(50, 1000), lambda: 0.0).put("a", kept("resp_1"))
         lives = [await redis.ttl(name) async for name in redis.scan_iter()]
         await redis.aclose()

@@ -36,7 +36,7 @@ class Settled:
         self._more.set()
 
     async def wait_for(self, count: int) -> list[Outcome]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.outcomes) < count:
                 self._more.clear()
                 await self._more.wait()
@@ -52,7 +52,7 @@ class Running:
 
     async def reached(self) -> None:
         """Somebody was asked and has answered."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not self.gateway.fleet.ready():
                 await asyncio.sleep(0.001)
                 assert self.gateway.fleet.endpoints

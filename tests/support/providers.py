@@ -59,5 +59,5 @@ class Scripted(Silent):
         return len(self._answers)
 
     async def all_told(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._mute.wait()
