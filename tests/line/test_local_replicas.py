@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -63,7 +64,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
             serving.wait_for(r"\[(smollm2-\d)\] ready at (\S+) \(pid (\d+)\)", 300)
             for _ in range(2)
         ]
-        url = serving.wait_for(r'base_url="(\S+)/v1"', 60)[1]
+        shown = re.search(r'Ready[^"]*"(\S+)/v1"', "".join(serving.lines))
+        assert shown is not None
+        url = shown[1]
         with (
             OpenAI(base_url=f"{url}/v1", api_key="sk-ann-ann", max_retries=0) as ann,
             OpenAI(base_url=f"{url}/v1", api_key="sk-bob-bob", max_retries=0) as bob,
