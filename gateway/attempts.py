@@ -228,7 +228,7 @@ class Attempts:
         )
         # What is not streamed is silent while it is computed: nobody can tell it from a failure
         # before its time is over.
-        longest = request.max_tokens or expected.output_tokens
+        longest = expected.output_tokens if request.max_tokens is None else request.max_tokens
         whole_s = 0.0 if request.stream else estimate.tpot_s * longest
         fair_s = FAIR_S + FAIR_TIMES * (estimate.ttft_s + whole_s)
         patience = Patience(timer, fair_s, choice.alone or not request.stream)

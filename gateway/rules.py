@@ -25,10 +25,14 @@ class RequestMatch:
         return (
             self.stream in (None, request.stream)
             and request.needs.issuperset(self.needs)
-            and (self.max_tokens is None or (request.max_tokens or math.inf) <= self.max_tokens)
+            and (self.max_tokens is None or _most(request) <= self.max_tokens)
             and (self.longer_than is None or request.prompt_size > self.longer_than)
             and self.service_tier in (None, request.service_tier)
         )
+
+
+def _most(request: InferenceRequest) -> float:
+    return math.inf if request.max_tokens is None else request.max_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ class Fleet:
         expected = length.mean if length else OUTPUT_GUESS
         if not request.operation.writes:
             expected = 0.0
-        elif most and most < expected:
+        elif most is not None and most < expected:
             expected = most
         tokens, exact = self._tokens.count(request)
         facts = (

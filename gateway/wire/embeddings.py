@@ -29,9 +29,6 @@ def check_asked(body: Json) -> None:
     if body.get("encoding_format") not in (None, *ENCODINGS):
         said = f"'encoding_format' must be one of: {', '.join(ENCODINGS)}"
         raise InvalidRequest(said, param="encoding_format")
-    dimensions = body.get("dimensions")
-    if dimensions is not None and dimensions < 1:
-        raise InvalidRequest("'dimensions' must be at least 1", param="dimensions")
     given = body["input"]
     if isinstance(given, str) or _is_tokens(given):
         return

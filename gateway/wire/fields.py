@@ -118,6 +118,22 @@ FIELDS: Mapping[Operation, Mapping[str, tuple[type, ...]]] = {
     },
 }
 
+TOKENS = range(1, 2**31)
+"""How many an answer may be asked to have; more fit into no context, and no engine's integer."""
+
+CHOICES = range(1, 129)
+"""How many answers to one prompt may be asked for: as many as OpenAI gives."""
+
+BOUNDS: Mapping[Operation, Mapping[str, range]] = {
+    Operation.CHAT: {"max_tokens": TOKENS, "max_completion_tokens": TOKENS, "n": CHOICES},
+    Operation.COMPLETION: {
+        "max_tokens": range(TOKENS.stop),  # none, to be told the prompt's log-probabilities
+        "n": CHOICES,
+        "best_of": range(CHOICES.stop),
+    },
+    Operation.EMBEDDINGS: {"dimensions": range(1, 2**31)},
+}
+
 _NAMES: Mapping[type, str] = {
     str: "a string",
     int: "an integer",
@@ -130,8 +146,9 @@ _NAMES: Mapping[type, str] = {
 
 
 def check_fields(operation: Operation, body: Json) -> None:
-    """Raise InvalidRequest for an owned field that is refused or a field of the wrong type."""
-    known = FIELDS[operation]
+    """Raise InvalidRequest for an owned field that is refused, or a value of the wrong type or out
+    of its bounds."""
+    known, bounds = FIELDS[operation], BOUNDS[operation]
     for name, value in body.items():
         if OWNED.get(name) is Owned.REFUSED and value is not None:
             raise InvalidRequest(f"{name!r} is set by the gateway, not by its callers", param=name)
@@ -139,6 +156,8 @@ def check_fields(operation: Operation, body: Json) -> None:
             raise InvalidRequest("it must not hold 'chat_template'", param=name)
         if name in known:
             check_type(name, value, known[name])
+        if name in bounds:
+            check_bounds(name, value, bounds[name])
 
 
 def check_type(name: str, value: Any, types: tuple[type, ...]) -> None:
@@ -147,6 +166,14 @@ def check_type(name: str, value: Any, types: tuple[type, ...]) -> None:
         raise InvalidRequest(
             f"{name!r} must be {_described(types)}, not {_NAMES[type(value)]}", param=name
         )
+
+
+def check_bounds(name: str, value: int | None, bounds: range) -> None:
+    """Raises InvalidRequest."""
+    if value is None or value in bounds:
+        return
+    allowed = f"at least {bounds[0]}" if value < bounds[0] else f"at most {bounds[-1]}"
+    raise InvalidRequest(f"{name!r} must be {allowed}", param=name)
 
 
 def _described(types: tuple[type, ...]) -> str:

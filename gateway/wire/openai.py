@@ -161,8 +161,6 @@ def _max_tokens(operation: Operation, body: Json) -> int | None:
     for name in names if operation is Operation.CHAT else names[1:]:
         limit: int | None = body.get(name)
         if limit is not None:
-            if limit < 1:
-                raise InvalidRequest(f"{name!r} must be at least 1", param=name)
             return limit
     return None
 
@@ -263,24 +261,28 @@ class Ending:
         prompt = request.forwarded.get("prompt")
         many = isinstance(prompt, list) and all(isinstance(one, str | list) for one in prompt)
         prompts = len(prompt) if many and isinstance(prompt, list) else 1
-        self._missing = set(range((request.forwarded.get("n") or 1) * prompts))
+        self._asked = (request.forwarded.get("n") or 1) * prompts  # their indices are below it
+        self._finished: set[int] = set()
         self._open: set[int] = set()  # begun, and not finished
         self._some = False  # some choice has finished
-        self.reached = not self._missing
+        self.reached = False
 
     def note(self, event: Event) -> None:
         if event.text is not None:
-            if 0 in self._missing:
+            if 0 not in self._finished:
                 self._open.add(0)
             return
         for choice in event.payload["choices"]:
             index = choice.get("index") or 0
-            if event.finishes and choice.get("finish_reason"):
-                self._missing.discard(index)
+            ends = event.finishes and choice.get("finish_reason")
+            self._some = self._some or bool(ends)
+            if type(index) is not int or not 0 <= index < self._asked:
+                continue
+            if ends:
                 self._open.discard(index)
-                self._some = True
-                self.reached = not self._missing
-            elif index in self._missing:
+                self._finished.add(index)
+                self.reached = len(self._finished) == self._asked
+            elif index not in self._finished:
                 self._open.add(index)
 
     @property

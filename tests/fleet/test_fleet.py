@@ -13,7 +13,7 @@ from gateway.fleet.placement import Match, PlacementIndex
 from gateway.fleet.tokens import FIRST_GUESS
 from tests.support.clock import ManualClock
 from tests.support.providers import Silent
-from tests.support.requests import chat
+from tests.support.requests import chat, completion
 
 CLOCK_START = 1000.0
 LONG = chat("x" * 4000)
@@ -101,6 +101,11 @@ def test_a_snapshot_has_everyone_with_the_request_in_tokens(world: World) -> Non
         ("b", False, 0),
     ]
     assert matches == {}
+
+
+@pytest.mark.parametrize("most", [0, 1, 7])
+def test_no_more_is_expected_than_was_asked_for(world: World, most: int) -> None:
+    assert world.fleet.expected(completion(max_tokens=most)).output_tokens == most
 
 
 def test_the_next_of_a_burst_finds_what_was_only_just_sent(world: World) -> None:

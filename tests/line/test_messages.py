@@ -321,6 +321,7 @@ async def test_a_stream_that_breaks_off_raises_the_sdks_error() -> None:
     [
         ({"max_tokens": None}, "max_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 2**31}, "max_tokens"),
         ({"container": "c"}, "container"),
         ({"mcp_servers": []}, "mcp_servers"),
         ({"context_management": {}}, "context_management"),

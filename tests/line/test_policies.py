@@ -187,6 +187,8 @@ async def test_a_rule_may_look_at_the_request():
     )
     long = [{"role": "user", "content": "x" * 1000}]
     async with gateway(Upstream(), rules=rules) as g:
+        score = g.sdk.completions.with_raw_response.create
+        scored = await score(model="m", prompt="hi", max_tokens=0, echo=True, logprobs=1)
         create = g.sdk.chat.completions.with_raw_response.create
         used = [
             (await create(**(ASK | more))).headers["x-gateway-policy"]
@@ -200,6 +202,7 @@ async def test_a_rule_may_look_at_the_request():
             )
         ]
     assert used == ["tools", "short", "rest", "rest", "long", "flex"]
+    assert scored.headers["x-gateway-policy"] == "short"
 
 
 async def test_a_session_in_a_header_keeps_to_its_endpoint():

@@ -370,6 +370,7 @@ async def test_its_stream_is_taken_up_by_another_endpoint() -> None:
         ({"messages": []}, "messages"),
         ({"max_tokens": 3}, "max_tokens"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": 2**31}, "max_output_tokens"),
         ({"input": []}, "input"),
         ({"input": [{"type": "web_search_call", "id": "w"}]}, "input[0].type"),
         ({"input": [{"role": "nobody", "content": ""}]}, "input[0].role"),

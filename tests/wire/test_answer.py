@@ -25,7 +25,7 @@ from gateway.wire.openai import (
     parse_stats,
     parse_usage,
 )
-from tests.support.requests import chat
+from tests.support.requests import chat, completion
 
 CHUNK = {"id": "theirs-1", "created": 5, "model": "theirs", "choices": [{"delta": {"content": ""}}]}
 REPORT = {"epoch": "e", "running": 2, "queued_tokens": 30, "horizon_age_s": 1.5}
@@ -376,14 +376,23 @@ def test_a_count_beyond_reason_is_no_count() -> None:
         ([(0, True)], False, True),  # it gives one, whatever `n` asks
         ([(0, True), (1, False)], False, False),  # the other was cut
         ([(0, True), (1, True), (1, False)], True, True),  # a piece that comes late
+        ([(0, True), (2, True), (-1, True), ("1", True)], False, True),  # others were not asked for
         ([], False, False),
     ],
 )
 def test_an_answer_of_two_choices_ends(
-    indices: list[tuple[int, bool]], reached: bool, said: bool
+    indices: list[tuple[Any, bool]], reached: bool, said: bool
 ) -> None:
     ending = Ending(chat(stream=True, n=2))
     for index, finishes in indices:
         reason = "stop" if finishes else None
         ending.note(event(choices=[{"index": index, "delta": {}, "finish_reason": reason}]))
     assert (ending.reached, ending.said) == (reached, said)
+
+
+def test_each_of_many_prompts_has_its_choices() -> None:
+    ending = Ending(completion(["a", "b"], stream=True, n=2))
+    for index in range(4):
+        assert not ending.reached
+        ending.note(event(choices=[{"index": index, "text": "", "finish_reason": "stop"}]))
+    assert ending.reached

@@ -76,11 +76,17 @@ def test_null_is_the_same_as_absent(operation: Operation) -> None:
         ({"max_completion_tokens": 5}, 5),
         ({"max_completion_tokens": 5, "max_tokens": 9}, 5),  # the newer name counts
         ({"max_completion_tokens": None, "max_tokens": 9}, 9),
-        ({"max_tokens": 10**4000}, 10**4000),
+        ({"max_tokens": 2**31 - 1}, 2**31 - 1),
     ],
 )
 def test_the_limit_of_tokens(limits: dict[str, int | None], most: int | None) -> None:
     assert parsed(CHAT | limits).max_tokens == most
+
+
+def test_a_completion_may_ask_for_no_token() -> None:
+    request = completion(max_tokens=0, echo=True, logprobs=1)
+    assert request.max_tokens == 0
+    assert request.forwarded["max_tokens"] == 0
 
 
 # What is no request at all.
@@ -190,7 +196,7 @@ OF_TYPE: dict[type, list[Any]] = {
     type(None): [None],
 }
 REQUIRED = ("model", "messages", "prompt", "input")
-BOUNDED = ("max_", "dimensions", "encoding_format")
+BOUNDED = ("max_tokens", "max_completion_tokens", "n", "best_of", "dimensions", "encoding_format")
 TYPED = [
     (operation, name, kind, value)
     for operation, table in FIELDS.items()
@@ -207,7 +213,7 @@ TYPED = [
         for operation, name, kind, value in TYPED
         if kind in FIELDS[operation][name]
         and name not in REQUIRED
-        and not (name.startswith(BOUNDED) and value is not None)
+        and not (name in BOUNDED and value is not None)
     ],
 )
 def test_a_field_of_the_right_type_is_forwarded_as_it_came(
@@ -243,6 +249,9 @@ def test_a_field_of_another_type_is_refused_by_name(
         ({"model": None}, "'model' must be a string, not null"),
         ({"max_tokens": 0}, "'max_tokens' must be at least 1"),
         ({"max_completion_tokens": -1}, "'max_completion_tokens' must be at least 1"),
+        ({"max_completion_tokens": 2**31}, "'max_completion_tokens' must be at most 2147483647"),
+        ({"n": 0}, "'n' must be at least 1"),
+        ({"n": 129}, "'n' must be at most 128"),
         (
             {"stream_options": {"include_usage": 1}},
             "'stream_options.include_usage' must be a boolean",
@@ -251,6 +260,20 @@ def test_a_field_of_another_type_is_refused_by_name(
 )
 def test_the_words_of_a_refusal(fields: dict[str, object], says: str) -> None:
     assert refused(CHAT | fields)[0] == says
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"max_tokens": -1}, "'max_tokens' must be at least 0"),
+        ({"max_tokens": 2**31}, "'max_tokens' must be at most 2147483647"),
+        ({"n": 10**30}, "'n' must be at most 128"),
+        ({"n": -1}, "'n' must be at least 1"),
+        ({"best_of": 129}, "'best_of' must be at most 128"),
+    ],
+)
+def test_a_completion_has_bounds_of_its_own(fields: dict[str, object], says: str) -> None:
+    assert refused(COMPLETION | fields, Operation.COMPLETION) == (says, next(iter(fields)))
 
 
 def test_a_field_that_we_do_not_know_is_for_the_endpoint_to_judge() -> None:

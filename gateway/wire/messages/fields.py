@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest
-from gateway.wire.fields import check_table
+from gateway.wire.fields import TOKENS, check_bounds, check_table
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "model": (str,),
@@ -64,8 +64,7 @@ def check(body: Json, required: tuple[str, ...]) -> None:
         if name not in body:
             raise InvalidRequest(f"{name}: field required", param=name)
     check_table(body, REFUSED, TYPES, WITHIN)
-    if body.get("max_tokens", 1) < 1:
-        raise InvalidRequest("'max_tokens' must be at least 1", param="max_tokens")
+    check_bounds("max_tokens", body.get("max_tokens"), TOKENS)
     if body.get("service_tier") not in (None, "auto", "standard_only"):
         raise InvalidRequest("'service_tier' must be auto or standard_only", param="service_tier")
 

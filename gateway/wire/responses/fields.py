@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.fields import check_table
+from gateway.wire.fields import TOKENS, check_bounds, check_table
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "model": (str,),
@@ -98,9 +98,7 @@ def check(body: Json) -> None:
         raise UnsupportedRequest(
             "nothing is obfuscated here", param="stream_options.include_obfuscation"
         )
-    limit = body.get("max_output_tokens")
-    if limit is not None and limit < 1:
-        raise InvalidRequest("'max_output_tokens' must be at least 1", param="max_output_tokens")
+    check_bounds("max_output_tokens", body.get("max_output_tokens"), TOKENS)
 
 
 def _short(value: Any) -> str:
