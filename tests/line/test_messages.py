@@ -232,13 +232,38 @@ async def test_why_it_ended_is_told_in_its_own_words() -> None:
     assert short.stop_reason == "max_tokens"
 
 
+def calling_with(arguments: str, **end: str) -> Upstream:
+    """Whole answers of one call."""
+    function = {"name": "weather", "arguments": arguments}
+    calls = [{"id": "c", "type": "function", "function": function}]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    return replies(Reply(body=whole(choices=[{"index": 0, "message": message, **end}])))
+
+
 async def test_a_call_with_what_is_no_json_is_the_endpoints_fault() -> None:
-    call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{"}}
-    message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
-    async with gateway(replies(Reply(body=whole(choices=[choice])))) as g, asking(g) as client:
+    async with gateway(calling_with("{", finish_reason="tool_calls")) as g, asking(g) as client:
         with pytest.raises(anthropic.InternalServerError, match="no JSON object"):
             await client.messages.create(**ASKED, tools=[WEATHER])
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ({"finish_reason": "length"}, "max_tokens"),
+        ({"finish_reason": "tool_calls", "stop_reason": "END"}, "stop_sequence"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("arguments", "read"), [('{"city": "Os', {}), ('{"city": "Oslo"}', {"city": "Oslo"})]
+)
+async def test_a_call_that_was_cut_has_no_input(
+    arguments: str, read: dict[str, str], end: dict[str, str], reason: str
+) -> None:
+    async with gateway(calling_with(arguments, **end)) as g, asking(g) as client:
+        message = await client.messages.create(**ASKED, tools=[WEATHER], stop_sequences=["END"])
+    (block,) = message.content
+    assert block.type == "tool_use"
+    assert (block.name, block.input, message.stop_reason) == ("weather", read, reason)
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,14 @@ class Block:
     def holds(self, piece: Piece) -> bool:
         return piece.kind == self.kind and piece.call == self.call
 
-    def shown(self, begun: bool = False) -> dict[str, Any]:
-        """`begun`: with nothing in it yet. Raises UpstreamBroken."""
+    def shown(self, *, begun: bool = False, cut: bool = False) -> dict[str, Any]:
+        """`begun`: with nothing in it yet; `cut`: the answer may have ended within it. Raises
+        UpstreamBroken."""
         text = "" if begun else self.text
         match self.kind:
             case "call":
                 called = {"type": "tool_use", "id": self.id, "name": self.name}
-                return {**called, "input": _input(text)}
+                return {**called, "input": _input(text, cut)}
             case "thought":
                 return {"type": "thinking", "thinking": text, "signature": ""}
         return {"type": "text", "text": text}
@@ -104,7 +105,7 @@ class MessageAnswer:
     def whole(self, event: Event) -> bytes:
         for _ in (*self._take(event), *self._write(over=True)):
             pass  # nobody sees the events
-        content = [block.shown() for block in self._blocks]
+        content = [block.shown(cut=self._cut) for block in self._blocks]
         return encode_json({**self._message(), "content": content, **self._ending()})
 
     # How it comes.
@@ -177,6 +178,10 @@ class MessageAnswer:
             "usage": self._told(),
         }
 
+    @property
+    def _cut(self) -> bool:
+        return self._reason == "length" or self._sequence is not None
+
     def _ending(self) -> dict[str, Any]:
         reason = STOPS.get(self._reason or "", "end_turn")
         if self._sequence is not None:
@@ -206,11 +211,14 @@ def _is_whole(arguments: str) -> bool:
         return False
 
 
-def _input(text: str) -> dict[str, Any]:
+def _input(text: str, cut: bool) -> dict[str, Any]:
+    """Of a call that was cut nothing can be read: in a stream its input stays empty too."""
     try:
         given = json.loads(text or "{}")
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
+        if cut:
+            return {}
         raise UpstreamBroken("the endpoint called a tool with what is no JSON object")
     return given
