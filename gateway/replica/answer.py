@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.domain import Operation, ReplicaReport
 from gateway.errors import GatewayError
-from gateway.replica.choice import Piece
+from gateway.replica.choice import Done, Piece
 from gateway.replica.logprobs import chat_logprobs, completion_logprobs
 from gateway.replica.request import Counts
 from gateway.replica.speech import CallPiece, Said
@@ -88,10 +88,9 @@ class Answer:
         return event({**chunk, "usage": None} if self.include_usage else chunk)
 
     def _choice(self, piece: Piece, said: Mapping[str, object]) -> dict[str, object]:
-        finish = None if piece.end is None else piece.end.reason
         choice = {"index": piece.index, **said, "logprobs": self._logprobs(piece)}
         ids = {"token_ids": piece.tokens} if self.token_ids else {}
-        return {**choice, "finish_reason": finish, **ids}
+        return {**choice, **_ending(piece.end), **ids}
 
     def _logprobs(self, piece: Piece) -> dict[str, object] | None:
         if self.logprobs is None:
@@ -102,6 +101,13 @@ class Answer:
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _ending(end: Done | None) -> dict[str, object]:
+    if end is None:
+        return {"finish_reason": None}
+    stop = {} if end.stopped_by is None else {"stop_reason": end.stopped_by}  # vLLM's name
+    return {"finish_reason": end.reason, **stop}
 
 
 def _message(said: Said) -> dict[str, object]:

@@ -20,6 +20,7 @@ class Done:
     counts: Counts
     reasoning_tokens: int = 0  # of those that were completed
     called: bool = False  # some tool
+    stopped_by: str | None = None  # a stop string
 
     @property
     def reason(self) -> str:
@@ -95,7 +96,7 @@ class Choice:
             if token in self.stop_tokens:
                 return Finish.STOP
             self._hear(self._stream.push(token))
-        if self._stream.stopped:
+        if self._stream.stopped_by is not None:
             return Finish.STOP
         return Finish.LENGTH if continued and len(continued) >= room else None
 
@@ -110,9 +111,10 @@ class Choice:
             if output.logprobs is not None:
                 self._scored.append(Scored(output.token, stream.length, output.logprobs))
             self._said += self._hear(stream.push(output.token))
-        if self._said and output.finish is None and not stream.stopped:
+        stopped = stream.stopped_by is not None
+        if self._said and output.finish is None and not stopped:
             self._put(self._piece())
-        return stream.stopped
+        return stopped
 
     def on_finish(self, finish: Finish, counts: Counts) -> None:
         last = self._speech.push(self._stream.finish()) + self._speech.finish()
@@ -128,7 +130,8 @@ class Choice:
         return said
 
     def _done(self, finish: Finish, counts: Counts) -> Done:
-        return Done(finish, counts, self._reasoning_tokens, self._called)
+        stopped_by = self._stream.stopped_by
+        return Done(finish, counts, self._reasoning_tokens, self._called, stopped_by)
 
     def _piece(self, end: Done | None = None) -> Piece:
         piece = Piece(self.index, self._said, tuple(self._tokens), tuple(self._scored), end)

@@ -34,11 +34,11 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.length = 0  # characters so far, the held ones included
-        self.stopped = False  # a stop string was met
+        self.stopped_by: str | None = None  # the stop string that was met
 
     def push(self, token: int) -> str:
         """The text that is certain now, often none."""
-        if self.stopped:
+        if self.stopped_by is not None:
             return ""
         tell = self._tokenizer.written if token in self._written else self._tokenizer.bytes_of
         new = self._decoder.decode(tell(token))
@@ -50,9 +50,9 @@ class TextStream:
         # The one that is complete first, however the tokens cut the text; then the longest.
         found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
-            self.stopped = True
             self._held = ""
             end, start = min(found)
+            self.stopped_by = text[start:end]
             return text[: end if self._include_stop else start]
         certain = len(text) - begun(text, self._stop)
         self._held = text[certain:]

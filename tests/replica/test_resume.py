@@ -71,6 +71,7 @@ class Said:
     text: str = ""
     token_ids: tuple[int, ...] = ()
     finish: str | None = None
+    stopped_by: str | None = None
     usage: dict[str, Any] | None = None
 
     @classmethod
@@ -87,6 +88,7 @@ class Said:
                     said.text += call["function"]["arguments"]
                 said.token_ids += tuple(choice["token_ids"])
                 said.finish = choice["finish_reason"] or said.finish
+                said.stopped_by = choice.get("stop_reason") or said.stopped_by
         return said
 
 
@@ -116,7 +118,8 @@ async def check(
         delivered = {"continue_token_ids": before.token_ids} if cut else {}
         rest = Said.of(await stream(fresh(), path, **fields, **delivered))
         assert before.text + rest.text == whole.text, cut
-        assert (before.token_ids + rest.token_ids, rest.finish) == (whole.token_ids, whole.finish)
+        assert before.token_ids + rest.token_ids == whole.token_ids
+        assert (rest.finish, rest.stopped_by) == (whole.finish, whole.stopped_by)
         assert without_cache(rest.usage) == without_cache(whole.usage)
     return chunks
 
@@ -173,6 +176,7 @@ async def test_a_stop_string_is_met_across_the_break(
     chunks = await check(tiny, "/v1/completions", **asked, **stop)
     said = Said.of(chunks)
     assert (said.text, said.finish) == (whole[: 28 if include else 25], "stop")
+    assert said.stopped_by == cut
 
 
 async def test_text_that_was_held_back_at_the_end_is_sent_once() -> None:

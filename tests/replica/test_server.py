@@ -124,6 +124,7 @@ async def test_the_sdk_gets_a_whole_chat() -> None:
     assert submission.sampling.max_tokens is None
     assert answer.choices[0].message.content == "hello world"
     assert answer.choices[0].finish_reason == "stop"
+    assert answer.choices[0].model_extra == {}  # no stop string ended it
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == len(submission.prompt)
     assert answer.usage.prompt_tokens_details is not None
@@ -170,16 +171,24 @@ async def test_the_sdk_gets_a_completion(stream: bool) -> None:
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
-async def test_a_stop_string_ends_the_request() -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_stop_string_ends_the_request_and_is_named(stream: bool) -> None:
     async with line() as it:
         asked = asyncio.create_task(
-            it.sdk.chat.completions.create(model="tiny", messages=HELLO, stop=["wor"])
+            it.sdk.chat.completions.create(
+                model="tiny", messages=HELLO, stop=["lord", "wor"], stream=stream
+            )
         )
         submission = await it.engine.submitted.get()
         assert say(submission, "hello world")
         finish(submission)
-        answer = await asked
-    assert answer.choices[0].message.content == "hello "
+        answer: Any = await asked
+        chunks = [chunk async for chunk in answer] if stream else [answer]
+    choices = [chunk.choices[0] for chunk in chunks]
+    said = [choice.delta if stream else choice.message for choice in choices]
+    assert "".join(one.content or "" for one in said) == "hello "
+    assert (choices[-1].finish_reason, choices[-1].stop_reason) == ("stop", "wor")
+    assert all("stop_reason" not in choice.model_extra for choice in choices[:-1])
 
 
 async def test_a_stop_string_may_stay_and_stop_tokens_may_be_named() -> None:

@@ -130,7 +130,7 @@ def test_a_stop_string_is_met_across_tokens_and_left_out() -> None:
     stream = TextStream(TOKENIZER, ["END"])
     pieces = [stream.push(token) for token in TOKENIZER.encode("a EN END b")]
     assert "".join(pieces) == "a EN "
-    assert stream.stopped
+    assert stream.stopped_by == "END"
     assert stream.finish() == ""
 
 
@@ -153,7 +153,7 @@ def test_of_several_stop_strings_the_first_to_be_complete_wins() -> None:
 def test_a_stop_string_can_stay_in_the_text() -> None:
     stream = TextStream(TOKENIZER, ["END"], include_stop=True)
     pieces = [stream.push(token) for token in TOKENIZER.encode("a EN END b")]
-    assert ("".join(pieces), stream.stopped, stream.finish()) == ("a EN END", True, "")
+    assert ("".join(pieces), stream.stopped_by, stream.finish()) == ("a EN END", "END", "")
 
 
 def test_the_text_of_the_first_min_tokens_is_not_searched() -> None:
