@@ -189,6 +189,23 @@ def check_known(given: Json, names: Collection[str], where: str) -> None:
             raise UnsupportedRequest(f"{what!r} is not known here", param=what)
 
 
+def tools_of(tools: list[Json], choice: Any) -> dict[str, Any]:
+    """Those of the chat that another API's request comes to, and what it chose of them. Raises
+    InvalidRequest for what is not among them: without tools a chat has no place for a choice."""
+    names = [tool["function"]["name"] for tool in tools]
+    match choice:
+        case {"function": {"name": str(name)}} if name not in names:
+            raise InvalidRequest(
+                f"'tool_choice' names {name[:100]!r}, which is not among the tools",
+                param="tool_choice",
+            )
+        case "required" if not tools:
+            raise InvalidRequest("'tool_choice' needs tools", param="tool_choice")
+    if not tools:
+        return {}
+    return {"tools": tools} | ({} if choice is None else {"tool_choice": choice})
+
+
 def check_table(
     body: Json,
     refused: Mapping[str, str],

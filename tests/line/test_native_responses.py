@@ -165,18 +165,30 @@ async def test_a_stream_that_breaks_off_is_not_taken_up_in_other_words() -> None
     assert outcome.ended is Ended.FAILED
 
 
-async def test_what_only_it_can_do_goes_there_alone() -> None:
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "auto",
+        "required",
+        {"type": "web_search"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "web_search"}]},
+    ],
+)
+async def test_what_only_it_can_do_goes_there_alone(choice: Any) -> None:
     search = {"id": "ws_theirs", "type": "web_search_call", "status": "completed"}
     hosted = replies(Reply(body=response(output=[search, MESSAGE])))
     tools: Any = [{"type": "web_search"}]
     async with gateway(chats := Upstream(), hosted, endpoint=[{}, NATIVE]) as g:
-        first = await g.sdk.responses.create(model="m", input="News?", tools=tools)
+        first = await g.sdk.responses.create(
+            model="m", input="News?", tools=tools, tool_choice=choice
+        )
         await g.sdk.responses.create(
             model="m", input="And?", tools=tools, previous_response_id=first.id
         )
     assert not chats.received
     assert [item.type for item in first.output] == ["web_search_call", "message"]
-    assert hosted.received[0].body["tools"] == tools
+    asked = hosted.received[0].body
+    assert (asked["tools"], asked["tool_choice"]) == (tools, choice)
     assert hosted.received[1].body["input"][1]["type"] == "web_search_call"
 
 

@@ -44,6 +44,11 @@ def called(index: int, arguments: str, **first: Any) -> dict[str, Any]:
     return {"delta": {"tool_calls": [call]}}
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "name": name} for name in names]
+    return {"type": "allowed_tools", "mode": mode, "tools": tools}
+
+
 def calling() -> Upstream:
     """Thinks, then calls two functions, the second while the first is still being told."""
     return Upstream(
@@ -357,6 +362,14 @@ async def test_its_stream_is_taken_up_by_another_endpoint() -> None:
             "text.format.loose",
         ),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "name": "weather"}}, "tool_choice"),
+        (
+            {"tools": [WEATHER], "tool_choice": {"type": "function", "name": "f"}},
+            "tool_choice",
+        ),
+        ({"tools": [WEATHER], "tool_choice": allowed("required")}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": allowed("auto", "weather", "f")}, "tool_choice"),
         ({"truncation": "auto"}, "truncation"),
         ({"reasoning": {"effort": "low", "max_tokens": 9}}, "reasoning.max_tokens"),
         ({"text": {"format": {"type": "text"}, "tone": "warm"}}, "text.tone"),

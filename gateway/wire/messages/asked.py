@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.fields import check_known
+from gateway.wire.fields import check_known, tools_of
 from gateway.wire.messages.blocks import messages, text_of
 from gateway.wire.messages.fields import TOOL, TYPES
 
@@ -68,9 +68,8 @@ def _format(body: Json) -> dict[str, Any]:
 
 
 def _tools(body: Json) -> dict[str, Any]:
-    tools = [_tool(tool, f"tools.{index}") for index, tool in enumerate(body.get("tools") or ())]
-    if not tools:
-        return {}
+    given = body.get("tools") or ()
+    tools: list[Json] = [_tool(tool, f"tools.{index}") for index, tool in enumerate(given)]
     chosen: Any
     choice = body.get("tool_choice") or {}
     match choice:
@@ -85,11 +84,9 @@ def _tools(body: Json) -> dict[str, Any]:
                 "'tool_choice' must be auto, any, none, or tool with a name", param="tool_choice"
             )
     side_by_side = choice.get("disable_parallel_tool_use")
-    return {
-        "tools": tools,
-        **({} if chosen is None else {"tool_choice": chosen}),
-        **({} if side_by_side is None else {"parallel_tool_calls": not side_by_side}),
-    }
+    if tools and side_by_side is not None:
+        return tools_of(tools, chosen) | {"parallel_tool_calls": not side_by_side}
+    return tools_of(tools, chosen)
 
 
 def _tool(tool: Any, where: str) -> dict[str, Any]:

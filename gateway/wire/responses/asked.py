@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.fields import check_known
+from gateway.wire.fields import check_known, tools_of
 from gateway.wire.responses.fields import LOGPROBS, SAME, TYPES
 from gateway.wire.responses.items import messages
 
@@ -82,7 +82,8 @@ def _shape(body: Json) -> dict[str, Any]:
 
 
 def _tools(body: Json) -> dict[str, Any]:
-    tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.get("tools") or ())]
+    given = body.get("tools") or ()
+    tools: list[Json] = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(given)]
     choice = body.get("tool_choice")
     match choice:
         case None | "auto" | "none" | "required":
@@ -90,17 +91,24 @@ def _tools(body: Json) -> dict[str, Any]:
         case {"type": "function", "name": str(name)}:
             chosen = {"type": "function", "function": {"name": name}}
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(allowed)}:
-            names = [tool.get("name") for tool in allowed if isinstance(tool, dict)]
-            tools = [tool for tool in tools if tool["function"]["name"] in names]
+            tools = _allowed(tools, allowed)
             chosen = mode
         case _:
             raise UnsupportedRequest(
                 "'tool_choice' must be auto, none or required, or name a function or allowed_tools",
                 param="tool_choice",
             )
-    if not tools:
-        return {}
-    return {"tools": tools} | ({} if chosen is None else {"tool_choice": chosen})
+    return tools_of(tools, chosen)
+
+
+def _allowed(tools: list[Json], allowed: list[Any]) -> list[Json]:
+    names = [tool.get("name") if isinstance(tool, dict) else None for tool in allowed]
+    known = [tool["function"]["name"] for tool in tools]
+    if any(name not in known for name in names):
+        raise InvalidRequest(
+            "'tool_choice' allows what is not among the tools", param="tool_choice"
+        )
+    return [tool for tool in tools if tool["function"]["name"] in names]
 
 
 def _tool(tool: Any, where: str) -> dict[str, Any]:

@@ -32,16 +32,17 @@ def native_body(body: Json, items: tuple[Any, ...]) -> Json:
 
 
 def told_in_chats(asked: Asked) -> Asked:
-    """The same request without what only such an endpoint can do: the line measures it by that."""
+    """The same request without what only such an endpoint can do: the line measures it by that.
+    Nor has it a choice of tools then, which may be of those."""
     tools = [tool for tool in asked.body.get("tools") or () if _kind(tool) in (None, "function")]
     foreign = len(tools) < len(asked.body.get("tools") or ())
     chosen = asked.body.get("tool_choice")
     if isinstance(chosen, dict) and _kind(chosen) not in ("function", "allowed_tools"):
-        chosen, foreign = None, True
+        foreign = True
     items = tuple(item for item in asked.items if _kind(item) in (None, *ITEMS))
     if not foreign and len(items) == len(asked.items):
         return asked
-    body = {**asked.body, "tools": tools, "tool_choice": chosen}
+    body = {**asked.body, "tools": tools, "tool_choice": None}
     return replace(asked, body=body, items=items)
 
 
