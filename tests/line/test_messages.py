@@ -214,6 +214,56 @@ async def test_blocks_have_their_place_in_a_chat() -> None:
     assert body["user"] == "u"
 
 
+@pytest.mark.parametrize(
+    ("about", "text"),
+    [
+        ({}, "It rains."),
+        ({"title": "Oslo", "context": "A letter"}, "Oslo\n\nA letter\n\nIt rains."),
+        ({"title": "Oslo", "context": None, "citations": {"enabled": False}}, "Oslo\n\nIt rains."),
+    ],
+)
+async def test_a_document_is_its_text_after_what_it_says_of_itself(about: Any, text: str) -> None:
+    source = {"type": "text", "media_type": "text/plain", "data": "It rains."}
+    document = {"type": "document", "source": source, **about}
+    messages: Any = [{"role": "user", "content": [document]}]
+    async with gateway(upstream := Upstream()) as g, asking(g) as client:
+        await client.messages.create(**{**ASKED, "messages": messages})
+    assert upstream.received[0].body["messages"] == [{"role": "user", "content": text}]
+
+
+async def test_what_the_caches_and_the_seals_of_others_need_is_taken() -> None:
+    cached = {"cache_control": {"type": "ephemeral"}}
+    messages: Any = [
+        {"role": "user", "content": [{"type": "text", "text": "Hi", **cached}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm", "signature": "sealed"},
+                {"type": "text", "text": "Let me look", "citations": None, **cached},
+                {
+                    "type": "tool_use",
+                    "id": "t",
+                    "name": "weather",
+                    "input": {},
+                    "caller": {"type": "direct"},
+                    **cached,
+                },
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t", "is_error": False, **cached},
+                {"type": "text", "text": "And?", "citations": []},
+            ],
+        },
+    ]
+    async with gateway(upstream := Upstream()) as g, asking(g) as client:
+        await client.messages.create(**{**ASKED, "messages": messages}, tools=[WEATHER])
+    roles = [message["role"] for message in upstream.received[0].body["messages"]]
+    assert roles == ["user", "assistant", "tool", "user"]
+
+
 async def test_why_it_ended_is_told_in_its_own_words() -> None:
     stopped = Upstream(extra={3: {"finish_reason": "stop", "stop_reason": "END"}})
     async with (
@@ -341,6 +391,14 @@ async def test_a_stream_that_breaks_off_raises_the_sdks_error() -> None:
     assert outcome.ended is Ended.FAILED
 
 
+LETTER = {"type": "text", "media_type": "text/plain", "data": "It rains."}
+PICTURE = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+
+
+def saying(kind: str = "text", **block: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": kind, **block}]}]}
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -363,6 +421,28 @@ async def test_a_stream_that_breaks_off_raises_the_sdks_error() -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "nobody", "content": ""}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": [{"type": "x"}]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "user", "content": "", "name": "me"}]}, "messages.0.name"),
+        (saying(text="Hi", bogus=1), "messages.0.content.0.bogus"),
+        (
+            saying(text="Hi", citations=[{"type": "char_location"}]),
+            "messages.0.content.0.citations",
+        ),
+        (saying("document", source=LETTER, title=7), "messages.0.content.0.title"),
+        (
+            saying("document", source=LETTER, citations={"enabled": True}),
+            "messages.0.content.0.citations",
+        ),
+        (saying("document", source=LETTER | {"pages": 2}), "messages.0.content.0.source.pages"),
+        (
+            saying("image", source=PICTURE, transformations={}),
+            "messages.0.content.0.transformations",
+        ),
+        (saying("tool_result", tool_use_id="t", took_s=3), "messages.0.content.0.took_s"),
+        (
+            saying("tool_result", tool_use_id="t", content=[{"type": "text", "text": "", "x": 1}]),
+            "messages.0.content.0.content.0.x",
+        ),
+        ({"system": [{"type": "text", "text": "", "bogus": 1}]}, "system.0.bogus"),
         ({"n": 2}, "'n'"),
         ({"priority": 1}, "'priority'"),
     ],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.messages.fields import short
+from gateway.wire.fields import check_known
+from gateway.wire.messages.fields import BLOCKS, MESSAGE, SOURCES, short
 from gateway.wire.openai import encode_json
 
 Message = dict[str, Any]
@@ -20,6 +21,7 @@ def messages(given: Sequence[Any]) -> list[Message]:
         where = f"messages.{index}"
         if not isinstance(message, dict):
             raise InvalidRequest(f"{where} must be an object", param=where)
+        check_known(message, MESSAGE, where)
         match message.get("role"):
             case "user":
                 said += _user(_blocks(message.get("content"), f"{where}.content"), where)
@@ -103,7 +105,26 @@ def _blocks(content: Any, where: str) -> list[Any]:
 
 
 def _placed(blocks: Sequence[Any], where: str) -> Iterator[tuple[Any, str]]:
-    return ((block, f"{where}.{index}") for index, block in enumerate(blocks))
+    """Each with where it stands. Raises UnsupportedRequest for what one holds besides."""
+    for index, block in enumerate(blocks):
+        at = f"{where}.{index}"
+        _check_fields(block, BLOCKS, at)
+        if isinstance(block, dict):
+            _check_fields(block.get("source"), SOURCES, f"{at}.source")
+            _check_citations(block.get("citations"), f"{at}.citations")
+        yield block, at
+
+
+def _check_fields(given: Any, by_type: Mapping[str, tuple[str, ...]], where: str) -> None:
+    match given:
+        case {"type": str(kind)} if kind in by_type:
+            check_known(given, by_type[kind], where)
+
+
+def _check_citations(given: Any, where: str) -> None:
+    """Those that a text has, or whether a document wants some."""
+    if given and given != {"enabled": False}:
+        raise UnsupportedRequest(f"{where!r} cannot be used: nothing is cited here", param=where)
 
 
 def _plain(parts: list[Message]) -> str | list[Message]:
@@ -111,6 +132,16 @@ def _plain(parts: list[Message]) -> str | list[Message]:
     if all(part["type"] == "text" for part in parts) and len(parts) < 2:
         return "".join(part["text"] for part in parts)
     return parts
+
+
+def _about(document: Json, where: str) -> Iterator[str]:
+    """What a document says of itself, which a chat has no other place for."""
+    for name in ("title", "context"):
+        text = document.get(name)
+        if not isinstance(text, str | None):
+            raise InvalidRequest(f"{where}.{name} must be a string", param=f"{where}.{name}")
+        if text:
+            yield text
 
 
 def _part(block: Any, where: str) -> Message:
@@ -125,7 +156,7 @@ def _part(block: Any, where: str) -> Message:
         case {"type": "image", "source": {"type": "url", "url": str(url)}}:
             return {"type": "image_url", "image_url": {"url": url}}
         case {"type": "document", "source": {"type": "text", "data": str(text)}}:
-            return {"type": "text", "text": text}
+            return {"type": "text", "text": "\n\n".join([*_about(block, where), text])}
         case {"type": "text" | "image" | "document" | "tool_use" | "thinking" as kind}:
             raise UnsupportedRequest(f"{where} is no {kind} that can be told here", param=where)
         case {"type": kind}:

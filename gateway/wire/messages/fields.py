@@ -39,6 +39,26 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
 
 TOOL = ("type", "name", "description", "input_schema", "strict", "cache_control")
 
+MESSAGE = ("role", "content")
+
+_EVERY = ("type", "cache_control")
+
+BLOCKS: Mapping[str, tuple[str, ...]] = {
+    "text": (*_EVERY, "text", "citations"),
+    "image": (*_EVERY, "source"),
+    "document": (*_EVERY, "source", "title", "context", "citations"),
+    "thinking": (*_EVERY, "thinking", "signature"),  # the last: nobody here can check one
+    "tool_use": (*_EVERY, "id", "name", "input", "caller"),  # the last: here a model calls
+    "tool_result": (*_EVERY, "tool_use_id", "content", "is_error"),
+}
+"""What a block of each type may hold."""
+
+SOURCES: Mapping[str, tuple[str, ...]] = {
+    "base64": ("type", "media_type", "data"),
+    "text": ("type", "media_type", "data"),
+    "url": ("type", "url"),
+}
+
 REFUSED: Mapping[str, str] = {
     "container": "nothing is run here",
     "mcp_servers": "nothing is run here: only tools, which the caller runs",
