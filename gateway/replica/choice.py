@@ -117,7 +117,8 @@ class Choice:
         return stopped
 
     def on_finish(self, finish: Finish, counts: Counts) -> None:
-        last = self._speech.push(self._stream.finish()) + self._speech.finish()
+        whole = finish is Finish.STOP and self._stream.stopped_by is None
+        last = self._speech.push(self._stream.finish()) + self._speech.finish(whole)
         self._said += last
         self._called = self._called or bool(last.calls)
         self._put(self._piece(self._done(finish, counts)))

@@ -16,10 +16,11 @@ class Manner:
     thinking: Thinking = Thinking.NEVER
     form: ToolFormat = HERMES
     callable: frozenset[str] = frozenset()  # names of tools
+    forced: bool = False  # an answer is calls, and no text
 
     def speech(self) -> Speech:
         """For one choice."""
-        said = Calling(self.form, self.callable) if self.callable else Plain()
+        said = Calling(self.form, self.callable, self.forced) if self.callable else Plain()
         return said if self.thinking is Thinking.NEVER else Thoughtful(self.thinking, said)
 
     def written(self, tokenizer: Tokenizer) -> Set[int]:

@@ -38,6 +38,7 @@ from gateway.replica.stats import EngineStats
 from gateway.replica.template import ChatTemplate
 from gateway.replica.text import Tokenizer
 from gateway.replica.tokenise import parse_tokenise, parse_tokens
+from gateway.replica.tools import ToolChoice
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ class Replica:
         if self.template is None or not isinstance(ask.prompt, Chat):
             return PLAIN
         names = frozenset(tool.name for tool in ask.tools.callable)
-        return Manner(self.template.thinking(prompt), self.template.tool_format, names)
+        forced = ask.tools.choice is ToolChoice.REQUIRED
+        return Manner(self.template.thinking(prompt), self.template.tool_format, names, forced)
 
     async def grammar(self, ask: Ask, manner: Manner) -> Grammar | None:
         """Raises InvalidRequest for one that is not supported."""

@@ -62,8 +62,8 @@ class Speech(Protocol):
 
     def push(self, text: str) -> Said: ...
 
-    def finish(self) -> Said:
-        """What was held back."""
+    def finish(self, whole: bool = True) -> Said:
+        """What was held back. `whole`: the model ended the answer, and nothing else did."""
         ...
 
 
@@ -75,7 +75,7 @@ class Plain:
     def push(self, text: str) -> Said:
         return Said(text=text)
 
-    def finish(self) -> Said:
+    def finish(self, whole: bool = True) -> Said:
         return Said()
 
 
@@ -131,11 +131,11 @@ class Thoughtful:
             self._fresh = not text
         return self._rest.push(text)
 
-    def finish(self) -> Said:
+    def finish(self, whole: bool = True) -> Said:
         held, self._held = self._held, ""
         if self._thinking is Thinking.BEGUN:
             return self._thought(held.rstrip())
-        return self._rest.push(held) + self._rest.finish()
+        return self._rest.push(held) + self._rest.finish(whole)
 
     def _thought(self, text: str) -> Said:
         if self._fresh:

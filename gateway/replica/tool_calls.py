@@ -22,17 +22,20 @@ class Calling:
 
     Text that only looks like a call stays text: what is no such object, or names a tool that was
     not offered. Once the name is told and the arguments have begun there is no way back: what
-    follows is theirs until their brace closes.
+    follows is theirs until their brace closes. Where an answer was cut nobody knows what it would
+    have been: what had to be a call, or stood where calls are written, is left out.
     """
 
     thinking = False
 
-    def __init__(self, form: ToolFormat, names: Set[str]) -> None:
+    def __init__(self, form: ToolFormat, names: Set[str], forced: bool = False) -> None:
         self._form = form
         self._names = names
+        self._forced = forced  # all of it is calls
         self._read: Callable[[], Said] = self._read_text
         self._rest = ""  # not read yet
         self._fresh = True  # nothing but blanks since the beginning or the last calls
+        self._marked = False  # this section of calls, or the last, was opened by a mark
         self._section = ""  # read since the calls' opening, or since the last of them
         self._calls = 0
         self._before = 0  # calls before this section
@@ -47,7 +50,9 @@ class Calling:
             goes_on = self._rest != left or self._read != reader
         return said
 
-    def finish(self) -> Said:
+    def finish(self, whole: bool = True) -> Said:
+        if not whole and (self._forced or self._calling):
+            return Said()
         told = Said()
         unread = self._call is not None and self._call.index is None
         if unread or (self._read == self._read_between and self._calls == self._before):
@@ -56,6 +61,12 @@ class Calling:
         between = self._read != self._read_text  # a mark that was cut
         blank = self._calls and self._fresh and not rest.strip()
         return told + Said(text="" if between or blank else rest)
+
+    @property
+    def _calling(self) -> bool:
+        """A mark or a call says so; an object without one may as well be the answer."""
+        certain = self._marked or self._calls > self._before
+        return certain and self._read != self._read_text
 
     def _read_text(self) -> Said:
         """Up to where a section of calls opens."""
@@ -117,7 +128,7 @@ class Calling:
         return Said(calls=pieces)
 
     def _open(self, section: str) -> None:
-        self._section, self._before = section, self._calls
+        self._section, self._before, self._marked = section, self._calls, bool(section)
         self._read = self._read_between
 
     def _as_text(self) -> Said:

@@ -11,16 +11,24 @@ ADD = '{"name": "add", "arguments": {"a": 1, "b": [2, {"c": "}"}]}}'
 ARGUMENTS = '{"a": 1, "b": [2, {"c": "}"}]}'
 
 
-def heard(text: str, form: ToolFormat, *, cut: int, thinking: Thinking = Thinking.NEVER) -> Said:
+def heard(text: str, manner: Manner, size: int, *, whole: bool) -> Said:
     """What the text says that comes in pieces of this length."""
-    speech = Manner(thinking, form, NAMES).speech()
-    pieces = [text[i : i + cut] for i in range(0, len(text), cut)]
-    return Said.joined([*map(speech.push, pieces), speech.finish()])
+    speech = manner.speech()
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    return Said.joined([*map(speech.push, pieces), speech.finish(whole)])
 
 
-def told(text: str, form: ToolFormat, thinking: Thinking = Thinking.NEVER) -> tuple[str, str, list]:
-    """Thoughts, text and calls, which are the same however the text is cut."""
-    said = [heard(text, form, cut=cut, thinking=thinking) for cut in (1, 2, 3, 7, len(text))]
+def told(
+    text: str,
+    form: ToolFormat,
+    thinking: Thinking = Thinking.NEVER,
+    *,
+    forced: bool = False,
+    whole: bool = True,
+) -> tuple[str, str, list]:
+    """Thoughts, text and calls, which are the same whatever pieces the text comes in."""
+    manner = Manner(thinking, form, NAMES, forced)
+    said = [heard(text, manner, size, whole=whole) for size in (1, 2, 3, 7, len(text))]
     every = [(s.reasoning, s.text, [(c.index, c.name, c.arguments) for c in s.calls]) for s in said]
     assert all(one == every[0] for one in every)
     return every[0]
@@ -122,6 +130,37 @@ def test_arguments_come_as_they_are_written_and_the_name_before_them() -> None:
 def test_a_call_that_is_cut_keeps_what_it_has() -> None:
     text = '<tool_call>{"name": "add", "arguments": {"a": "x'
     assert told(text, HERMES) == ("", "", [(0, "add", '{"a": "x')])
+
+
+@pytest.mark.parametrize("form", [HERMES, MISTRAL])
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 8, 20])
+def test_a_call_that_was_cut_before_its_name_is_certain_is_left_out(
+    form: ToolFormat, forced: bool, size: int
+) -> None:
+    before = "" if forced else "Well. "
+    text = f"{before}{form.opening}{form.head}{ADD[:size]}"
+    assert told(text, form, forced=forced, whole=False) == ("", before.rstrip(), [])
+
+
+@pytest.mark.parametrize("text", ["<tool", f"<tool_call>\n{ADD}\n</tool_call>\n<tool"])
+def test_a_mark_that_was_cut_is_text_only_where_an_answer_may_be_text(text: str) -> None:
+    assert told(text, HERMES, forced=True, whole=False)[1] == ""
+    assert told(text, HERMES, forced=False, whole=False)[1] == "<tool"
+
+
+@pytest.mark.parametrize("text", ['{"', '{"name": "add", "par'])
+def test_an_object_that_was_cut_is_text_unless_it_had_to_be_a_call(text: str) -> None:
+    assert told(text, LLAMA3, forced=True, whole=False) == ("", "", [])
+    assert told(text, LLAMA3, forced=False, whole=False) == ("", text, [])
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [(MISTRAL, f'[TOOL_CALLS][{ADD}, {{"name"'), (LLAMA3, f'{ADD}; {{"name"')],
+)
+def test_after_a_call_what_was_cut_is_one_too(form: ToolFormat, text: str) -> None:
+    assert told(text, form, whole=False) == ("", "", [(0, "add", ARGUMENTS)])
 
 
 def test_thoughts_are_told_apart_and_calls_in_them_are_none() -> None:

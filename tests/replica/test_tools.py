@@ -168,6 +168,21 @@ async def test_what_is_cut_says_so_and_what_is_malformed_is_text() -> None:
     assert text.choices[0].message.tool_calls is None
 
 
+@pytest.mark.parametrize("template", [WITH_TOOLS, LLAMAS, MISTRALS])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("end", [{"max_tokens": 12}, {"stop": ["ame"]}])
+async def test_of_a_required_call_that_was_cut_no_markup_is_seen(
+    template: str, stream: bool, end: dict[str, Any]
+) -> None:
+    async with noise(template) as create:
+        answer = await create(tools=[ADD], tool_choice="required", stream=stream, **end)
+        chunks = [chunk async for chunk in answer] if stream else [answer]
+    choices = [chunk.choices[0] for chunk in chunks]
+    said = [choice.delta if stream else choice.message for choice in choices]
+    assert not any(one.content or one.tool_calls for one in said)
+    assert choices[-1].finish_reason == ("length" if "max_tokens" in end else "stop")
+
+
 async def test_a_call_whose_last_brace_might_begin_a_stop_string_is_a_call() -> None:
     said = '<tool_call>\n{"arguments": {"a": 1, "unit": "km"}, "name": "add"}'
     async with sdk(Speaker(said)) as client:
