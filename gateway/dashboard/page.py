@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from gateway.dashboard.recent import Recent, Seen
 from gateway.dashboard.siblings import Siblings, Told
 from gateway.dashboard.summary import Summary
 from gateway.errors import NotFound
-from gateway.fleet.endpoint import Endpoint
+from gateway.fleet.condition import State, condition
 from gateway.fleet.fleet import Fleet
 from gateway.front.door import Door
 from gateway.pacer import Pacers
@@ -166,34 +165,7 @@ class Dashboard:
         }
 
 
-class State(StrEnum):
-    """Of an endpoint; the worst first."""
-
-    DOWN = "down"
-    EJECTED = "ejected"
-    HALF_OPEN = "half_open"
-    RESTING = "resting"
-    DRAINED = "drained"
-    UP = "up"
-
-
 WORST_FIRST = list(State)
-
-
-def condition(endpoint: Endpoint, now: float) -> tuple[State, str | None]:
-    """Whether requests go there, and what keeps them away."""
-    if endpoint.provider is None or endpoint.down_because is not None:
-        return State.DOWN, endpoint.down_because or "it has not started yet"
-    if endpoint.drained:
-        return State.DRAINED, "drained by hand: nothing new is sent there"
-    if endpoint.breaker.ejected(now):
-        return State.EJECTED, "it keeps failing, and is left alone for a while"
-    if endpoint.breaker.tripped:
-        return State.HALF_OPEN, "it kept failing; the next request finds out"
-    resting = sorted(model for model in endpoint.models if endpoint.resting(model, now))
-    if resting:
-        return State.RESTING, f"it asked to be left alone with {', '.join(resting)}"
-    return State.UP, None
 
 
 def _source(file: Path | None) -> dict[str, str]:

@@ -115,6 +115,7 @@ class Endpoint:
     _woken: float | None = field(default=None, init=False)  # when it was sent what made it start
     draw: Callable[[], float] = random.random
     breaker: Breaker = field(init=False)
+    failing: str | None = field(default=None, init=False)  # with what it last did
     continuation: Continuation | None = field(default=None, init=False)  # as it last could
     _rests: dict[str, Rest] = field(default_factory=dict, init=False)  # by model
 
@@ -245,10 +246,11 @@ class Endpoint:
         if isinstance(error, UpstreamBusy | UpstreamOverloaded) and wait > 0:
             self._rests[model] = Rest(now + wait, error)
         elif not isinstance(error, UpstreamBusy):
+            self.failing = error.message
             self.breaker.failed(now)
 
     def down(self, reason: str) -> None:
-        """It does not answer; it may again."""
+        """It does not answer, and this is how; it may again."""
         self.down_because = reason
 
     def gone(self, reason: str) -> None:

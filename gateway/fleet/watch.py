@@ -7,7 +7,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from gateway.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import GatewayError, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from gateway.fleet.condition import Changes
 from gateway.fleet.endpoint import Endpoint
 from gateway.fleet.fleet import Clock, Fleet
 from gateway.providers.base import Provider
@@ -33,6 +34,7 @@ async def watch(
 ) -> None:
     """Never returns. An endpoint that is slow to answer delays no other's turn."""
     async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(Changes(fleet.endpoints.values(), clock).run(period_s))
         for endpoint in fleet.endpoints.values():
             watcher = _Watcher(fleet, endpoint, clock, on_reached)
             tasks.create_task(watcher.run(period_s))
@@ -71,8 +73,8 @@ class _Watcher:
             return
         try:
             stats = await provider.stats()
-        except GatewayError:  # no caller asked this: whatever it is, it is between us and it
-            self._miss(provider)
+        except GatewayError as error:  # no caller asked this: it is between us and the endpoint
+            self._miss(provider, error)
             return
         if stats is None:
             await self._probe(provider)
@@ -88,8 +90,8 @@ class _Watcher:
         self._periods = PROBE_EVERY
         try:
             await provider.probe()
-        except UpstreamUnreachable:
-            self._miss(provider)
+        except UpstreamUnreachable as error:
+            self._miss(provider, error)
         except UpstreamTimeout:
             pass  # it took the connection: it may hold what it is asked until it is awake
         except GatewayError:
@@ -97,10 +99,11 @@ class _Watcher:
         else:
             self._is_there(provider)
 
-    def _miss(self, provider: Provider) -> None:
+    def _miss(self, provider: Provider, error: GatewayError) -> None:
         self._missed += 1
         if self._missed >= MISSES and self._endpoint.provider is provider:
-            self._endpoint.down("it does not answer")
+            ours = isinstance(error, UpstreamError)  # other words are the endpoint's own
+            self._endpoint.down(error.message if ours else "it does not tell how it is")
 
     def _is_somebody(self, provider: Provider) -> bool:
         """False when it is a later life that is asked by now."""

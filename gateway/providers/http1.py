@@ -98,7 +98,7 @@ class Http1Client:
                 )
         except TimeoutError as exc:
             raise httpx.ConnectTimeout("the connection took too long") from exc
-        except OSError as exc:  # TLS's errors among them
+        except (OSError, UnicodeError) as exc:  # TLS's errors among them; a name that is none
             raise httpx.ConnectError("the connection was not made") from exc
         return connection
 

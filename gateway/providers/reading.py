@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import ssl
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import httptools
 import httpx
 
 from gateway.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
@@ -201,12 +205,53 @@ class Translated:
         match exc:
             case None:
                 return
-            case httpx.ConnectError() | httpx.ConnectTimeout():
-                raise UpstreamUnreachable("the endpoint cannot be reached") from exc
+            case httpx.ConnectTimeout():
+                raise UpstreamUnreachable(f"{UNREACHABLE}: nobody answered in time") from exc
+            case httpx.ConnectError():
+                raise UpstreamUnreachable(f"{UNREACHABLE}: {_not_connected(exc)}") from exc
             case httpx.TimeoutException() | TimeoutError():
                 raise UpstreamTimeout("the endpoint took too long") from exc
             case httpx.TransportError() | EventTooLarge():
-                raise UpstreamBroken("the connection to the endpoint broke") from exc
+                raise UpstreamBroken(f"{BROKE}: {_broke(exc)}") from exc
 
 
 TRANSLATED = Translated()
+
+UNREACHABLE = "the endpoint cannot be reached"
+BROKE = "the connection to the endpoint broke"
+
+
+def _not_connected(exc: httpx.ConnectError) -> str:
+    """In plain words. Where a library's text is used, it is one that holds no address."""
+    match _root(exc):
+        case socket.gaierror() | UnicodeError():
+            return "its name was not found"
+        case ssl.SSLCertVerificationError() as bad:
+            wrong = bad.verify_message.partition(",")[0]  # after it a name may follow
+            return f"TLS failed: its certificate is not accepted ({wrong})"
+        case ssl.SSLError() as bad:
+            return f"TLS failed: {(bad.reason or 'no handshake').replace('_', ' ').lower()}"
+        case OSError(errno=int(number)):
+            return os.strerror(number).lower()
+        case _:  # several addresses, and each for a reason of its own
+            return "nobody takes a connection"
+
+
+def _broke(exc: BaseException) -> str:
+    match _root(exc):
+        case EventTooLarge():
+            return "an event is too large"
+        case httptools.HttpParserError():
+            return "what came is no HTTP"
+        case httpx.RemoteProtocolError() | zlib.error():
+            return "what came is not what it says to be"
+        case ValueError():
+            return "the head of its answer is too large"
+        case _:
+            return "it was closed"
+
+
+def _root(exc: BaseException) -> BaseException:
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return exc

@@ -109,6 +109,7 @@ async def test_an_endpoint_is_shown_as_it_is():
     ]
     whys = [e["why"] for e in state["endpoints"].values()]
     assert whys[0] is None
+    assert whys[3].endswith("refused"), "its last failure"
     assert whys[4] == "it ended"
     assert all(whys[1:])
 

@@ -199,6 +199,17 @@ class Probed(Silent):
             raise answer
 
 
+async def test_what_is_down_says_how_and_never_in_the_endpoints_own_words() -> None:
+    for fault, why in (
+        (UpstreamTimeout("the endpoint took too long"), "the endpoint took too long"),
+        (InvalidRequest("ask 10.0.0.9 with key-one"), "it does not tell how it is"),
+    ):
+        well = Scripted(*[stats()] * (MISSES + 1))
+        async with watched(a=Odd(fault), well=well) as fleet:
+            await well.all_told()
+            assert fleet.endpoints["a"].down_because == why
+
+
 MUTE, KEY = UpstreamUnreachable("no"), UpstreamKeyRefused("no")
 LATE, ODD, ILL = UpstreamTimeout("no"), InvalidRequest("no"), UpstreamRefused("no")
 

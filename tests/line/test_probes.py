@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import openai
 import pytest
 
 from gateway.config.bind import Secret
@@ -43,3 +44,19 @@ async def test_the_keys_are_in_the_same_turn_after_it() -> None:
         await g.sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
     used = [r.headers["authorization"] for r in hosted.received]
     assert used == ["Bearer key-a", "Bearer key-a"]
+
+
+async def test_the_log_says_once_why_one_that_was_given_up_cannot_be_reached(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("WARNING", logger="gateway.fleet")
+    async with gateway("http://nowhere.invalid/v1") as g:
+        messages = [{"role": "user", "content": "hi"}]
+        for _ in range(10):
+            with pytest.raises(openai.APIStatusError) as failed:
+                await g.sdk.chat.completions.create(model="m", messages=messages)
+            assert "nowhere" not in str(failed.value)
+        await until(lambda: caplog.records)
+    (line,) = caplog.messages
+    assert line.startswith("endpoint u0 is ejected: ")
+    assert line.endswith("cannot be reached: its name was not found")
