@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from gateway.errors import Fault
+
 Json = Mapping[str, Any]
 
 CLASSES = ("interactive", "standard", "batch")
@@ -200,14 +202,6 @@ class Ended(StrEnum):
     OVERTAKEN = "overtaken"  # an attempt: another one for the same request was quicker
 
 
-class Fault(StrEnum):
-    """Whose failure it was, and so who does not pay for it."""
-
-    CALLER = "caller"
-    PROVIDER = "provider"
-    OURS = "ours"
-
-
 @dataclass(slots=True)
 class Considered:
     """One candidate of a decision, in numbers: for whoever asks why."""
@@ -292,6 +286,7 @@ class Outcome:
     report: ReplicaReport | None = None
     status: int | None = None
     error: str | None = None  # the code of what the client was told
+    blamed: Fault = Fault.OURS  # for that, by its class
     ended: Ended | None = None
     finished: float | None = None
     request: InferenceRequest | None = None
@@ -311,9 +306,8 @@ class Outcome:
         if self.ended is not Ended.FAILED:
             return None
         if self.answering is not None and self.answering.failed:
-            return Fault.PROVIDER
-        status = self.status or 500
-        return Fault.CALLER if 400 <= status < 500 or status == 501 else Fault.OURS
+            return Fault.PROVIDER  # also where it only used up the exchange's time
+        return self.blamed
 
     @property
     def answering(self) -> Attempt | None:

@@ -1,26 +1,27 @@
 """
 Every failure a caller can see, with the status and code that make the OpenAI SDKs raise the
-right exception. The gateway and its replica both answer from this tree.
+right exception, and whose failure it is. The gateway and its replica both answer from this tree.
 
-GatewayError                    500 server_error
-├── InvalidRequest              400 invalid_request_error
-│   ├── ContextLengthExceeded   400 context_length_exceeded
-│   ├── UnsupportedRequest      400 unsupported_request      no endpoint of the model can do it
-│   └── PreviousResponseNotFound  400 previous_response_not_found
-├── InvalidKey                  401 invalid_api_key
-├── BudgetExhausted             402 budget_exhausted
-├── Forbidden                   403 permission_denied
-├── NotFound                    404 not_found
-│   └── ModelNotFound           404 model_not_found
-├── NotSupported                501 not_supported            nobody here can do it
-├── RequestTimeout              408 request_timeout
-├── BodyTooLarge                413 request_too_large
-├── RateLimited                 429 rate_limit_exceeded
+GatewayError                    500 server_error             ours, as is what stands in no branch
+├── CallersFault                400 invalid_request_error    the caller's to mend, or to pay for
+│   ├── InvalidRequest          400 invalid_request_error
+│   │   ├── ContextLengthExceeded  400 context_length_exceeded
+│   │   ├── UnsupportedRequest  400 unsupported_request      no endpoint of the model can do it
+│   │   └── PreviousResponseNotFound  400 previous_response_not_found
+│   ├── InvalidKey              401 invalid_api_key
+│   ├── BudgetExhausted         402 budget_exhausted
+│   ├── Forbidden               403 permission_denied
+│   ├── NotFound                404 not_found
+│   │   └── ModelNotFound       404 model_not_found
+│   ├── NotSupported            501 not_supported            nobody here can do it
+│   ├── RequestTimeout          408 request_timeout
+│   ├── BodyTooLarge            413 request_too_large
+│   └── RateLimited             429 rate_limit_exceeded
 ├── NoCandidate                 503 no_endpoint_available
 ├── DeadlineExceeded            504 deadline_exceeded        the client's, or the server's
 ├── Unavailable                 503 unavailable              (draining, loading)
 ├── Overloaded                  503 overloaded               no place in the queue, or none in time
-└── UpstreamError               502 upstream_error
+└── UpstreamError               502 upstream_error           the provider's
     ├── UpstreamUnreachable     502 upstream_unreachable     nothing was sent
     ├── UpstreamTimeout         504 upstream_timeout
     ├── UpstreamRefused         502 upstream_refused         an answer, but not a good one
@@ -36,7 +37,16 @@ GatewayError                    500 server_error
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import ClassVar, Self
+
+
+class Fault(StrEnum):
+    """Whose failure it was, and so who does not pay for it."""
+
+    CALLER = "caller"
+    PROVIDER = "provider"
+    OURS = "ours"
 
 
 class GatewayError(Exception):
@@ -45,6 +55,7 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = "server_error"
+    fault: ClassVar[Fault] = Fault.OURS
 
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float | None = None
@@ -66,8 +77,13 @@ class GatewayError(Exception):
         }
 
 
-class InvalidRequest(GatewayError):
+class CallersFault(GatewayError):
     status, type, code = 400, "invalid_request_error", "invalid_request_error"
+    fault = Fault.CALLER
+
+
+class InvalidRequest(CallersFault):
+    """Of what stands in the request itself."""
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -84,20 +100,20 @@ class PreviousResponseNotFound(InvalidRequest):
     code = "previous_response_not_found"
 
 
-class InvalidKey(GatewayError):
-    status, type, code = 401, "invalid_request_error", "invalid_api_key"
+class InvalidKey(CallersFault):
+    status, code = 401, "invalid_api_key"
 
 
-class BudgetExhausted(GatewayError):
+class BudgetExhausted(CallersFault):
     status, type, code = 402, "budget_error", "budget_exhausted"
 
 
-class Forbidden(GatewayError):
-    status, type, code = 403, "invalid_request_error", "permission_denied"
+class Forbidden(CallersFault):
+    status, code = 403, "permission_denied"
 
 
-class NotFound(GatewayError):
-    status, type, code = 404, "invalid_request_error", "not_found"
+class NotFound(CallersFault):
+    status, code = 404, "not_found"
 
 
 class ModelNotFound(NotFound):
@@ -112,19 +128,19 @@ class ModelNotFound(NotFound):
         )
 
 
-class NotSupported(GatewayError):
-    status, type, code = 501, "invalid_request_error", "not_supported"
+class NotSupported(CallersFault):
+    status, code = 501, "not_supported"
 
 
-class RequestTimeout(GatewayError):
-    status, type, code = 408, "invalid_request_error", "request_timeout"
+class RequestTimeout(CallersFault):
+    status, code = 408, "request_timeout"
 
 
-class BodyTooLarge(GatewayError):
-    status, type, code = 413, "invalid_request_error", "request_too_large"
+class BodyTooLarge(CallersFault):
+    status, code = 413, "request_too_large"
 
 
-class RateLimited(GatewayError):
+class RateLimited(CallersFault):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
 
@@ -146,6 +162,7 @@ class Overloaded(GatewayError):
 
 class UpstreamError(GatewayError):
     status, type, code = 502, "upstream_error", "upstream_error"
+    fault = Fault.PROVIDER
     took_work: ClassVar[bool] = True
     """The endpoint may have begun on the request, so that to ask again is to load twice."""
     repeatable: ClassVar[bool] = True

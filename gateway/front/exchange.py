@@ -152,7 +152,7 @@ class Exchange:
 
     async def _fail(self, error: GatewayError) -> None:
         self.outcome.ended = Ended.FAILED
-        self.outcome.error = error.code
+        self.outcome.error, self.outcome.blamed = error.code, error.fault
         if self.started and self.answer is not None:
             last = self.answer.broken(error)
             await self.api.keep(self.answer)

@@ -28,12 +28,12 @@ from gateway.domain import (
     Attempt,
     Considered,
     Ended,
-    Fault,
     Outcome,
     TraceContext,
     Usage,
     first_choice,
 )
+from gateway.errors import Fault
 from gateway.telemetry import names
 from gateway.telemetry.facts import OPERATIONS, forecast, model_of, place_of, reason
 

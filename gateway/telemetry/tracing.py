@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.domain import Fault, Outcome, TraceContext
+from gateway.domain import Outcome, TraceContext
+from gateway.errors import Fault
 from gateway.telemetry.otlp import SpanQueue
 from gateway.telemetry.spans import SpanFactory
 from gateway.telemetry.trace_context import Sampling

@@ -45,6 +45,25 @@ def test_the_tree_that_the_docstring_draws_is_the_real_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        (errors.ModelNotFound, "caller"),
+        (errors.BudgetExhausted, "caller"),
+        (errors.RateLimited, "caller"),
+        (errors.NotSupported, "caller"),
+        (errors.UpstreamBusy, "provider"),
+        (errors.UpstreamCold, "provider"),
+        (errors.NoCandidate, "ours"),
+        (errors.Overloaded, "ours"),
+        (errors.Unavailable, "ours"),
+        (GatewayError, "ours"),
+    ],
+)
+def test_whose_failure_it_is_its_class_says(kind: type[GatewayError], fault: str) -> None:
+    assert kind.fault == fault
+
+
+@pytest.mark.parametrize(
     ("seconds", "header"),
     [
         (None, None),

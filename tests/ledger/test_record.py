@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.domain import Attempt, BilledBy, Ended, Outcome, Principal, Usage
+from gateway.errors import Fault
 from gateway.ledger.record import Record
 from tests.support.requests import chat
 
@@ -52,16 +53,17 @@ def test_an_attempt_that_another_made_up_for_is_ours_to_pay():
 
 
 @pytest.mark.parametrize(
-    ("attempts", "status", "fault"),
+    ("attempts", "blamed", "fault"),
     [
-        ((BROKEN,), 200, "provider"),
-        ((REFUSED,), 429, "provider"),
-        ((), 503, "ours"),
-        ((), 400, "caller"),
+        ((BROKEN,), Fault.PROVIDER, "provider"),
+        ((REFUSED,), Fault.OURS, "provider"),  # it used up the exchange's time
+        ((), Fault.PROVIDER, "provider"),  # it rests
+        ((), Fault.OURS, "ours"),
+        ((), Fault.CALLER, "caller"),
     ],
 )
-def test_a_failure_costs_the_tenant_nothing_and_says_whose_it_was(attempts, status, fault):
-    record = settled(Ended.FAILED, *attempts, status=status, error="some_code")
+def test_a_failure_costs_the_tenant_nothing_and_says_whose_it_was(attempts, blamed, fault):
+    record = settled(Ended.FAILED, *attempts, blamed=blamed, error="some_code")
     assert record.charged_usd == 0
     assert record.cost_usd == sum(a.billed_usd for a in attempts)
     assert record.fault == fault

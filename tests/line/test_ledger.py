@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from gateway.__main__ import main
-from gateway.config.tree import Ledger, ModelPrice
+from gateway.admission.limits import Limits, Windows
+from gateway.config.tree import Key, Ledger, ModelPrice, Secret, Tenant
 from gateway.domain import Attempt, Ended, Outcome, Principal
 from gateway.ledger.ledger import Ledger as LedgerWriter
 from gateway.ledger.ledger import prepare
@@ -82,6 +84,26 @@ async def test_an_answer_that_the_end_of_the_process_cuts_off_is_in_it_as_our_fa
     (record,) = records(file)
     assert (record.ended, record.error, record.fault) == ("failed", "unavailable", "ours")
     assert record.charged_usd == 0 < record.cost_usd
+
+
+@pytest.mark.anyio
+async def test_a_providers_limit_is_the_providers_fault_also_while_it_rests(tmp_path):
+    """Its own limit is a caller's, though both hear 429."""
+    file = tmp_path / "ledger.sqlite"
+    limited = Upstream(status=429, headers={"retry-after": "60"})
+    tenants = {"few": Tenant(limits=Limits(requests=Windows(day=2)))}
+    keys = (Key("web", Secret("12345678-web"), tenant="few"),)
+    options = {"keys": keys, "tenants": tenants, "api_key": "12345678-web"}
+    async with gateway(limited, ledger=Ledger(file), **options) as g:
+        for _ in range(3):
+            with pytest.raises(openai.RateLimitError):
+                await g.sdk.chat.completions.create(**ASK)
+    found = [(len(r.attempts), r.error, r.fault) for r in records(file)]
+    assert found == [
+        (1, "rate_limit_exceeded", "provider"),
+        (0, "rate_limit_exceeded", "provider"),
+        (0, "rate_limit_exceeded", "caller"),
+    ]
 
 
 def outcome() -> Outcome:
