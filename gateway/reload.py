@@ -76,14 +76,17 @@ async def watch_config(
     """Never returns. `put_in_force` may raise ConfigError as well, and then has done nothing."""
     while True:
         await asyncio.sleep(period_s)
-        # In a thread: files may lie on a network, and to read a config takes milliseconds.
-        if not await asyncio.to_thread(source.changed):
-            continue
         try:
+            # In a thread: files may lie on a network, and to read a config takes milliseconds.
+            if not await asyncio.to_thread(source.changed):
+                continue
             put_in_force(*await asyncio.to_thread(source.read))
         except ConfigError as error:
             live.last_reload = "error"
             logger.error("the config was not reloaded, the last good one stays: %s", error)
+        except Exception:  # a rim: after a defect of ours, the next edit is still taken up
+            live.last_reload = "error"
+            logger.exception("the config was not reloaded")
         else:
             live.generation += 1
             live.last_reload = "ok"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,12 +25,6 @@ UNITS = {"%": 0.01, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 PARAMETER_TYPES = (float, int, str, bool, list, dict)
 """What a part's fields may be: what YAML can say. `float` reads units."""
-
-NOT_IMPORTED = (
-    *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError),
-    *(LookupError, ArithmeticError, AssertionError, OSError),
-)
-"""What somebody else's module may raise when it is run."""
 
 
 class PolicyError(ValueError):
@@ -72,18 +67,17 @@ class Catalog:
             if key not in given and field.default is field.default_factory is MISSING:
                 raise PolicyError(f"{name} needs {key!r}")
         checked = {key: _value(hints[key], value, key) for key, value in given.items()}
-        try:
-            return part(**checked)
-        except ValueError as exc:  # what a part finds wrong itself, in its `__post_init__`
-            raise PolicyError(str(exc)) from None
+        with _theirs(name):
+            try:
+                return part(**checked)
+            except ValueError as exc:  # what a part finds wrong itself, in its `__post_init__`
+                raise PolicyError(str(exc)) from None
 
     def _find(self, kind: str, name: str) -> type[Any]:
         module_name, colon, class_name = name.partition(":")
         if colon:
-            try:
+            with _theirs(f"{module_name} cannot be imported"):
                 module = importlib.import_module(module_name)
-            except NOT_IMPORTED as exc:
-                raise PolicyError(f"{module_name} cannot be imported: {exc}") from exc
             return _checked(module, class_name, KINDS[kind], module_name)
         if name not in self.parts[kind]:
             known = ", ".join(sorted(self.parts[kind]))
@@ -130,10 +124,8 @@ def _checked(module: ModuleType, class_name: str, method: str, where: str) -> ty
     part = getattr(module, class_name, None)
     if not is_dataclass(part) or not isinstance(part, type) or not hasattr(part, method):
         raise PolicyError(f"{where} must hold a dataclass {class_name} with a method {method!r}")
-    try:
+    with _theirs(f"{where} cannot be read"):
         hints = get_type_hints(part)
-    except NameError as exc:
-        raise PolicyError(f"{where} cannot be read: {exc}") from None
     for field in fields(part):
         if (get_origin(hints[field.name]) or hints[field.name]) not in PARAMETER_TYPES:
             can = ", ".join(t.__name__ for t in PARAMETER_TYPES)
@@ -147,9 +139,18 @@ def _import(file: Path, kind: str) -> ModuleType:
     module = ModuleType(f"user_policies.{kind}.{file.stem}")
     module.__file__ = str(file)
     sys.modules[module.__name__] = module  # dataclasses looks its annotations up there
-    try:
+    with _theirs(f"{file} cannot be imported"):
         # Not by the import system: its cache takes two edits within a second for the same.
         exec(compile(file.read_bytes(), file, "exec"), vars(module))
-    except NOT_IMPORTED as exc:
-        raise PolicyError(f"{file} cannot be imported: {exc}") from exc
     return module
+
+
+@contextmanager
+def _theirs(what: str) -> Iterator[None]:
+    """A rim: somebody else's code runs here and may raise anything, or leave by `sys.exit`."""
+    try:
+        yield
+    except PolicyError:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise PolicyError(f"{what}: {type(exc).__name__}: {exc}") from exc

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hin
 
 import yaml
 
-from gateway.config.document import Document, KeyPath, plain
+from gateway.config.document import Document, KeyPath, plain, scalar
 
 T = TypeVar("T")
 Environ = Mapping[str, str]
@@ -168,7 +168,8 @@ class _Binder:
             if missing:
                 raise self.document.error(path, f"the environment has no {missing}")
             if expected in (int, float, bool) and "${" in node.value:
-                value = yaml.safe_load(value)  # a variable's text means what it would mean here
+                # a variable's text means what it would mean here
+                value = self.document.value(scalar(value.strip()), path)
         if hasattr(expected, "from_yaml"):
             try:
                 return expected.from_yaml(value)
@@ -177,12 +178,18 @@ class _Binder:
         if expected is Path and isinstance(value, str):
             # As in most tools' files: relative to the file that says it.
             return self.document.file.parent / Path(value).expanduser()
-        if expected is float and type(value) is int:
-            return float(value)
+        if expected is float and type(value) in (int, float):
+            return self._finite(value, path)
         if type(value) is not expected:
             wanted = "a string" if expected is Secret else _NAMES[expected]
             raise self.document.error(path, f"must be {wanted}, not {_shown(value)}")
         return value
+
+    def _finite(self, value: float, path: KeyPath) -> float:
+        with suppress(OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
+        raise self.document.error(path, "must be a number that is finite")
 
     def _expanded(self, text: str, path: KeyPath) -> tuple[str, str | None]:
         """The text with its variables' values, and the first that is not set, or is empty."""

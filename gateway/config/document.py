@@ -13,6 +13,9 @@ KeyPath = tuple[str | int, ...]
 
 QUOTED = re.compile(r"'[^']{2,}'")
 
+NO_VALUE = (ValueError, LookupError, ArithmeticError, AttributeError)
+"""What PyYAML raises for a value that is not of its type: a thirteenth month, `!!bool maybe`."""
+
 
 class ConfigError(Exception):
     """Names the file, the line, the key path, what is wrong and what would be right."""
@@ -50,7 +53,7 @@ class Document:
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
             document = cls(file, root or yaml.MappingNode("tag:yaml.org,2002:map", []))
-            document._refuse_duplicates(document.root, (), set())
+            document._check(document.root, (), set())
             # Some mistakes show only now. It also puts what merge keys (`<<`) stand for into the
             # nodes, before the keys that are written out.
             document.plain()
@@ -61,8 +64,10 @@ class Document:
             raise ConfigError(file, line, (), f"is not YAML: {problem}") from None
         except yaml.YAMLError as exc:
             raise ConfigError(file, None, (), f"is not YAML: {exc}") from None
-        except ValueError:
-            raise ConfigError(file, None, (), "has a date or a number that is none") from None
+        except NO_VALUE:
+            raise ConfigError(file, None, (), "has a key that is not of its type") from None
+        except RecursionError:
+            raise ConfigError(file, None, (), "is nested too deeply") from None
         return document
 
     def error(self, path: KeyPath, message: str) -> ConfigError:
@@ -86,13 +91,26 @@ class Document:
         """The whole as dicts and lists."""
         return plain(self.root)
 
-    def _refuse_duplicates(self, node: yaml.Node, path: KeyPath, visited: set[int]) -> None:
+    def value(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        """Its value. Raises ConfigError, without the text: it may be a secret."""
+        try:
+            return plain(node)
+        except NO_VALUE:
+            kind = node.tag.rpartition(":")[2]
+            told = f"is no {kind} as YAML has them; text needs quotes"
+            line = node.start_mark.line + 1 if node.start_mark else self.line(path)
+            raise ConfigError(self.file, line, path, told) from None
+
+    def _check(self, node: yaml.Node, path: KeyPath, visited: set[int]) -> None:
+        """Refuse keys that stand twice, and scalars that are not what they look like."""
         if id(node) in visited:  # an alias
             return
         visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.ScalarNode):
+            self.value(node, path)
+        elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                self._refuse_duplicates(item, (*path, index), visited)
+                self._check(item, (*path, index), visited)
         elif isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:
@@ -100,9 +118,15 @@ class Document:
                 if here in seen:
                     raise ConfigError(self.file, key.start_mark.line + 1, here, "stands here twice")
                 seen.add(here)
-                self._refuse_duplicates(value, here, visited)
+                self._check(value, here, visited)
 
 
 def plain(node: yaml.Node) -> Any:
     constructor = yaml.constructor.SafeConstructor()
     return constructor.construct_document(node)
+
+
+def scalar(text: str) -> yaml.ScalarNode:
+    """What a document would have where this text stands, without quotes."""
+    kind = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    return yaml.ScalarNode(kind, text)

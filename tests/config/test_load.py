@@ -108,7 +108,18 @@ endpoints:
         ("server: \x07", "config.yaml: is not YAML: "),
         ("server: {port: !!python/object:os.system 1}", "config.yaml:1: is not YAML: "),
         ("policy: &p [*p]\n? *p\n: 1", "config.yaml:1: is not YAML: "),
-        ("policy: 2026-99-99", "config.yaml: has a date or a number that is none"),
+        ("policy: 2026-99-99", "config.yaml:1: policy: is no timestamp as YAML has them"),
+        (
+            "keys:\n- name: a\n  expires: 2027-13-45",
+            "config.yaml:3: keys[0].expires: is no timestamp as YAML has them; text needs quotes",
+        ),
+        ("server: {}\n2027-13-45: 1", "config.yaml: has a key that is not of its type"),
+        *(
+            (f"server: {{}}\ndashboard: !!{kind} {text}", f"config.yaml:2: dashboard: is no {kind}")
+            for kind, text in (("bool", "maybe"), ("int", "''"), ("float", "x"), ("timestamp", "x"))
+        ),
+        ("dashboard: 1" + ":0" * 200 + ":0.0", "config.yaml:1: dashboard: is no float"),
+        ("policy: " + "[" * 2000 + "]" * 2000, "config.yaml: is nested too deeply"),
         ("server:\n  ? [a, b]\n  : 1", "config.yaml:2: is not YAML: found unhashable key"),
         # The shape of it.
         ("- server", "config.yaml:1: must be a mapping of keys to values"),
@@ -198,6 +209,13 @@ endpoints:
         ("server: {max_body: .inf}", "config.yaml:1: server.max_body: must be a size like 32MB"),
         (f"server: {{drain: {10**400}}}", "config.yaml:1: server.drain: must be a time like"),
         ("server: {max_body: 0}", "config.yaml:1: server.max_body: must be at least a byte"),
+        *(
+            (
+                ONE_ENDPOINT + f"tenants: {{a: {{limits: {{tokens: {{day: {number}}}}}}}}}",
+                "config.yaml:2: tenants.a.limits.tokens.day: must be a number that is finite",
+            )
+            for number in (10**400, ".inf", "-.inf", ".nan")
+        ),
         # Values.
         ("server: {port: 65536}", "config.yaml:1: server: port 65536 is not between 0 and 65535"),
         ("replicas:\n  r: {model: m, count: 0}", "config.yaml:2: replicas.r: count must be at lea"),
@@ -366,7 +384,8 @@ def test_a_variable_may_hold_a_number(tmp_path: Path) -> None:
     config, _ = read(f"server: {{port: '${{PORT}}'}}\n{ONE_ENDPOINT}", tmp_path, {"PORT": "8123"})
     assert config.server.port == 8123
     text = f"server: {{port: '${{PORT}}'}}\n{ONE_ENDPOINT}"
-    assert "server.port: must be an integer" in mistake(text, tmp_path, {"PORT": "eighty"})
+    for wrong in ("eighty", "[1", "a: b: c", "2026-99-99", "!!int x"):
+        assert mistake(text, tmp_path, {"PORT": wrong}).startswith("config.yaml:1: server.port: ")
 
 
 def test_variables_are_taken_anywhere_in_a_string(tmp_path: Path) -> None:
@@ -465,7 +484,7 @@ def test_a_mistake_in_a_policy_is_named_with_its_own_file_and_line(
 
 def test_a_part_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     folder = with_policies(tmp_path, special=SPECIAL, filters__avoids="import nothing_like_it")
-    says = "config.yaml:3: policies: mine/filters/avoids.py cannot be imported: No module named"
+    says = "config.yaml:3: policies: mine/filters/avoids.py cannot be imported: ModuleNotFoundError"
     assert mistake(MINE, folder).startswith(says)
 
 

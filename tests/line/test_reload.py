@@ -137,6 +137,40 @@ async def test_a_broken_edit_changes_nothing_and_the_log_says_where_it_is(files,
         assert answer.headers["x-gateway-endpoint"] == "u1"
 
 
+async def test_a_reload_survives_whatever_goes_wrong_in_it(files, caplog, monkeypatch):
+    """A part that raises what it likes is the operator's mistake; what else is raised is ours."""
+    part = files.config.parent / "policies" / "filters" / "avoids.py"
+    part.parent.mkdir()
+    read = Source.read
+
+    async with running(files, Upstream(), Upstream()) as g:
+
+        async def failed() -> bool:
+            return (await config_of(g))["last_reload"] == "error"
+
+        async def good_again() -> bool:
+            return (await config_of(g))["last_reload"] == "ok"
+
+        part.write_text('raise RuntimeError("set FOO first")')
+        edit(files.policy, MINE % (1, 0))
+        await until(failed)
+        (line,) = [r.getMessage() for r in caplog.records if "not reloaded" in r.getMessage()]
+        assert f"{part} cannot be imported: RuntimeError: set FOO first" in line
+
+        part.unlink()
+        await until(good_again)
+
+        monkeypatch.setattr(Source, "read", lambda self: read(self) and {}["a defect"])
+        edit(files.policy, MINE % (1, 0))
+        await until(failed)
+        monkeypatch.undo()
+
+        files.say(keys="[{name: b, key: 12345678-b}]")
+        await until(good_again)
+        with pytest.raises(openai.AuthenticationError):
+            await g.sdk.chat.completions.create(**ASK)
+
+
 async def test_keys_prices_and_body_limits_are_taken_over(files):
     async with running(files, Upstream(), Upstream()) as g:
         keys = "[{name: b, key: 12345678-b, models: []}]"

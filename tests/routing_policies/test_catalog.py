@@ -256,10 +256,10 @@ def test_a_part_may_be_named_by_where_python_finds_it(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("not.there:Avoids", "not.there cannot be imported: No module named 'not'"),
+        ("not.there:Avoids", "not.there cannot be imported: ModuleNotFoundError: No module named"),
         ("routing_policies.filters.healthy:Hale", "must hold a dataclass Hale with a method"),
         ("routing_policies.pickers.lowest:Lowest", "must hold a dataclass Lowest with a method"),
-        (":Lowest", " cannot be imported: Empty module name"),
+        (":Lowest", " cannot be imported: ValueError: Empty module name"),
     ],
 )
 def test_a_path_that_leads_to_no_part_is_refused(name: str, says: str) -> None:
@@ -299,6 +299,24 @@ def test_a_users_parameters_are_checked_too(
 
 
 @pytest.mark.parametrize(
+    ("check", "says"),
+    [
+        ("{}['bad']", "avoids: KeyError: 'bad'"),
+        ("raise SystemExit('no names')", "avoids: SystemExit: no names"),
+        ("raise ValueError('names must be some')", "names must be some"),
+    ],
+)
+def test_whatever_a_part_raises_when_it_is_made_is_told_with_its_name(
+    tmp_path: Path, check: str, says: str
+) -> None:
+    folder = write(
+        tmp_path, filters__avoids=f"{AVOIDS}\n    def __post_init__(self):\n        {check}"
+    )
+    spec = GOOD | {"filters": [{"avoids": {"names": []}}]}
+    assert mistake(spec, folder) == ("filters.0.avoids", says)
+
+
+@pytest.mark.parametrize(
     ("files", "says"),
     [
         ({"filters__healthy": AVOIDS}, "filters already has 'healthy'"),
@@ -307,8 +325,17 @@ def test_a_users_parameters_are_checked_too(
         ({"filters__avoids": "class Avoids:\n  keep = None"}, "must hold a dataclass Avoids"),
         ({"filters__avoids": AVOIDS.replace("list[str]", "set")}, "'names' has a type that YAML"),
         ({"filters__avoids": AVOIDS.replace("list[str]", "Names")}, "name 'Names' is not defined"),
-        ({"filters__avoids": "import not_there"}, "cannot be imported: No module named"),
-        ({"filters__avoids": "class:"}, "cannot be imported: invalid syntax"),
+        ({"filters__avoids": "import not_there"}, "cannot be imported: ModuleNotFoundError: No mo"),
+        ({"filters__avoids": "class:"}, "cannot be imported: SyntaxError: invalid syntax"),
+        (
+            {"filters__avoids": "raise RuntimeError('set FOO first')"},
+            "cannot be imported: RuntimeError: set FOO first",
+        ),
+        ({"filters__avoids": "import sys; sys.exit(3)"}, "cannot be imported: SystemExit: 3"),
+        (
+            {"filters__avoids": AVOIDS.replace("list[str]", "'list' | None")},
+            "cannot be read: TypeError: unsupported operand",
+        ),
     ],
 )
 def test_a_file_that_is_no_part_is_named(tmp_path: Path, files: dict[str, str], says: str) -> None:
