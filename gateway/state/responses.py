@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -76,8 +77,12 @@ class FileResponses:
         return bool(await self._do(lambda there: there.execute(query, (tenant, id)).rowcount))
 
     async def aclose(self) -> None:
-        await self._do(lambda there: there.close())
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def _put(self, there: sqlite3.Connection, tenant: str, id: str, packed: bytes) -> None:
         now = self.wall()
@@ -100,21 +105,33 @@ class FileResponses:
         def on_the_thread() -> T:
             try:
                 if self._connection is None:
-                    self._connection = self._opened()
+                    self._connection = _opened(self.path)
                 return work(self._connection)
             except sqlite3.Error as error:
                 raise OSError(f"{self.path}: {error}") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, on_the_thread)
 
-    def _opened(self) -> sqlite3.Connection:
-        if self.path is not None:
-            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
-        there = sqlite3.connect(self.path or ":memory:", timeout=BUSY_S, isolation_level=None)
+
+def prepare(path: Path) -> None:
+    """Make the file if it is not there. Raises OSError where it cannot be used."""
+    try:
+        _opened(path).close()
+    except (OSError, sqlite3.Error) as error:
+        raise OSError(f"{path}: {error}") from None
+
+
+def _opened(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    with ExitStack() as stack:
+        there = sqlite3.connect(path or ":memory:", timeout=BUSY_S, isolation_level=None)
+        stack.callback(there.close)
         there.execute("PRAGMA journal_mode = WAL")
         there.execute("PRAGMA synchronous = NORMAL")
         there.executescript(SCHEMA)
-        return there
+        stack.pop_all()
+    return there
 
 
 PUT = """

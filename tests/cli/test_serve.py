@@ -63,3 +63,12 @@ def test_an_unknown_level_of_logging_is_refused(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as ended:
         main(["serve", "--config", "x", "--log-level", "bogus"])
     assert ended.value.code == 2
+
+
+def test_a_file_that_cannot_keep_responses_is_found_out_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no-folder").write_text("")
+    text = f"server: {{port: 0}}\n{ONE}responses: {{file: ./no-folder/kept}}\n"
+    assert main(["serve", "--config", config(tmp_path, text)]) == 2
+    assert f"responses.file: {tmp_path}/no-folder/kept: [Errno" in capsys.readouterr().err

@@ -544,8 +544,8 @@ async def test_one_in_the_background_that_a_shutdown_ends_has_failed(tmp_path: P
 async def test_while_the_store_is_broken_answers_are_given_and_what_needs_it_is_refused(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "responses.sqlite").write_text("no database, and longer than a header is" * 9)
     async with gateway(Upstream(), responses=stored_in(tmp_path)) as g:
+        (tmp_path / "responses.sqlite").write_text("no database, and longer than a header is" * 9)
         response = await g.sdk.responses.create(model="m", input="Hi")
         for asks in (
             g.sdk.responses.retrieve(response.id),

@@ -12,7 +12,7 @@ import pytest
 from gateway.front.kept import Kept, ResponseStore
 from gateway.state.connect import connect
 from gateway.state.embedded import embedded
-from gateway.state.responses import Bounds, FileResponses, RedisResponses
+from gateway.state.responses import Bounds, FileResponses, RedisResponses, prepare
 from tests.support.clock import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -118,3 +118,10 @@ async def test_a_file_that_cannot_be_written_is_an_oserror(tmp_path: Path) -> No
     store = FileResponses(tmp_path / "r.sqlite", Bounds(100, 1000))
     with pytest.raises(OSError, match="not a database"):
         await store.put("a", kept("resp_1"))
+    with pytest.raises(OSError, match=r"r\.sqlite: file is not a database"):
+        prepare(tmp_path / "r.sqlite")
+    await store.aclose()
+
+
+async def test_what_was_never_used_is_not_opened_to_be_closed(tmp_path: Path) -> None:
+    await FileResponses(tmp_path / "not-there" / "r.sqlite", Bounds(100, 1000)).aclose()
