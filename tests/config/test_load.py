@@ -227,6 +227,28 @@ endpoints:
             "endpoints:\n  e: {base_url: e, models: [m]}",
             "config.yaml:2: endpoints.e: base_url must start with http:// or https://",
         ),
+        *(
+            (
+                f"endpoints:\n  e: {{base_url: 'http://e/v1{end}', models: [m]}}",
+                "config.yaml:2: endpoints.e: base_url must end with its path, as in http://host:port",
+            )
+            for end in ("?api-version=2024-06-01", "#top", "?")
+        ),
+        *(
+            (
+                f"{ONE_ENDPOINT}state:\n  redis: {url}",
+                f"config.yaml:2: state: redis {says}",
+            )
+            for url, says in (
+                ("localhost:6379", "must start with one of: redis://, rediss://, unix://"),
+                ("redis://127.0.0.1:99999", "is no URL that a client can use"),
+                ("redis://127.0.0.1:6379?max_connections=abc", "is no URL that a client can use"),
+                ("redis://127.0.0.1:6379?tls=yes", "is no URL that a client can use"),
+                ("rediss://127.0.0.1?ssl_cert_reqs=some", "is no URL that a client can use"),
+                ("'redis://[::1'", "is no URL that a client can use"),
+                ("redis://127.0.0.1:6379/abc", "has a path that is no number of a database"),
+            )
+        ),
         (
             endpoint("dialect: cohere"),
             "config.yaml:2: endpoints.e: there is no such dialect; known: baseten, ",
@@ -338,6 +360,18 @@ def test_without_keys_nobody_else_may_come_in(tmp_path: Path, host: str) -> None
 # Variables and secrets.
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://", "redis://127.0.0.1", "redis://u:p%40@[::1]:6379/2", "unix:///tmp/abc?db=1"),
+        *("redis://h:6379/", "rediss://h/0?ssl_cert_reqs=none&health_check_interval=5"),
+    ],
+)
+def test_a_server_that_can_be_shared_is_taken(tmp_path: Path, url: str) -> None:
+    config, _ = read(f"{ONE_ENDPOINT}state: {{redis: '{url}'}}", tmp_path)
+    assert config.state.redis == Secret(url)
+
+
 @pytest.mark.parametrize("name", ["MISSING", "EMPTY"])
 def test_a_variable_that_is_not_set(tmp_path: Path, name: str) -> None:
     """It is an error, but for an endpoint's key: such an endpoint is left out, and it is said."""
@@ -421,6 +455,8 @@ keys: [{{name: k, key: "{SECRET}"}}]
         f"api_key: {{{SECRET}: x}}",
         f"context_length: {SECRET}",
         f"timeouts: {SECRET}",
+        f"timeouts: {{}}\nstate: {{redis: 'redis://:{SECRET}@h:x/y'}}",
+        f"timeouts: {{}}\nstate: {{redis: 'redis://:{SECRET}@h/{SECRET}'}}",
         "context_length: ${SECRET}",
         "dialect: ${SECRET}",
         "timeouts: {connect: '${SECRET}'}",
