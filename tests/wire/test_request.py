@@ -14,7 +14,7 @@ from gateway.domain import Operation
 from gateway.errors import InvalidRequest
 from gateway.wire.fields import FIELDS, OWNED, Owned
 from gateway.wire.openai import MAX_MESSAGES, encode_request
-from gateway.wire.strict_json import MAX_NESTING
+from gateway.wire.strict_json import MAX_NESTING, MAX_PARTS, MAX_VALUES
 from tests.support.requests import chat, completion, parsed, turns
 
 CHAT: dict[str, Any] = {"model": "m", "messages": turns("hi")}
@@ -107,6 +107,8 @@ def test_a_completion_may_ask_for_no_token() -> None:
         (b'{"temperature": -Infinity}', "the body is not valid JSON: it has -Infinity"),
         (b'{"temperature": 1e999}', "the body has a number that is too large"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "the body has a number that is too large"),
+        (b'{"temperature": 1' + b"0" * 400 + b"}", "the body has a number that is too large"),
+        (b'{"x": [{"y": [0, -1' + b"0" * 400 + b"]}]}", "the body has a number that is too large"),
         (b"[]", "the body must be a JSON object"),
         (b'"hi"', "the body must be a JSON object"),
         (b"null", "the body must be a JSON object"),
@@ -129,6 +131,46 @@ def test_nesting_up_to_the_limit_is_fine() -> None:
     for _ in range(depth):
         value = [value]
     assert parsed(CHAT | {"x": value}).forwarded["x"] == value
+
+
+MANY = f"the body has more than {MAX_PARTS} strings, arrays and objects, or more than {MAX_VALUES}"
+
+
+@pytest.mark.parametrize(
+    ("each", "times"),
+    [
+        (b"1", MAX_VALUES),
+        (b"null", MAX_VALUES),
+        (b"{}", MAX_PARTS),
+        (b"[1]", MAX_PARTS),
+        (b'"a"', MAX_PARTS),
+        (b'"\\""', MAX_PARTS),
+        (b'"\\\\"', MAX_PARTS),
+        (b'{"type":"text","text":"a"}', MAX_PARTS // 5),
+    ],
+)
+@pytest.mark.parametrize("text", [b"a", b'[{,\\\\\\"' * 100_000])
+def test_a_body_of_too_many_things_is_refused(each: bytes, times: int, text: bytes) -> None:
+    ask = b'{"model":"m","prompt":"%b","x":[%b]}'
+    message, param = refused(ask % (text, b",".join([each] * times)), Operation.COMPLETION)
+    assert (message.startswith(MANY), param) == (True, None)
+    few = parsed(ask % (text, b",".join([each] * 1000)), Operation.COMPLETION)
+    assert len(few.forwarded["x"]) == 1000
+
+
+@pytest.mark.parametrize("piece", ["[", "{[,:]}", '"', "\\", '\\"', '{"a": [1, "b\\n"]},\n', "é,"])
+def test_a_long_text_may_be_full_of_brackets(piece: str) -> None:
+    prompt = piece * (20_000_000 // len(json.dumps(piece)))
+    assert parsed(COMPLETION | {"prompt": prompt}, Operation.COMPLETION).forwarded == {
+        "prompt": prompt
+    }
+
+
+def test_a_prompt_may_be_a_million_token_ids() -> None:
+    ids = [128_000] * 1_000_000
+    assert parsed(COMPLETION | {"prompt": ids}, Operation.COMPLETION).prompt_tokens == len(ids)
+    inputs = [ids[:512]] * 2048
+    assert parsed(EMBEDDINGS | {"input": inputs}, Operation.EMBEDDINGS).prompt_tokens == 2**20
 
 
 def test_of_a_key_that_stands_twice_the_last_counts_and_only_that_goes_on() -> None:
