@@ -59,7 +59,7 @@ class Api(Protocol[A]):
         """What the client may ask for later, before it has the answer's last byte."""
         ...
 
-    def refusal(self, error: GatewayError) -> bytes:
+    def refusal(self, error: GatewayError, request_id: str) -> bytes:
         """The body of a response that is no answer."""
         ...
 
@@ -77,5 +77,5 @@ class OpenAI:
     async def keep(self, answer: Presenter) -> None:
         pass
 
-    def refusal(self, error: GatewayError) -> bytes:
+    def refusal(self, error: GatewayError, request_id: str) -> bytes:
         return encode_json(error.body())

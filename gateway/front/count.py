@@ -25,7 +25,7 @@ class Count:
     dispatcher: Dispatcher
     read: Callable[[bytes, TenantKeys], Awaitable[InferenceRequest]]
     shown: Callable[[int], dict[str, object]]
-    refusal: Callable[[GatewayError], bytes]
+    refusal: Callable[[GatewayError, str], bytes]
     refused: Callable[[str], None]  # told the error's code
     clock: Callable[[], float]
 
@@ -33,7 +33,7 @@ class Count:
         try:
             principal = self.door.identify(request.headers)
         except GatewayError as error:
-            return self._refuse(error)
+            return self._refuse(error, request)
         outcome = Outcome(request_id(request.scope), principal, self.clock())
         try:
             raw = await read_body(request.scope, request.receive, self.door.limits)
@@ -42,12 +42,12 @@ class Count:
         except HungUp:
             return Response(status_code=400)  # nobody reads it
         except GatewayError as error:
-            response = self._refuse(error)
+            response = self._refuse(error, request)
         else:
             response = JSONResponse(self.shown(tokens))
         response.headers.update(quota_headers(outcome.quotas))
         return response
 
-    def _refuse(self, error: GatewayError) -> Response:
+    def _refuse(self, error: GatewayError, request: Request) -> Response:
         self.refused(error.code or "")
-        return error_response(error, self.refusal(error))
+        return error_response(error, self.refusal(error, request_id(request.scope)))

@@ -24,7 +24,7 @@ from gateway.front.api import Answer, Api, Asker
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.decision import decision_headers
 from gateway.front.quota import quota_headers
-from gateway.front.request_id import HEADER as REQUEST_ID
+from gateway.front.request_id import name_headers
 from gateway.front.rescue import DEFECT, error_response
 from gateway.wire.openai import TenantKeys, finish_reasons
 
@@ -158,7 +158,8 @@ class Exchange:
             await self.api.keep(self.answer)
             await self._end(last)
         else:
-            response = error_response(error, self.api.refusal(error))
+            body = self.api.refusal(error, self.outcome.request_id)
+            response = error_response(error, body)
             response.headers.update(decision_headers(self.outcome, self.headers))
             quotas = self.outcome.quotas or self.dispatcher.limiter.quotas(self.outcome.principal)
             response.headers.update(quota_headers(quotas))
@@ -167,7 +168,7 @@ class Exchange:
     async def _respond(self, response: Response) -> None:
         self.started = True
         self.outcome.status = response.status_code
-        response.headers[REQUEST_ID] = self.outcome.request_id
+        response.headers.update(name_headers(self.scope))
         await response(self.scope, self.receive, self.send)
 
     async def _start(self, headers: dict[str, str]) -> None:
@@ -186,7 +187,7 @@ class Exchange:
             "x-gateway-endpoint": answering.endpoint if answering else "cache",
             "x-gateway-model": self.outcome.request.model,
             "x-gateway-policy": self.outcome.policy or "",
-            REQUEST_ID: self.outcome.request_id,
+            **name_headers(self.scope),
             **quota_headers(self.outcome.quotas),
             **({} if cache is None else {"x-gateway-cache": cache}),
             **decision_headers(self.outcome, self.headers),

@@ -83,7 +83,7 @@ class Inference:
     async def _answer(
         self, error: GatewayError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        response = error_response(error, self.api.refusal(error))
+        response = error_response(error, self.api.refusal(error, request_id(scope)))
         await response(scope, receive, naming(scope, send))
 
     def exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import Forbidden
-from gateway.front.rescue import error_response
+from gateway.front.rescue import refusal
 from gateway.loopback import is_local
 
 
@@ -27,6 +27,6 @@ class LoopbackOnly:
         if scope["type"] == "http" and not is_from_here(scope):
             answer = Forbidden("without keys, only this machine's own programs may ask")
             self.refused(answer.code)
-            await error_response(answer)(scope, receive, send)
+            await refusal(scope, answer)(scope, receive, send)
             return
         await self.app(scope, receive, send)

@@ -14,6 +14,13 @@ from gateway.wire.messages.fields import check
 from gateway.wire.openai import TenantKeys, request_of
 from gateway.wire.strict_json import parse_object
 
+PATH = "/v1/messages"
+
+
+def is_messages(path: str) -> bool:
+    """Whether it belongs to this API, whose errors and headers are its own."""
+    return path == PATH or path.startswith(f"{PATH}/")
+
 
 @dataclass(frozen=True, slots=True)
 class Messages:
@@ -35,5 +42,5 @@ class Messages:
     async def keep(self, answer: MessageAnswer) -> None:
         pass
 
-    def refusal(self, error: GatewayError) -> bytes:
-        return error_body(error)
+    def refusal(self, error: GatewayError, request_id: str) -> bytes:
+        return error_body(error, request_id)

@@ -8,9 +8,13 @@ from collections.abc import Awaitable, Callable
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from gateway.errors import GatewayError, NotFound, NotSupported, Unavailable, UpstreamError
+from gateway.front.messages import is_messages
+from gateway.front.request_id import request_id
 from gateway.front.unsupported import no_such_path
+from gateway.wire.messages.answer import error_body
 from gateway.wire.openai import encode_json
 
 MAX_RETRY_AFTER_S = 60
@@ -37,22 +41,28 @@ def error_response(error: GatewayError, body: bytes | None = None) -> Response:
     return Response(body or encode_json(error.body()), error.status, headers, "application/json")
 
 
+def refusal(scope: Scope, error: GatewayError) -> Response:
+    """In the shape of the API that the path belongs to."""
+    theirs = is_messages(scope["path"])
+    return error_response(error, error_body(error, request_id(scope)) if theirs else None)
+
+
 async def rescue(request: Request, error: Exception) -> Response:
     """Starlette's handler for errors outside an exchange."""
     assert isinstance(error, GatewayError)
-    return error_response(error)
+    return refusal(request.scope, error)
 
 
 async def defect(request: Request, error: Exception) -> Response:
     """What nobody expected; Starlette raises it again, for the log."""
-    return error_response(GatewayError(DEFECT))
+    return refusal(request.scope, GatewayError(DEFECT))
 
 
 async def no_such_route(request: Request, error: Exception) -> Response:
     """404, 405 and 501 in the API's shape."""
     assert isinstance(error, HTTPException)
     answer = no_such_path(request.method, request.url.path)
-    response = error_response(answer)
+    response = refusal(request.scope, answer)
     if not isinstance(answer, NotSupported):
         response.status_code = error.status_code
     response.headers.update(error.headers or {})

@@ -75,7 +75,7 @@ class Responses:
         finally:
             self.running.pop(answer.id, None)
 
-    def refusal(self, error: GatewayError) -> bytes:
+    def refusal(self, error: GatewayError, request_id: str) -> bytes:
         return encode_json(error.body())
 
     async def count(self, raw: bytes, keys: TenantKeys) -> InferenceRequest:

@@ -382,6 +382,29 @@ async def test_errors_are_anthropics(status: int, error: type[Exception]) -> Non
             await client.messages.create(**ASKED)
 
 
+async def test_anthropics_sdk_finds_the_requests_name() -> None:
+    async with gateway(Upstream()) as g, asking(g) as client, httpx.AsyncClient() as plain:
+        message = await client.messages.create(**ASKED, extra_headers={"x-request-id": "r-1"})
+        async with client.messages.stream(**ASKED, extra_headers={"x-request-id": "r-2"}) as stream:
+            named = stream.request_id
+        counted = await client.messages.with_raw_response.count_tokens(
+            model="m", messages=ASKED["messages"], extra_headers={"x-request-id": "r-3"}
+        )
+        chat = await plain.post(f"{g.url}/v1/chat/completions", json={})
+    assert (message._request_id, named, counted.headers["request-id"]) == ("r-1", "r-2", "r-3")
+    assert "request-id" not in chat.headers
+
+
+@pytest.mark.parametrize("path", ["messages", "messages/count_tokens"])
+async def test_an_error_names_its_request(path: str) -> None:
+    key = Key("app", Secret("a-good-key"))
+    async with gateway(Upstream(), keys=(key,)) as g, httpx.AsyncClient(base_url=g.url) as client:
+        for sent in ({}, {"x-api-key": "a-good-key"}):
+            answer = await client.post(f"/v1/{path}", json={"model": "m"}, headers=sent)
+            assert answer.is_error
+            assert answer.json()["request_id"] == answer.headers["request-id"]
+
+
 async def test_a_stream_that_breaks_off_raises_the_sdks_error() -> None:
     async with gateway(Upstream(break_at=2), Upstream(status=500)) as g, asking(g) as client:
         with pytest.raises(anthropic.APIStatusError, match=r"middle|broke"):

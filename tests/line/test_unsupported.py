@@ -15,7 +15,6 @@ MISSING = [
     ("POST", "/v1/images/generations", "images"),
     ("POST", "/v1/audio/speech", "speech"),
     ("POST", "/v1/audio/transcriptions", "transcription"),
-    ("POST", "/v1/messages/batches", "batches of messages"),
     ("POST", "/v1/moderations", "moderations"),
     ("POST", "/v1/fine_tuning/jobs", "fine-tuning"),
     ("GET", "/v1/fine_tuning/jobs", "fine-tuning"),
@@ -58,6 +57,26 @@ async def test_what_nobody_has_is_404(path: str) -> None:
     async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
         answer = await client.get(g.url + path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind", "said"),
+    [
+        ("GET", "/v1/messages", 405, "not_found_error", "no GET /v1/messages here"),
+        ("PUT", "/v1/messages/count_tokens", 405, "not_found_error", "no PUT"),
+        ("GET", "/v1/messages/nope", 404, "not_found_error", "no GET /v1/messages/nope here"),
+        ("POST", "/v1/messages/batches", 501, "api_error", "no batches of messages"),
+    ],
+)
+async def test_below_messages_it_is_in_anthropics_shape(
+    method: str, path: str, status: int, kind: str, said: str
+) -> None:
+    async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        answer = await client.request(method, g.url + path)
+    body = answer.json()
+    assert (answer.status_code, body["type"], body["error"]["type"]) == (status, "error", kind)
+    assert said in body["error"]["message"]
+    assert answer.headers["request-id"] == answer.headers["x-request-id"] == body["request_id"]
 
 
 async def test_the_sdk_raises_once_and_tells() -> None:

@@ -32,12 +32,9 @@ KINDS = {
 """Statuses -> Anthropic's types; all others are api_error."""
 
 
-def error_body(error: GatewayError, request_id: str | None = None) -> bytes:
-    body: dict[str, Any] = {
-        "type": "error",
-        "error": {"type": KINDS.get(error.status, "api_error"), "message": error.message},
-    }
-    return encode_json(body if request_id is None else body | {"request_id": request_id})
+def error_body(error: GatewayError, request_id: str) -> bytes:
+    told = {"type": KINDS.get(error.status, "api_error"), "message": error.message}
+    return encode_json({"type": "error", "error": told, "request_id": request_id})
 
 
 @dataclass(slots=True)
