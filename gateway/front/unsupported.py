@@ -28,10 +28,13 @@ WHAT = {
 }
 """By the beginning of the path; `no_such_path` says it of what no route has taken."""
 
+METHODS = ("GET", "POST", "DELETE")
+"""Of OpenAI's API; with others nobody asks for what it has."""
+
 
 def no_such_path(method: str, path: str) -> GatewayError:
     for prefix, what in WHAT.items():
-        if path == prefix or path.startswith(f"{prefix}/"):
+        if method in METHODS and (path == prefix or path.startswith(f"{prefix}/")):
             return NotSupported(
                 f"{method} {path[:200]} is not supported: this gateway has no {what}"
             )

@@ -52,6 +52,23 @@ async def test_it_is_501_and_says_what_is_missing(method: str, path: str, names:
     assert upstream.received == []
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "HEAD"])
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/v1/chat/completions", {"POST"}), ("/v1/models", {"GET", "HEAD"})]
+)
+async def test_a_method_that_openai_has_nowhere_is_405(
+    method: str, path: str, allowed: set[str]
+) -> None:
+    async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
+        answer = await client.request(method, g.url + path)
+    if method in allowed:
+        assert answer.status_code == 200
+        return
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == allowed
+    assert method == "HEAD" or answer.json()["error"]["code"] == "not_found"
+
+
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1", "/", "/v1/imagesque"])
 async def test_what_nobody_has_is_404(path: str) -> None:
     async with gateway(Upstream()) as g, httpx.AsyncClient() as client:
