@@ -19,6 +19,7 @@ from gateway.files.store import Store
 from gateway.front.body import BodyLimits, HungUp, read_body
 from gateway.front.files import Kept, checked_expiry, listed, no_file, page_of
 from gateway.front.shown import Shown
+from gateway.wire.fields import check_metadata
 from gateway.wire.strict_json import parse_object
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
@@ -31,8 +32,6 @@ FIELDS = (
 WINDOW = re.compile(r"([1-9]\d{0,2})([hd])")
 LONGEST_S = 14 * 86_400
 HOUR_S, DAY_S = 3600, 86_400
-METADATA = (16, 64, 512)
-"""Pairs, characters of a key, and of a value."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _checked(body: Json) -> int:
     if body["endpoint"] not in ENDPOINTS:
         said = f"'endpoint' must be one of: {', '.join(ENDPOINTS)}"
         raise InvalidRequest(said, param="endpoint")
-    _check_metadata(body.get("metadata"))
+    check_metadata(body.get("metadata"))
     _output_seconds(body)
     match = WINDOW.fullmatch(body["completion_window"])
     seconds = int(match[1]) * (HOUR_S if match[2] == "h" else DAY_S) if match else 0
@@ -146,20 +145,3 @@ def _output_seconds(body: Json) -> int | None:
         said = "'output_expires_after' must be an object"
         raise InvalidRequest(said, param="output_expires_after")
     return checked_expiry(asked.get("anchor"), asked.get("seconds"), "output_expires_after")
-
-
-def _check_metadata(metadata: Any) -> None:
-    """Raises InvalidRequest."""
-    pairs, key, value = METADATA
-    if metadata is not None and not (
-        isinstance(metadata, dict)
-        and len(metadata) <= pairs
-        and all(
-            len(k) <= key and isinstance(v, str) and len(v) <= value for k, v in metadata.items()
-        )
-    ):
-        raise InvalidRequest(
-            f"'metadata' must have at most {pairs} pairs, keys of {key} characters "
-            f"and strings of {value}",
-            param="metadata",
-        )

@@ -134,6 +134,9 @@ BOUNDS: Mapping[Operation, Mapping[str, range]] = {
     Operation.EMBEDDINGS: {"dimensions": range(1, 2**31)},
 }
 
+METADATA = (16, 64, 512)
+"""Pairs, characters of a key, and of a value."""
+
 _NAMES: Mapping[type, str] = {
     str: "a string",
     int: "an integer",
@@ -179,6 +182,23 @@ def check_bounds(name: str, value: int | None, bounds: range) -> None:
 def _described(types: tuple[type, ...]) -> str:
     names = [_NAMES[t] for t in types if not (t is int and float in types)]
     return " or ".join(names)
+
+
+def check_metadata(metadata: Any) -> None:
+    """What callers keep with what is kept for them, as OpenAI bounds it. Raises InvalidRequest."""
+    pairs, key, value = METADATA
+    if metadata is not None and not (
+        isinstance(metadata, dict)
+        and len(metadata) <= pairs
+        and all(
+            len(k) <= key and isinstance(v, str) and len(v) <= value for k, v in metadata.items()
+        )
+    ):
+        raise InvalidRequest(
+            f"'metadata' must have at most {pairs} pairs, keys of {key} characters "
+            f"and strings of {value}",
+            param="metadata",
+        )
 
 
 def check_known(given: Json, names: Collection[str], where: str) -> None:

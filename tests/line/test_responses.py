@@ -370,6 +370,10 @@ async def test_its_stream_is_taken_up_by_another_endpoint() -> None:
         ),
         ({"tools": [WEATHER], "tool_choice": allowed("required")}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": allowed("auto", "weather", "f")}, "tool_choice"),
+        ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
+        ({"metadata": {"a": 1}}, "metadata"),
+        ({"metadata": {"a" * 65: ""}}, "metadata"),
+        ({"metadata": {"a": "b" * 513}}, "metadata"),
         ({"truncation": "auto"}, "truncation"),
         ({"reasoning": {"effort": "low", "max_tokens": 9}}, "reasoning.max_tokens"),
         ({"text": {"format": {"type": "text"}, "tone": "warm"}}, "text.tone"),
@@ -577,15 +581,16 @@ async def test_what_a_tenant_stored_is_not_there_for_another() -> None:
 
 async def test_what_only_an_escape_can_carry_is_answered_stored_and_shown() -> None:
     half: Any = "half of a pair: \ud83d"
-    number = {"n": 2**70}
-    body = {"model": "m", "input": half, "metadata": number}
+    tool = {"type": "function", "name": "f", "parameters": {"maximum": 2**70}}
+    body = {"model": "m", "input": half, "metadata": {"note": half}, "tools": [tool]}
     async with gateway(Upstream()) as g, httpx.AsyncClient(base_url=g.url) as client:
         made = await client.post("/v1/responses", content=json.dumps(body))
         kept = await client.get(f"/v1/responses/{made.json()['id']}")
         items = await client.get(f"/v1/responses/{made.json()['id']}/input_items")
     assert (made.status_code, kept.status_code, items.status_code) == (200, 200, 200)
     assert kept.json() == made.json()
-    assert kept.json()["metadata"] == number
+    assert kept.json()["metadata"] == {"note": half}
+    assert kept.json()["tools"][0]["parameters"] == tool["parameters"]
     assert items.json()["data"][0]["content"][0]["text"] == half
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.domain import Json
 from gateway.errors import InvalidRequest, UnsupportedRequest
-from gateway.wire.fields import TOKENS, check_bounds, check_table
+from gateway.wire.fields import TOKENS, check_bounds, check_metadata, check_table
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "model": (str,),
@@ -76,6 +76,7 @@ def check(body: Json) -> None:
     if "model" not in body:
         raise InvalidRequest("you must provide 'model'", param="model")
     check_table(body, REFUSED, TYPES, WITHIN)
+    check_metadata(body.get("metadata"))
     for name in body.get("include") or ():
         if name not in INCLUDED:
             known = " and ".join(INCLUDED)
