@@ -100,7 +100,8 @@ class Store(Protocol):
         ...
 
     def sweep(self, now: float) -> None:
-        """Forget the files that have expired, and what an end in the middle has left."""
+        """Forget the files that have expired, the batches that went with theirs, and what an end in
+        the middle has left."""
         ...
 
     def create(self, batch: Batch) -> None: ...
@@ -262,6 +263,7 @@ class Folder:
             gone = {row[0] for row in connection.execute(query, (now,))} - used
             connection.executemany("DELETE FROM files WHERE id = ?", [(id,) for id in gone])
             known = {row[0] for row in connection.execute("SELECT id FROM files")}
+            connection.execute(f"DELETE FROM batches WHERE {_IS_GONE}", (*UNFINISHED, now))
         for path in self._contents.iterdir():
             with suppress(FileNotFoundError):  # another process was quicker
                 stray = path.name not in known and path.stat().st_mtime < now - STRAY_S
@@ -376,6 +378,17 @@ def _update(connection: sqlite3.Connection, batch: Batch) -> None:
 
 
 _IS_UNFINISHED = f"status IN ({', '.join('?' * len(UNFINISHED))})"
+
+
+_IS_GONE = f"""NOT {_IS_UNFINISHED} AND json_extract(record, '$.expires') <= ? AND NOT EXISTS (
+    SELECT 1 FROM files WHERE id IN (
+        json_extract(batches.record, '$.input_file'),
+        json_extract(batches.record, '$.output_file'),
+        json_extract(batches.record, '$.error_file')
+    )
+)"""
+"""A batch, with all of its files; not before its window is over, so that whoever waits for its end
+hears of it. The values: `UNFINISHED`, and now."""
 
 
 def _unfinished(connection: sqlite3.Connection) -> list[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 import threading
@@ -23,7 +24,7 @@ from gateway.config.tree import Key, Tenant
 from gateway.domain import Outcome
 from gateway.emulator.emulated import emulated
 from gateway.files.lines import Line, check, lines
-from gateway.files.nouns import Batch, Status
+from gateway.files.nouns import Batch, File, Status
 from gateway.files.pace import Pace
 from gateway.files.runner import Runner, moved
 from gateway.files.store import Folder
@@ -206,6 +207,44 @@ def test_an_answer_that_comes_after_the_end_is_not_kept(tmp_path: Path) -> None:
     after = store.tally(batch.id)
     store.close()
     assert (before, after) == ((1, 0), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("left", "now", "kept"),
+    [
+        ((), 3600.0, False),
+        ((), 3599.0, True),  # whoever waits for it until its window is over hears of it
+        (("file-in",), 3600.0, True),
+        (("file-out",), 3600.0, True),
+        (("file-bad",), 3600.0, True),
+    ],
+)
+def test_a_batch_is_forgotten_with_the_last_of_its_files(
+    tmp_path: Path, left: tuple[str, ...], now: float, kept: bool
+) -> None:
+    store = Folder(tmp_path)
+    batch = Batch("batch_1", "acme", "acme", CHAT, "file-in", "1h", 0, 3600)
+    store.create(batch)
+    files = ("file-in", "file-out", "file-bad")
+    made = [(File(id, "acme", id, "batch", 1, 0), io.BytesIO(b"x")) for id in files]
+    done = moved(batch, Status.COMPLETED, 1.0)
+    store.finish(dataclasses.replace(done, output_file="file-out", error_file="file-bad"), made)
+    for id in files:
+        if id not in left:
+            store.delete("acme", id)
+    store.sweep(now)
+    found = store.batch("acme", "batch_1")
+    store.close()
+    assert (found is not None) is kept
+
+
+def test_a_batch_that_is_not_finished_is_not_forgotten(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    store.create(Batch("batch_1", "acme", "acme", CHAT, "file-gone", "1h", 0, 3600))
+    store.sweep(7200.0)
+    found = store.batch("acme", "batch_1")
+    store.close()
+    assert found is not None
 
 
 def quick(most: int) -> Pace:
