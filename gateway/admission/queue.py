@@ -29,6 +29,8 @@ RECHECK_S = 1.0
 PACE, LATELY_S = 32, 30.0
 """So many turns, none older than this, tell how fast the queue moves."""
 
+NO_PLACE = "all endpoints are full, and so is the queue before them"
+
 
 class Room(Protocol):
     """An endpoint, as far as the queue knows it."""
@@ -112,8 +114,12 @@ class Queue:
         patience = self.limits.patience_s[turn.request_class]
         left = turn.arrived + patience - self.clock()
         expected = self._expected_s(turn)
-        if left <= 0 or (expected is not None and expected > left):
-            raise self._overloaded(turn)
+        in_time = f"room within the {patience:g} s that {turn.request_class} requests wait"
+        if left <= 0:
+            raise self._overloaded(turn, f"no endpoint had {in_time}")
+        if expected is not None and expected > left:
+            none = f"all endpoints are full, and none is expected to have {in_time}"
+            raise self._overloaded(turn, none)
         if len(self._waiting) >= self.limits.size:
             self._make_way(turn)
         turn.called = asyncio.get_running_loop().create_future()
@@ -166,17 +172,14 @@ class Queue:
     def _make_way(self, turn: Turn) -> None:
         last = max(self._waiting, key=lambda t: t.order, default=None)
         if last is None or last.order <= turn.order:
-            raise self._overloaded(turn)
+            raise self._overloaded(turn, NO_PLACE)
         self._waiting.remove(last)
         assert last.called is not None
         if not last.called.done():
-            last.called.set_exception(self._overloaded(last))
+            last.called.set_exception(self._overloaded(last, NO_PLACE))
 
-    def _overloaded(self, turn: Turn) -> Overloaded:
-        wait = self._expected_s(turn)
-        return Overloaded(
-            "all endpoints are full, and so is the queue before them", retry_after_s=wait or 1.0
-        )
+    def _overloaded(self, turn: Turn, why: str) -> Overloaded:
+        return Overloaded(why, retry_after_s=self._expected_s(turn) or 1.0)
 
     def _expected_s(self, turn: Turn) -> float | None:
         """By how fast the queue has moved lately; None: it has not yet."""
