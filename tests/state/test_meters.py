@@ -166,13 +166,17 @@ async def test_four_gateways_let_no_more_through_than_the_limit(server):
     assert granted(verdicts) >= 1000
 
 
-async def test_what_a_dead_gateway_held_is_free_again(server, monkeypatch):
+async def test_of_what_a_dead_gateway_took_only_what_runs_at_a_time_is_free_again(
+    server, monkeypatch
+):
+    spent = Meter("d", Kind.SPEND, limit=1.0, ends=time.time() + 3600)
     monkeypatch.setattr("gateway.state.shared.LEASE_S", 1.5)
     async with sharing(server, 1) as (living,):
         redis = connect(server.url, 5.0)
         dying = SharedMeters(redis, "dying", deadline_s=2.0)
         async with dying.running():
             assert granted([await dying.take([Charge(IN_FLIGHT, 1)]) for _ in range(30)]) == 20
+            await dying.take([Charge(spent, 0.25)])  # an endpoint may bill it
             assert (await living.take([Charge(IN_FLIGHT, 1)])).refused_by == 0
         await redis.aclose()
 
@@ -182,6 +186,7 @@ async def test_what_a_dead_gateway_held_is_free_again(server, monkeypatch):
         async with asyncio.timeout(10):
             while not await free():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+        assert (await living.take([Charge(spent, 0.0)])).left == (0.75,)
 
 
 async def test_a_hang_up_while_it_is_asked_takes_nothing(server):
