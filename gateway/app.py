@@ -94,7 +94,7 @@ class Gateway:
         for name, endpoint in self.config.endpoints.items():
             if endpoint.missing:
                 logger.warning("%s is left out: no %s in the environment", name, endpoint.missing)
-        configured.warn_of_prices(self.config)
+        configured.warn_of_doubts(self.config)
         self.live, self.in_flight = Live(), InFlight()
         self.drain = Drain()
         self._made_keys: Sequence[Key] = ()  # those of the store, when it was last read
@@ -162,7 +162,7 @@ class Gateway:
             raise ConfigError(None, None, ("keys",), "to take away the last one takes a restart")
         for path in needs_restart(self.config, config):
             logger.warning("%s has changed, which takes effect after a restart", path)
-        configured.warn_of_prices(config)
+        configured.warn_of_doubts(config)
         door = configured.door(config)
         self.door.limits = door.limits
         self.config = dataclasses.replace(

@@ -13,7 +13,7 @@ from gateway.admission.keys import Key, KeyRing
 from gateway.admission.queue import QueueLimits
 from gateway.admission.response_cache import CacheLimits
 from gateway.config import Config, ConfigError
-from gateway.config.prices import price_doubts
+from gateway.config.doubts import doubts
 from gateway.config.tree import AUTO
 from gateway.config.tree import Endpoint as EndpointConfig
 from gateway.counting import Counter
@@ -175,10 +175,9 @@ def _machine(endpoint: EndpointConfig) -> Machine | None:
     return Machine(machine.dollars_per_hour, machine.stops_after, machine.starts_in)
 
 
-def warn_of_prices(config: Config) -> None:
-    for name, endpoint in config.endpoints.items():
-        for doubt in price_doubts(endpoint, date.today()):
-            logger.warning("%s: %s", name, doubt)
+def warn_of_doubts(config: Config) -> None:
+    for doubt in doubts(config, date.today()):
+        logger.warning("%s", doubt)
 
 
 def _all_or(names: tuple[str, ...] | None) -> frozenset[str] | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.domain import InferenceRequest
+from gateway.domain import CAPABILITIES, InferenceRequest
 from gateway.errors import Forbidden
 from routing_policies.policy import Policy
 
@@ -20,6 +20,10 @@ class RequestMatch:
     max_tokens: int | None = None  # it asks for at most so many
     longer_than: int | None = None  # bytes of model, tools and messages
     service_tier: str | None = None
+
+    def __post_init__(self) -> None:
+        if not set(self.needs) <= set(CAPABILITIES):
+            raise ValueError(f"needs are some of: {', '.join(CAPABILITIES)}")
 
     def fits(self, request: InferenceRequest) -> bool:
         return (

@@ -30,7 +30,7 @@ def _check_model(file: Path, name: str, model: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gateway.config import ConfigError, load
-    from gateway.config.prices import price_doubts
+    from gateway.config.doubts import doubts
     from gateway.configured import tokenizers
 
     try:
@@ -51,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"endpoints: {', '.join(n for n, e in config.endpoints.items() if not e.missing) or 'none'}"
     )
-    for name, endpoint in config.endpoints.items():
-        for doubt in price_doubts(endpoint, date.today()):
-            print(f"{name}: {doubt}")
+    for doubt in doubts(config, date.today()):
+        print(doubt)
     if left_out:
         print(f"left out: {', '.join(left_out)}")
     return 0

@@ -31,8 +31,11 @@ def load(file: Path, environ: Environ = os.environ) -> tuple[Config, Rules]:
         catalog = Catalog.load(*folders)
     except PolicyError as exc:
         raise document.error(("policies",), exc.message) from None
-    rules = _rules(document, config, catalog, policy_files(*folders))
+    files = policy_files(*folders)
+    rules = _rules(document, config, catalog, files)
     _check_names(document, config, rules)
+    for policy in rules.policies.values():
+        _check_fallback(files[plain(policy.name)], policy, config.models())
     return config, rules
 
 
@@ -86,10 +89,26 @@ def _check_names(document: Document, config: Config, rules: Rules) -> None:
                 if name not in names:
                     told = f"there is no {name!r} here; known: {', '.join(names)}"
                     raise document.error(("keys", index, scope, at), told)
-    for model in config.cache.models:
+    named: list[tuple[KeyPath, str]] = [
+        (("cache", "models", model), model) for model in config.cache.models
+    ]
+    for index, rule in enumerate(config.policy_rules):
+        if rule.match.model is not None:
+            named.append((("policy", index, "match", "model"), rule.match.model))
+    for path, model in named:
         if model not in known["models"]:
-            told = f"no endpoint serves {model!r}; known: {', '.join(known['models'])}"
-            raise document.error(("cache", "models", model), told)
+            raise document.error(path, _not_served(model, known["models"]))
+
+
+def _check_fallback(file: Path, policy: Policy, models: list[str]) -> None:
+    for at, model in enumerate(policy.fallback.models):
+        if model not in models:
+            where = ("fallback", "models", at)
+            raise Document.read(file).error(where, _not_served(model, models))
+
+
+def _not_served(model: str, models: list[str]) -> str:
+    return f"no endpoint serves {model!r}; known: {', '.join(models)}"
 
 
 def _rules(document: Document, config: Config, catalog: Catalog, files: dict[str, Path]) -> Rules:

@@ -507,6 +507,10 @@ def test_an_operators_policy_replaces_the_packages(tmp_path: Path) -> None:
         (SPECIAL + "minimize: {in_flight: 2}", "special.yaml:3: minimize: stands here twice"),
         ("minimize: {in_flight: 1", "special.yaml:1: is not YAML"),
         (
+            SPECIAL + "fallback:\n  models:\n    - m\n    - zzz\n",
+            "special.yaml:6: fallback.models[1]: no endpoint serves 'zzz'; known: m",
+        ),
+        (
             SPECIAL + "classes:\n  batch: {}\n  interactve: {}\n",
             "special.yaml:5: classes.interactve: there is no class 'interactve'",
         ),
@@ -560,6 +564,14 @@ def test_the_first_rule_that_matches_names_the_policy(tmp_path: Path) -> None:
         ("[{use: fastest, match: {team: a}}]", "policy[0].match.team: there is no such key"),
         ("[{use: fastest, match: {tenant: a}}]", "policy[0]: the last rule has no match, and"),
         ("[{use: fastest}, {use: balanced}]", "policy[0]: the last rule has no match, and every"),
+        (
+            "[{use: fastest, match: {model: typo}}, {use: balanced}]",
+            "policy[0].match.model: no endpoint serves 'typo'; known: m",
+        ),
+        (
+            "[{use: fastest, match: {request: {needs: [tools, toolz]}}}, {use: balanced}]",
+            "policy[0].match.request: needs are some of: tools, json_schema, ",
+        ),
         ("[fastest]", "policy[0]: must be a mapping of keys to values"),
         ("{use: fastest}", "policy: must be a string, not a mapping"),
     ],
