@@ -452,6 +452,13 @@ class Ledger:
     keep: Seconds | None = None  # older exchanges are deleted. None: for ever
     size: Bytes | None = None  # the oldest make way for new ones. None: as it grows
 
+    def __post_init__(self) -> None:
+        # What is deleted is gone: a number whose unit was forgotten must not do it.
+        if self.keep is not None and self.keep < 3600:
+            raise ValueError("keep must be at least 1h: without a unit, it is seconds")
+        if self.size is not None and self.size < 1024**2:
+            raise ValueError("size must be at least 1MB: without a unit, it is bytes")
+
 
 LOG_FORMATS = ("auto", "text", "json")
 

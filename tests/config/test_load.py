@@ -216,6 +216,14 @@ endpoints:
             )
             for number in (10**400, ".inf", "-.inf", ".nan")
         ),
+        (
+            ONE_ENDPOINT + "ledger: {keep: 400}",
+            "config.yaml:2: ledger: keep must be at least 1h: without a unit, it is seconds",
+        ),
+        (
+            ONE_ENDPOINT + "ledger: {size: 4}",
+            "config.yaml:2: ledger: size must be at least 1MB: without a unit, it is bytes",
+        ),
         # Values.
         ("server: {port: 65536}", "config.yaml:1: server: port 65536 is not between 0 and 65535"),
         ("replicas:\n  r: {model: m, count: 0}", "config.yaml:2: replicas.r: count must be at lea"),
