@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from gateway.admission.keys import HASHED, PREFIX, Key
+from gateway.admission.keys import HASHED, NAMED, PREFIX, Key, is_name
 from gateway.admission.limits import UNLIMITED, Limits
 from gateway.admission.limits_json import read_limits, shown_limits
 from gateway.domain import CLASSES, Json
@@ -57,9 +57,8 @@ class KeyRecord:
 
     def __post_init__(self) -> None:
         for name in ("id", "name", "tenant"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not 0 < len(value) <= 100 or not value.isprintable():
-                raise ValueError(f"{name} must be 1 to 100 printable characters")
+            if not is_name(getattr(self, name)):
+                raise ValueError(f"{name} {NAMED}")
         for name in ("models", "policies", "endpoints"):
             value = getattr(self, name)
             if value is not None and not (

@@ -24,6 +24,13 @@ PREFIX = "gw-"
 
 HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 
+NAMED = "must be 1 to 200 printable characters"
+"""A name of a key, a tenant, an endpoint or a model: headers, logs and labels carry it."""
+
+
+def is_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

@@ -88,6 +88,14 @@ def _with_unit(value: object, units: Mapping[str, float], wanted: str) -> float:
     return number
 
 
+class WrongAt(ValueError):
+    """What a dataclass finds wrong in one of its parts; `path` leads from its key to the part's."""
+
+    def __init__(self, message: str, *path: str | int) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A string that never prints. `missing` names the variable that was to hold it."""
@@ -146,6 +154,8 @@ class _Binder:
         given = {k: self.value(v, hints[k], (*path, k)) for k, v in pairs.items()}
         try:
             return expected(**given)
+        except WrongAt as exc:
+            raise self.document.error((*path, *exc.path), str(exc)) from None
         except ValueError as exc:
             raise self.document.error(path, str(exc)) from None
 

@@ -11,7 +11,7 @@ import yaml
 
 KeyPath = tuple[str | int, ...]
 
-QUOTED = re.compile(r"'[^']{2,}'")
+QUOTED = re.compile(r"('[^']')|'[^']*'")  # one of YAML's signs, or a text
 
 NO_VALUE = (ValueError, LookupError, ArithmeticError, AttributeError)
 """What PyYAML raises for a value that is not of its type: a thirteenth month, `!!bool maybe`."""
@@ -60,7 +60,9 @@ class Document:
         except yaml.MarkedYAMLError as exc:
             line = exc.problem_mark.line + 1 if exc.problem_mark else None
             # What it quotes may be a secret that begins with one of YAML's signs.
-            problem = QUOTED.sub("…", exc.problem or "")
+            problem = QUOTED.sub(lambda quoted: quoted[1] or "…", exc.problem or "")
+            if _at_variable(exc.problem_mark):
+                problem = 'within {} and [], a variable needs quotes: "${NAME}"'
             raise ConfigError(file, line, (), f"is not YAML: {problem}") from None
         except yaml.YAMLError as exc:
             raise ConfigError(file, None, (), f"is not YAML: {exc}") from None
@@ -119,6 +121,11 @@ class Document:
                     raise ConfigError(self.file, key.start_mark.line + 1, here, "stands here twice")
                 seen.add(here)
                 self._check(value, here, visited)
+
+
+def _at_variable(mark: yaml.Mark | None) -> bool:
+    """Whether YAML stumbled over the brace of a `${NAME}`."""
+    return bool(mark and mark.buffer and mark.buffer[: mark.pointer + 1].endswith("${"))
 
 
 def plain(node: yaml.Node) -> Any:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from gateway.admission.keys import HASHED
+from gateway.admission.keys import HASHED, NAMED, is_name
 from gateway.admission.limits import UNLIMITED, Limits
-from gateway.config.bind import Bytes, Date, Seconds, Secret, Share
+from gateway.config.bind import Bytes, Date, Seconds, Secret, Share, WrongAt
 from gateway.domain import CAPABILITIES as REQUESTED
 from gateway.domain import CLASSES
 from gateway.providers.catalog import find_dialect
@@ -140,6 +140,8 @@ class Replicas:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        if self.serves is not None and not is_name(self.serves):
+            raise ValueError(f"serves {NAMED}")
         if self.count < 1:
             raise ValueError("count must be at least 1")
         if self.kv_tokens is not None and self.kv_tokens < 256:
@@ -218,6 +220,8 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError("needs 'models'")
+        if not all(map(is_name, self.models)):
+            raise WrongAt(f"a model's name {NAMED}", "models")
         provider = self.provider
         if self.base_url is None and provider.URL is None:
             raise ValueError(f"needs 'base_url': {self.dialect} has no place of its own")
@@ -303,6 +307,9 @@ class Key:
     limits: Limits = UNLIMITED
 
     def __post_init__(self) -> None:
+        for what in ("name", "tenant"):
+            if not is_name(getattr(self, what)):
+                raise WrongAt(NAMED, what)
         _check_data_policy(self.data_policy)
         if self.request_class not in CLASSES:
             raise ValueError(f"request_class must be one of: {', '.join(CLASSES)}")
@@ -503,16 +510,22 @@ class Config:
             )
         for name in self.replica_names():
             if name in self.endpoints:
-                raise ValueError(f"{name!r} names a replica and an endpoint")
-        for name in self.drained:
+                raise WrongAt(f"{name!r} names a replica and an endpoint", "endpoints", name)
+        for index, name in enumerate(self.drained):
             if name not in self.endpoints and name not in self.replica_names():
-                raise ValueError(f"drained names {name!r}, which is no endpoint and no replica")
-        for what, values in (
-            ("name", [key.name for key in self.keys]),
-            ("key", [key.secret for key in self.keys]),
-        ):
-            if len(set(values)) < len(values):
-                raise ValueError(f"two of the keys have the same {what}")
+                told = f"drained names {name!r}, which is no endpoint and no replica"
+                raise WrongAt(told, "drained", index)
+        for section in ("replicas", "endpoints", "tenants"):
+            for name in getattr(self, section):
+                if not is_name(name):
+                    raise WrongAt(f"a name {NAMED}", section, name)
+        names: dict[str, int] = {}
+        secrets: dict[str, int] = {}
+        for index, key in enumerate(self.keys):
+            if (first := names.setdefault(key.name, index)) != index:
+                raise WrongAt(f"{key.name!r} is the name of keys[{first}] too", "keys", index)
+            if (first := secrets.setdefault(key.secret, index)) != index:
+                raise WrongAt(f"keys[{first}] has the same key", "keys", index)
 
     @property
     def policy_rules(self) -> tuple[PolicyRule, ...]:

@@ -101,8 +101,15 @@ endpoints:
     [
         # No YAML, or none that we can read.
         (b"\xff\xfe", "config.yaml: is not UTF-8 text"),
-        ("server: {port: 1", "config.yaml:1: is not YAML: "),
+        ("server: {port: 1", "config.yaml:1: is not YAML: expected ',' or '}', but got …"),
         ("a: 1\nserver: x: y", "config.yaml:2: is not YAML: mapping values are not allowed here"),
+        *(
+            (
+                f"server: {{}}\nkeys: {opened}${{ACME_KEY}}",
+                'config.yaml:2: is not YAML: within {} and [], a variable needs quotes: "${NAME}"',
+            )
+            for opened in ("[{name: a, key: ", "[")
+        ),
         ("server:\n\tport: 1", "config.yaml:2: is not YAML: "),
         ("server: {}\n---\nserver: {}", "config.yaml:2: is not YAML: "),
         ("server: \x07", "config.yaml: is not YAML: "),
@@ -310,7 +317,7 @@ endpoints:
         ),
         (
             "replicas: {r: {model: m}}\nendpoints: {r-0: {base_url: 'http://e', models: [m]}}",
-            "config.yaml:1: 'r-0' names a replica and an endpoint",
+            "config.yaml:2: endpoints.r-0: 'r-0' names a replica and an endpoint",
         ),
         # Keys.
         (
@@ -325,12 +332,46 @@ endpoints:
             for key in ("abcdefgh\\n", "abcd efgh", "schl\u00fcssel-1")
         ),
         (
-            ONE_ENDPOINT + "keys: [{name: a, key: abcdefgh}, {name: a, key: ijklmnop}]",
-            "config.yaml:1: two of the keys have the same name",
+            ONE_ENDPOINT + "keys:\n- {name: a, key: abcdefgh}\n- {name: a, key: ijklmnop}",
+            "config.yaml:4: keys[1]: 'a' is the name of keys[0] too",
         ),
         (
-            ONE_ENDPOINT + "keys: [{name: a, key: abcdefgh}, {name: b, key: abcdefgh}]",
-            "config.yaml:1: two of the keys have the same key",
+            ONE_ENDPOINT + "keys:\n- {name: a, key: abcdefgh}\n- {name: b, key: abcdefgh}",
+            "config.yaml:4: keys[1]: keys[0] has the same key",
+        ),
+        (
+            ONE_ENDPOINT + "drained:\n- e\n- x",
+            "config.yaml:4: drained[1]: drained names 'x', which is no endpoint and no replica",
+        ),
+        # Names: a header carries them.
+        *(
+            (
+                f"{ONE_ENDPOINT}keys:\n- {{name: {name}, key: abcdefgh}}",
+                f"config.yaml:3: keys[0].name: {says}",
+            )
+            for name, says in (
+                ('""', "must be 1 to 200 printable characters"),
+                ('"a\\nb"', "must be 1 to 200 printable characters"),
+                ("a" * 201, "must be 1 to 200 printable characters"),
+            )
+        ),
+        (
+            ONE_ENDPOINT + 'keys:\n- {name: a, key: abcdefgh,\n   tenant: ""}',
+            "config.yaml:4: keys[0].tenant: must be 1 to 200 printable characters",
+        ),
+        (ONE_ENDPOINT + 'tenants:\n  "": {}', "config.yaml:3: tenants.: a name must be 1 to 200"),
+        (
+            'endpoints:\n  "e\\r\\nf": {base_url: "http://e/v1", models: [m]}',
+            "config.yaml:2: endpoints.e\r\nf: a name must be 1 to 200 printable characters",
+        ),
+        (
+            'endpoints:\n  e: {base_url: "http://e/v1", models: ["m\\0"]}',
+            "config.yaml:2: endpoints.e.models: a model's name must be 1 to 200 printable",
+        ),
+        ('replicas:\n  "r\\n": {model: m}', "config.yaml:2: replicas.r\n: a name must be 1 to 200"),
+        (
+            'replicas:\n  r: {model: m, serves: ""}',
+            "config.yaml:2: replicas.r: serves must be 1 to",
         ),
         # The policy.
         (
