@@ -26,6 +26,8 @@ rehearse an outage. What passes here agrees with our reading of a provider; the 
 asked.
 """
 
+LAST_PORT = 65_535
+
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
@@ -58,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
         return _list()
     if not args.profiles:
         return _refused("name at least one profile; --list shows them")
+    count = len(args.profiles)
+    if args.port and args.port + count - 1 > LAST_PORT:
+        return _refused(f"{count} ports from {args.port} on go beyond {LAST_PORT}")
     from gateway.config.document import ConfigError
     from gateway.emulator.emulated import endpoint
     from gateway.emulator.script import Script, read_script
@@ -132,8 +137,8 @@ def _refused(message: str) -> int:
 
 
 def _port(text: str) -> int:
-    if not 0 <= (value := int(text)) <= 65_535:
-        raise argparse.ArgumentTypeError("must be from 0 to 65535")
+    if not 0 <= (value := int(text)) <= LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {LAST_PORT}")
     return value
 
 

@@ -83,8 +83,13 @@ def run(args: argparse.Namespace) -> int:
         return _calibrate(args)
     if args.plot and not can_plot():
         return _refused("--plot needs matplotlib: pip install matplotlib, or use --html")
+    for file in (args.html, args.plot):
+        if file and not file.parent.is_dir():
+            return _refused(f"{file.parent} is not a folder")
+    names = [name.strip() for name in args.policies.split(",") if name.strip()]
+    title = f"{args.trace} at {args.load:g} times its rate, {args.seeds} seeds from {args.seed}"
     try:
-        policies = _policies(args.policies.split(","), args.policies_dir)
+        policies = _policies(names, args.policies_dir)
         machines = _machines(args.machines, args.replicas)
         setup = Setup(args.gateways, args.counters, args.index == "shared", args.stats)
         traces = {seed: _trace(args, seed) for seed in range(args.seed, args.seed + args.seeds)}
@@ -92,14 +97,14 @@ def run(args: argparse.Namespace) -> int:
             name: _replay(name, traces, policy, machines, setup)
             for name, policy in policies.items()
         }
+        # Before the files: where one cannot be written, the results are still there.
+        _print({name: result.summary for name, result in results.items()}, as_json=args.json)
+        if args.html:
+            args.html.write_text(page(title, results), encoding="utf-8")
+        if args.plot:
+            plot(args.plot, title, results)
     except (ConfigError, PolicyError, OSError, ValueError) as error:
         return _refused(str(error))
-    title = f"{args.trace} at {args.load:g} times its rate, {args.seeds} seeds from {args.seed}"
-    if args.html:
-        args.html.write_text(page(title, results), encoding="utf-8")
-    if args.plot:
-        plot(args.plot, title, results)
-    _print({name: result.summary for name, result in results.items()}, as_json=args.json)
     return 0
 
 
@@ -172,6 +177,8 @@ def _policies(names: Sequence[str], folder: Path | None) -> Mapping[str, Policy]
     if folder and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
     files = policy_files(*folders)
+    if not names:
+        raise ValueError(f"--policies names none; there are: {', '.join(files)}")
     for name in names:
         if plain(name) not in files:
             raise ValueError(f"no policy is called {name!r}; there are: {', '.join(files)}")

@@ -78,6 +78,7 @@ def test_what_cannot_be_served_is_said_with_exit_code_2(
     for arguments, says in (
         ([], "name at least one profile"),
         (["nobody"], "no profile is called 'nobody'"),
+        (["openai", "groq", "--port", "65535"], "2 ports from 65535 on go beyond 65535"),
         (["openai", "--script", str(script)], "outage.yaml:1: rules[0].fault.rest"),
         (["openai", "--script", str(tmp_path / "none")], "No such file"),
     ):

@@ -74,6 +74,11 @@ def test_the_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     [
         (("--trace", "nowhere.jsonl", "--policies", "cache_aware"), "nowhere.jsonl"),
         ((*SHORT, "--policies", "best"), "no policy is called 'best'; there are: "),
+        (("--trace", "nowhere.jsonl"), "--policies names none; there are: balanced, cache_aware, "),
+        (
+            (*SHORT, "--policies", "cache_aware", "--html", "nowhere/a.html"),
+            "nowhere is not a folder",
+        ),
         ((*SHORT, "--policies", "cache_aware", "--replicas", "0"), "at least one replica"),
         ((*SHORT, "--policies", "cache_aware", "--block-size", "16"), "is the block size 16?"),
         ((*SHORT, "--policies", "cache_aware", "--machines", "nowhere"), "nowhere"),
@@ -85,6 +90,15 @@ def test_what_cannot_be_replayed_is_refused(
 ) -> None:
     assert replay(*args) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_costs_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay(*SHORT, "--policies", "cache_aware", "--html", str(tmp_path)) == 2
+    out, err = capsys.readouterr()
+    assert "cache_aware" in out
+    assert "Is a directory" in err
 
 
 def test_a_mistake_in_the_machines_is_told_with_its_line(
