@@ -29,6 +29,7 @@ from gateway.admission.response_cache import ResponseCache
 from gateway.beside import beside
 from gateway.config import Config, ConfigError
 from gateway.config.changes import needs_restart
+from gateway.config.load import known_names
 from gateway.dispatch import Dispatcher
 from gateway.domain import Operation
 from gateway.errors import GatewayError, UpstreamError
@@ -358,7 +359,11 @@ class Gateway:
     def _manageable_keys(self) -> MadeKeys | None:
         if self.key_store is None:
             return None
-        return MadeKeys(self.key_store, lambda: {key.name for key in self.config.keys})
+        return MadeKeys(
+            self.key_store,
+            lambda: {key.name for key in self.config.keys},
+            lambda: known_names(self.config, self.dispatcher.rules),
+        )
 
     def _use_made_keys(self, keys: Sequence[Key], known: bool) -> None:
         self._made_keys, self._made_keys_known = keys, known

@@ -14,7 +14,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -156,6 +156,7 @@ class MadeKeys:
 
     store: KeyStore
     named: Callable[[], Container[str]] = lambda: ()  # the config's: limits go by a key's name
+    known: Callable[[], Mapping[str, Collection[str]]] = dict  # what each scope may name
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def create(self, given: Json) -> tuple[KeyRecord, str]:
@@ -174,8 +175,19 @@ class MadeKeys:
         except (ValueError, TypeError) as error:
             told = str(error) if isinstance(error, ValueError) else "you must provide 'name'"
             raise InvalidRequest(told) from None
+        self._refuse_useless(record)
         await self.store.put(record)
         return record, key
+
+    def _refuse_useless(self, record: KeyRecord) -> None:
+        """As in a config: such a name would lock the key's holder out, or be no scope."""
+        for scope, names in self.known().items():
+            for name in getattr(record, scope) or ():
+                if name not in names:
+                    told = f"there is no {name[:100]!r} here; known: {', '.join(names)}"
+                    raise InvalidRequest(told, param=scope)
+        if record.expires_s() <= self.now().timestamp():
+            raise InvalidRequest("expires must be a time to come", param="expires")
 
     async def every(self) -> list[KeyRecord]:
         return sorted(await self.store.records(), key=lambda record: record.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 
@@ -43,9 +44,16 @@ def _numbers(
 ) -> dict[str, float | None]:
     given = _named(raw, tuple(field.name for field in fields(windows)), path)
     for name, value in given.items():
-        if value is not None and type(value) not in (int, float):
+        if value is not None and not _is_number(value):
             raise ValueError(f"{path}.{name} must be a number")
     return {name: None if value is None else float(value) for name, value in given.items()}  # type: ignore[arg-type]
+
+
+def _is_number(value: object) -> bool:
+    """One that a float can be."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _named(raw: object, known: tuple[str, ...], path: str) -> Mapping[str, object]:

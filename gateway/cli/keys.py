@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.cli import Subparsers
 
 if TYPE_CHECKING:
-    from gateway.admission.key_store import MadeKeys
+    from gateway.admission.key_store import KeyStore, MadeKeys
 
 LIMITS = {
     "requests": "second, minute or day",
@@ -65,19 +65,24 @@ def run(args: argparse.Namespace) -> int:
 async def _run(args: argparse.Namespace) -> int:
     from gateway.admission.key_store import KeyFile, MadeKeys
     from gateway.config import ConfigError, load
+    from gateway.config.load import known_names
     from gateway.state.connect import connect
     from gateway.state.keys import RedisKeys
 
-    config = load(args.config)[0]
+    config, rules = load(args.config)
     state, named = config.state, {key.name for key in config.keys}
+
+    def keys(store: KeyStore) -> MadeKeys:
+        return MadeKeys(store, lambda: named, lambda: known_names(config, rules))
+
     if state.redis is not None:
         redis = connect(state.redis.value)
         try:
-            return await _act(args, MadeKeys(RedisKeys(redis), lambda: named))
+            return await _act(args, keys(RedisKeys(redis)))
         finally:
             await redis.aclose()
     if state.keys_file is not None:
-        return await _act(args, MadeKeys(KeyFile(state.keys_file), lambda: named))
+        return await _act(args, keys(KeyFile(state.keys_file)))
     raise ConfigError(args.config, None, ("state",), "names no key store: set redis or keys_file")
 
 

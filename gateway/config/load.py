@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -76,13 +77,18 @@ def files_behind(file: Path, policies: Path | None) -> list[Path]:
     return [file, *(policy for folder in folders for policy in folder.glob("*.yaml")), *parts]
 
 
-def _check_names(document: Document, config: Config, rules: Rules) -> None:
-    """A name in a key's scope that means nothing here would lock its holder out, or be no scope."""
-    known = {
+def known_names(config: Config, rules: Rules) -> Mapping[str, Sequence[str]]:
+    """What each scope of a key may name."""
+    return {
         "models": config.models(),
         "policies": sorted(rules.policies),
         "endpoints": [*config.replica_names(), *config.endpoints],
     }
+
+
+def _check_names(document: Document, config: Config, rules: Rules) -> None:
+    """A name in a key's scope that means nothing here would lock its holder out, or be no scope."""
+    known = known_names(config, rules)
     for index, key in enumerate(config.keys):
         for scope, names in known.items():
             for at, name in enumerate(getattr(key, scope) or ()):
@@ -107,7 +113,7 @@ def _check_fallback(file: Path, policy: Policy, models: list[str]) -> None:
             raise Document.read(file).error(where, _not_served(model, models))
 
 
-def _not_served(model: str, models: list[str]) -> str:
+def _not_served(model: str, models: Sequence[str]) -> str:
     return f"no endpoint serves {model!r}; known: {', '.join(models)}"
 
 

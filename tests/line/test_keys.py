@@ -54,7 +54,7 @@ async def test_a_key_is_made_used_rotated_and_revoked_on_every_gateway(state):
         httpx.AsyncClient() as client,
     ):
         path = f"{one.url}/admin/keys"
-        given = {"name": "web", "tenant": "acme", "models": ["n"], "expires": "2099-01-01"}
+        given = {"name": "web", "tenant": "acme", "models": [], "expires": "2099-01-01"}
         made = await client.post(path, headers=ROOT, json=given)
         body = made.json()
         assert made.status_code == 201
@@ -105,6 +105,11 @@ async def test_only_an_admin_may_and_mistakes_are_named(tmp_path):
             ({"name": "x", "limits": {"tokens": {"day": "1"}}}, "limits.tokens.day"),
             ({"name": "x", "limits": {"tokens": {"day": 0}}}, "more than 0"),
             ({"name": "x", "limits": {"concurrent": 1.5}}, "limits.concurrent"),
+            ({"name": "x", "limits": {"tokens": {"day": 10**400}}}, "limits.tokens.day"),
+            ({"name": "x", "models": ["m", "n"]}, "there is no 'n' here; known: m"),
+            ({"name": "x", "policies": ["fast"]}, "there is no 'fast' here; known: cache_aware"),
+            ({"name": "x", "endpoints": ["u9"]}, "there is no 'u9' here; known: u0"),
+            ({"name": "x", "expires": "2020-01-01"}, "a time to come"),
             ({"name": "app"}, "of this name"),
         ]:
             answer = await client.post(path, headers=ROOT, json=given)
@@ -240,6 +245,9 @@ def test_the_command_line_makes_what_a_gateway_takes(tmp_path, capsys):
     assert "WINDOW=NUMBER" in keys("create", "wrong", "--tokens", "minute")[2]
     assert "no 'month'" in keys("create", "wrong", "--tokens", "month=1")[2]
     assert "of this name" in keys("create", "root")[2]
+    assert "no 'n' here; known: m" in keys("create", "wrong", "--models", "n")[2]
+    assert "no 'fast' here; known: cache_aware" in keys("create", "wrong", "--policies", "fast")[2]
+    assert "a time to come" in keys("create", "wrong", "--expires", "2020-01-01")[2]
     assert keys("revoke", "limited")[0] == 0
     assert keys("create", "web")[0] == 1
     assert keys("revoke", "web")[0] == 0
