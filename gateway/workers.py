@@ -3,7 +3,7 @@
 
 The parent owns the listening socket, the replicas and, unless the config names one, the server that
 the workers share state in. Workers accept on the parent's socket; each reads on its standard input
-which replicas there are, and says on its standard output when it is ready. A worker that dies is
+which replicas there are, and says on its standard output how far it is. A worker that dies is
 started again. When the parent goes away, standard input ends, and the worker drains and exits.
 """
 
@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,17 +29,35 @@ from gateway.config import Config
 from gateway.dashboard.siblings import FOLDER as SIBLINGS
 from gateway.local_replicas import replica_commands
 from gateway.state.embedded import embedded
-from gateway.supervisor import Supervisor, Watcher
+from gateway.supervisor import Pauses, Supervisor, Watcher
+from gateway.supervisor.process import describe_end, wait_ended
+from gateway.supervisor.states import read_lines
 
 logger = logging.getLogger("gateway")
 
-AGAIN_S = 1.0  # before a worker that died is started again
 STATE_URL = "GATEWAY_STATE_URL"
 """Where a worker finds the state that it shares, when the parent keeps it."""
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where workers add up what they count, by prometheus_client's own name: each in files of its own,
 of which those of gauges of the living are `gauge_live`*`_`PID`.db`."""
+
+
+class CannotStart(Exception):
+    """A worker ended before any had started."""
+
+    def __init__(self, code: int, refusal: str | None) -> None:
+        super().__init__(refusal or f"a worker {describe_end(code, None)} before any had started")
+        self.code = code if code > 0 else 1
+
+
+@dataclass(slots=True)
+class Life:
+    """What is known of one life of a worker, filled in as it goes."""
+
+    since: float | None = None  # clock: it had started
+    refusal: str | None = None  # why it said that it cannot start
+    code: int = 0
 
 
 @dataclass(eq=False)
@@ -53,19 +72,47 @@ class Parent:
     environ: dict[str, str] = field(default_factory=dict)
     _workers: dict[int, Process] = field(default_factory=dict)
     _replicas: dict[str, str] = field(default_factory=dict)  # what a new worker has to hear
+    _started: bool = False  # some worker, once
     _ready: bool = False
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _cannot_start: CannotStart | None = None
 
-    async def run(self) -> None:
-        """Until it is cancelled; nothing is left of the workers then."""
+    async def run(self) -> int:
+        """Until `stop`; the exit code. Nothing is left of the workers then. Raises CannotStart."""
         try:
             async with asyncio.TaskGroup() as group:
-                for number in range(self.count):
-                    group.create_task(self._keep(number))
+                keeping = [group.create_task(self._keep(number)) for number in range(self.count)]
+                await self._stopping.wait()
+                for task in keeping:
+                    task.cancel()
         finally:
-            await self._end()
+            code = await self._end()
+        if self._cannot_start is not None:
+            raise self._cannot_start
+        return code
+
+    def stop(self, number: int) -> None:
+        """A signal to the parent is one to each worker: the second says more than the first."""
+        self._stopping.set()
+        for process in self._workers.values():
+            if process.returncode is None:
+                process.send_signal(number)
 
     async def _keep(self, number: int) -> None:
+        pauses = Pauses()
         while True:
+            life = await self._live(number)
+            if not self._started:  # nor will it, nor another: whoever started us should know
+                self._cannot_start = CannotStart(life.code, life.refusal)
+                self.stop(signal.SIGTERM)
+                return
+            pause = pauses.after(0 if life.since is None else time.monotonic() - life.since)
+            ended = describe_end(life.code, life.refusal)
+            logger.warning("worker %d %s; starts again in %g s", number, ended, pause)
+            await asyncio.sleep(pause)
+
+    async def _live(self, number: int) -> Life:
+        try:
             process = await asyncio.create_subprocess_exec(
                 *self.command,
                 *("--worker", str(self.listener.fileno())),
@@ -75,18 +122,26 @@ class Parent:
                 env={**os.environ, **self.environ},
                 start_new_session=True,  # a terminal's Ctrl-C reaches the parent, which tells them
             )
-            self._workers[number] = process
-            for line in self._replicas.values():
-                self._write(process, line)
-            assert process.stdout is not None
-            async for said in process.stdout:
-                if said.startswith(b"ready ") and not self._ready:
+        except OSError as error:  # no memory, or too many processes, for now
+            return Life(refusal=str(error))
+        self._workers[number] = process
+        for line in self._replicas.values():
+            self._write(process, line)
+        life = Life()
+        assert process.stdout is not None
+        async for line in read_lines(process.stdout):
+            match line.partition(" "):
+                case "started", _, _:
+                    self._started = True
+                    life.since = time.monotonic()
+                case "ready", _, model if not self._ready:
                     self._ready = True
-                    self.on_ready(said.split()[1].decode())
-            code = await process.wait()
-            self._forget(process.pid)
-            logger.warning("worker %d ended with exit code %d; starts again", number, code)
-            await asyncio.sleep(AGAIN_S)
+                    self.on_ready(model)
+                case "failed", _, why:
+                    life.refusal = why
+        life.code = await process.wait()
+        self._forget(process.pid)
+        return life
 
     def _forget(self, pid: int) -> None:
         """What a worker held when it died, nobody holds any more."""
@@ -95,17 +150,20 @@ class Parent:
             for file in Path(known[folder]).glob(files) if folder in known else ():
                 file.unlink(missing_ok=True)
 
-    async def _end(self) -> None:
+    async def _end(self) -> int:
+        """What the workers come to: 0 if all went down as they were told."""
+        self.listener.close()  # each has its own: nobody must wait here for one that drains
+        if not self._stopping.is_set():
+            self.stop(signal.SIGTERM)
         running = [p for p in self._workers.values() if p.returncode is None]
-        for process in running:
-            process.terminate()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.drain_s + 5):
-                await asyncio.gather(*(_drained(process) for process in running))
+                await asyncio.gather(*map(wait_ended, running))
         for process in running:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+        return max([0, *(process.returncode or 0 for process in running)])
 
     def _tell(self, *told: str) -> None:
         line = json.dumps(told) + "\n"
@@ -130,31 +188,24 @@ class Parent:
         logger.error("%s: cannot start: %s", name, error)
 
 
-async def _drained(process: Process) -> None:
-    assert process.stdout is not None
-    while await process.stdout.read(65536):
-        pass
-    await process.wait()
-
-
-async def run_parent(config: Config, parent: Parent) -> None:
-    """Until SIGINT or SIGTERM. Raises NoServer."""
+async def run_parent(config: Config, parent: Parent) -> int:
+    """Until SIGINT or SIGTERM; the exit code. Raises NoServer, CannotStart."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, parent.stop, number)
     async with AsyncExitStack() as stack:
         if config.state.redis is None:
-            parent.environ[STATE_URL] = stack.enter_context(embedded()).url
+            server = stack.enter_context(embedded())
+            parent.environ[STATE_URL] = server.url
         if METRICS_FOLDER not in os.environ:
             parent.environ[METRICS_FOLDER] = stack.enter_context(TemporaryDirectory())
         parent.environ[SIBLINGS] = stack.enter_context(TemporaryDirectory())
-        task = asyncio.ensure_future(_with_replicas(config, parent))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        async with Supervisor(replica_commands(config), parent):
+            return await parent.run()
 
 
-async def _with_replicas(config: Config, parent: Parent) -> None:
-    async with Supervisor(replica_commands(config), parent):
-        await parent.run()
+def say(word: str, more: str = "") -> None:
+    """To the parent: `started`, `ready` and a model, or `failed` and why."""
+    print(word, " ".join(more.split()), flush=True)
 
 
 def replicas_of_parent(watcher: Watcher) -> contextlib.AbstractAsyncContextManager[None]:
@@ -170,6 +221,7 @@ async def _listening(watcher: Watcher) -> AsyncIterator[None]:
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
     task = asyncio.create_task(_hear(reader, watcher))
+    say("started")
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import gc
@@ -76,12 +75,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         config, rules = source.read()
     except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return _refuse(args, str(error))
 
     configure(args.log_level, form=config.log.format)
     if args.worker is not None:
-        return _work(args.worker, source, config, rules)
+        return _work(args, source, config, rules)
     if args.workers < 1:
         print("gateway serve: --workers must be at least 1", file=sys.stderr)
         return 2
@@ -117,8 +115,7 @@ def run(args: argparse.Namespace) -> int:
         whole = Gateway(config, rules, say_ready, source=source)
     except ConfigError as error:
         listener.close()
-        print(f"{args.config}: {error}", file=sys.stderr)
-        return 2
+        return _refuse(args, f"{args.config}: {error}")
     web = _server(whole.asgi(), config.server, whole.drain)
     logger.info("listening on %s", url)
     return _run(web, listener)
@@ -132,7 +129,7 @@ def _lead(
 ) -> int:
     """The parent of several workers."""
     from gateway.state.embedded import NoServer
-    from gateway.workers import Parent, run_parent
+    from gateway.workers import CannotStart, Parent, run_parent
 
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(args.config)]
     command += ["--log-level", args.log_level, "--host", config.server.host]
@@ -140,31 +137,45 @@ def _lead(
     parent = Parent(command, args.workers, listener, patience_s, say_ready)
     logger.info("listening on %s, with %d workers", _url(listener), args.workers)
     try:
-        asyncio.run(run_parent(config, parent))
+        return asyncio.run(run_parent(config, parent))
     except NoServer as error:
         print(f"gateway serve: {error}; set state.redis", file=sys.stderr)
         return 1
-    return 0
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        return error.code
 
 
-def _work(fileno: int, source: Source, config: Config, rules: Rules) -> int:
+def _work(args: argparse.Namespace, source: Source, config: Config, rules: Rules) -> int:
     """One of several workers, on its parent's socket."""
     from gateway.app import Gateway
-    from gateway.workers import STATE_URL, replicas_of_parent
+    from gateway.config import ConfigError
+    from gateway.workers import STATE_URL, replicas_of_parent, say
 
-    def say_ready(model: str) -> None:
-        print("ready", model, flush=True)
-
-    gateway = Gateway(
-        config,
-        rules,
-        say_ready,
-        source=source,
-        state_url=os.environ.get(STATE_URL),
-        replicas_elsewhere=replicas_of_parent,
-    )
+    try:
+        gateway = Gateway(
+            config,
+            rules,
+            functools.partial(say, "ready"),
+            source=source,
+            state_url=os.environ.get(STATE_URL),
+            replicas_elsewhere=replicas_of_parent,
+        )
+    except ConfigError as error:
+        return _refuse(args, f"{args.config}: {error}")
     web = _server(gateway.asgi(), config.server, gateway.drain)
-    return _run(web, socket.socket(fileno=fileno))
+    return _run(web, socket.socket(fileno=args.worker))
+
+
+def _refuse(args: argparse.Namespace, error: str) -> int:
+    """Of several workers, the parent says it."""
+    from gateway.workers import say
+
+    if args.worker is None:
+        print(error, file=sys.stderr)
+    else:
+        say("failed", error)
+    return 2
 
 
 def _run(web: uvicorn.Server, listener: socket.socket) -> int:
@@ -173,8 +184,7 @@ def _run(web: uvicorn.Server, listener: socket.socket) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn's, after it has drained: a good end
-        web.run(sockets=[listener])
+    web.run(sockets=[listener])
     return 0 if web.started else 1
 
 

@@ -180,7 +180,8 @@ class DrainingServer(uvicorn.Server):
     """Goes down in steps: not ready, for `notice_s`; no new requests; no server.
 
     A load balancer takes its time to hear that it should send nothing more, and until then it
-    sends. Ctrl-C is a person's, who has nobody to notify; a second signal cuts the notice short.
+    sends. Ctrl-C is a person's, who has nobody to notify; a second signal cuts the notice short,
+    and a second Ctrl-C the drain as well.
     """
 
     def __init__(self, config: uvicorn.Config, drain: Drain, notice_s: float) -> None:
@@ -205,6 +206,9 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         self._drain.noticed = self._drain.refusing = True
         await super().shutdown(sockets)
+        if not self.force_exit:
+            # uvicorn would raise them again, and the process die of what it has done as asked.
+            self._captured_signals.clear()
 
 
 def server(

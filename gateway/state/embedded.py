@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import signal
 import socket
@@ -94,7 +95,7 @@ def _die_with_parent() -> None:
 @contextmanager
 def embedded() -> Iterator[Embedded]:
     # Not under TMPDIR, which may be too deep for a socket's path of 108 bytes.
-    with tempfile.TemporaryDirectory(prefix="gw-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"gw-{os.getpid()}-", dir="/tmp") as folder:
         server = Embedded(Path(folder))
         server.start()
         try:

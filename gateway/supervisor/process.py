@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.supervisor.pauses import Pauses
 from gateway.supervisor.states import Failed, Loading, Ready, read_lines, read_state
 
 logger = logging.getLogger(__name__)
@@ -92,22 +93,21 @@ class ReplicaProcess:
 
     async def run(self) -> None:
         """Keep the replica running, until cancelled."""
-        delay, refusals = self._timing.first_delay, 0
+        timing, refusals = self._timing, 0
+        pauses = Pauses(timing.first_delay, timing.longest_delay, timing.settled)
         while True:
             life = await self._live()
-            if life.ready_at is not None and self._clock() - life.ready_at >= self._timing.settled:
-                delay = self._timing.first_delay
+            delay = pauses.after(0 if life.ready_at is None else self._clock() - life.ready_at)
             if life.refusal is not None and life.ready_at is None:
                 refusals += 1
                 if refusals == REFUSALS_TO_FAIL:
                     self._watcher.replica_failed(self.name, life.refusal)
                 if refusals >= REFUSALS_TO_FAIL:
-                    delay = self._timing.longest_delay
+                    delay = timing.longest_delay
             else:
                 refusals = 0
             logger.warning("[%s] %s; starts again in %g s", self.name, life.ended, delay)
             await self._sleep(delay)
-            delay = min(2 * delay, self._timing.longest_delay)
 
     async def _live(self) -> Life:
         """One life. Nothing is left of the process when this returns or raises."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import anyio
@@ -13,7 +15,9 @@ import httpx
 import openai
 import pytest
 
-from tests.support.processes import serve
+from gateway.workers import CannotStart, Parent
+from tests.support.edits import edit
+from tests.support.processes import children, serve, serve_and_leave_nothing
 from tests.support.serving import NO_TLS, serving
 from tests.support.upstream import Upstream
 
@@ -28,11 +32,6 @@ keys:
 tenants: {{default: {{limits: {{requests: {{day: 20}}, dollars: {{month: 5}}}}}}}}
 """
 PATIENT = "state: {deadline: 2s}\n"  # what a worker decides alone is not what is tested here
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
 
 
 def workers(pid: int) -> list[int]:
@@ -161,6 +160,12 @@ async def test_what_a_killed_worker_had_in_flight_nobody_has_any_more(tmp_path):
                     await anyio.sleep(0.1)
 
 
+async def until_two_answer(url: str) -> None:
+    with anyio.fail_after(60):
+        while (await seen(url, "/dashboard/api/state")).json()["workers"] != 2:  # noqa: ASYNC110
+            await anyio.sleep(0.1)
+
+
 async def cut_off(url: str) -> None:
     with pytest.raises((httpx.HTTPError, openai.APIError)):
         await ask(url)
@@ -209,3 +214,48 @@ async def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
             async with httpx.AsyncClient() as client:
                 with pytest.raises(httpx.ConnectError):
                     await client.get(f"{ready[1]}/health")
+
+
+def test_workers_that_cannot_start_end_the_whole_with_one_line_of_why(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(url="http://127.0.0.1:9") + "tokenizers: {m: /none.gguf}\n")
+    with serve_and_leave_nothing(config, "--port", "0", "--workers", "2") as gateway:
+        assert gateway.process.wait(60) == 2
+    (said,) = (line for line in gateway.lines if not line.startswith("{"))
+    assert said.startswith(f"{config}: tokenizers.m: ")
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "why"),
+    [
+        ("raise SystemExit(7)", 7, "ended with exit code 7 before any had started"),
+        ("import os; os.kill(os.getpid(), 9)", 1, "was killed by SIGKILL before any had started"),
+        ("print('failed no such thing'); raise SystemExit(2)", 2, "no such thing"),
+    ],
+)
+async def test_a_worker_that_ends_before_any_has_started_is_not_tried_again(program, code, why):
+    ready = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        parent = Parent([sys.executable, "-c", program], 2, listener, 0.0, ready.append)
+        with pytest.raises(CannotStart, match=why) as ended:
+            await parent.run()
+    assert (ended.value.code, ready) == (code, [])
+
+
+async def test_a_worker_that_the_config_keeps_from_coming_back_is_tried_until_it_can(tmp_path):
+    config = tmp_path / "config.yaml"
+    async with serving(Upstream()) as upstream:
+        good = CONFIG.format(url=upstream)
+        config.write_text(good)
+        with serve_and_leave_nothing(config, "--port", "0", "--workers", "2") as gateway:
+            ready = await anyio.to_thread.run_sync(gateway.wait_for, r'base_url="(\S+)/v1"', 60)
+            edit(config, good + "sever: {}\n")
+            one, _ = workers(gateway.process.pid)
+            os.kill(one, signal.SIGKILL)
+            for pause in (2, 4):
+                says = rf'^{{.*"worker \d cannot start: {config}:\d+: sever: .* again in {pause} s"'
+                await anyio.to_thread.run_sync(gateway.wait_for, says, 60)
+            assert await ask(ready[1]) == 200, "the other one keeps the last good config"
+            edit(config, good)
+            await until(lambda: len(workers(gateway.process.pid)) == 2)
+            await until_two_answer(ready[1])

@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,3 +68,34 @@ def serve(config: Path, *arguments: str, **environ: str) -> Iterator[Serving]:
     finally:
         if serving.process.poll() is None:
             serving.stop()
+
+
+@contextmanager
+def serve_and_leave_nothing(config: Path, *arguments: str, **environ: str) -> Iterator[Serving]:
+    """As `serve`. Afterwards no process of it runs, and no folder of it is there."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # short: sockets will lie in it
+        with serve(config, *arguments, TMPDIR=folder, **environ) as serving:
+            yield serving
+        deadline = time.monotonic() + 30  # those who ended by the parent's end need a moment
+        while (left := _running_in(folder)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left == []
+        state = [str(path) for path in Path("/tmp").glob(f"gw-{serving.process.pid}-*")]
+        assert [*os.listdir(folder), *state] == []
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def _running_in(folder: str) -> list[str]:
+    """The command lines of the processes whose TMPDIR it is: they inherit it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # somebody else's, or ended meanwhile
+            continue
+    return found
