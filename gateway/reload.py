@@ -45,6 +45,10 @@ class Source:
                 return config, rules
             self._policies = config.policies
 
+    def forget(self) -> None:
+        """For a signal's handler: the next look finds a change, whatever it sees."""
+        self._seen = {}
+
     def changed(self) -> bool:
         return self._fingerprint() != self._seen
 

@@ -98,6 +98,11 @@ class Parent:
             if process.returncode is None:
                 process.send_signal(number)
 
+    def look(self) -> None:
+        """On SIGHUP, which is not passed on as it is: it would end a worker that only starts."""
+        for process in self._workers.values():
+            self._write(process, json.dumps(["look"]) + "\n")
+
     async def _keep(self, number: int) -> None:
         pauses = Pauses()
         while True:
@@ -192,6 +197,7 @@ async def run_parent(config: Config, parent: Parent) -> int:
     """Until SIGINT or SIGTERM; the exit code. Raises NoServer, CannotStart."""
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, parent.stop, number)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, parent.look)
     async with AsyncExitStack() as stack:
         if config.state.redis is None:
             server = stack.enter_context(embedded())
@@ -236,4 +242,6 @@ async def _hear(reader: asyncio.StreamReader, watcher: Watcher) -> None:
                 watcher.replica_ready(name, url, secret, epoch)
             case ["gone", name, reason]:
                 watcher.replica_gone(name, reason)
+            case ["look"]:
+                os.kill(os.getpid(), signal.SIGHUP)
     os.kill(os.getpid(), signal.SIGTERM)  # the parent is gone

@@ -9,6 +9,7 @@ import functools
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(args, f"{args.config}: {error}")
     web = _server(whole.asgi(), config.server, whole.drain)
     logger.info("listening on %s", url)
-    return _run(web, listener)
+    return _run(web, listener, source)
 
 
 def _lead(
@@ -164,7 +165,7 @@ def _work(args: argparse.Namespace, source: Source, config: Config, rules: Rules
     except ConfigError as error:
         return _refuse(args, f"{args.config}: {error}")
     web = _server(gateway.asgi(), config.server, gateway.drain)
-    return _run(web, socket.socket(fileno=args.worker))
+    return _run(web, socket.socket(fileno=args.worker), source)
 
 
 def _refuse(args: argparse.Namespace, error: str) -> int:
@@ -178,7 +179,9 @@ def _refuse(args: argparse.Namespace, error: str) -> int:
     return 2
 
 
-def _run(web: uvicorn.Server, listener: socket.socket) -> int:
+def _run(web: uvicorn.Server, listener: socket.socket, source: Source) -> int:
+    # It would end us at once. Operators send it to have a config read, closing terminals to anyone.
+    signal.signal(signal.SIGHUP, lambda number, frame: source.forget())
     # Modules and the config stay: the collector need not walk through them again and again. And an
     # exchange makes some hundred objects, hardly ever in a circle.
     gc.collect()

@@ -32,6 +32,7 @@ class Running:
 
     def __init__(self, serving: Serving, url: str, upstream: Upstream) -> None:
         self.process, self.url, self.upstream = serving.process, url, upstream
+        self._serving = serving
 
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[AsyncIterator[str]]:
@@ -58,6 +59,9 @@ class Running:
         with anyio.fail_after(60):
             while await self.ready() != wanted:  # noqa: ASYNC110
                 await anyio.sleep(0.05)
+
+    async def says(self, pattern: str) -> None:
+        await anyio.to_thread.run_sync(self._serving.wait_for, pattern, 60)
 
     async def ended(self) -> int:
         return await anyio.to_thread.run_sync(self.process.wait, 60)
@@ -115,3 +119,19 @@ async def test_ctrl_c_gives_no_notice_and_a_second_one_does_not_wait(
             gateway.process.send_signal(signal.SIGINT)
             assert "the gateway is shutting down" in "".join([line async for line in lines])
         assert await gateway.ended() == 130
+
+
+@WORKERS
+async def test_a_hangup_ends_nothing_and_has_the_config_read_again(
+    tmp_path: Path, workers: str
+) -> None:
+    async with running(tmp_path, workers) as gateway:
+        async with gateway.stream() as lines:
+            gateway.process.send_signal(signal.SIGHUP)
+            for _ in range(int(workers)):
+                await gateway.says("the config was reloaded: generation 2")
+            gateway.upstream.release.set()
+            assert "data: [DONE]" in [line async for line in lines]
+        assert await gateway.ready() == 200
+        gateway.process.send_signal(signal.SIGTERM)
+        assert await gateway.ended() == 0
