@@ -25,10 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from gateway.beside import beside
 from gateway.config import Config
 from gateway.dashboard.siblings import FOLDER as SIBLINGS
 from gateway.local_replicas import replica_commands
-from gateway.state.embedded import embedded
+from gateway.state.embedded import Embedded, NoServer, embedded
 from gateway.supervisor import Pauses, Supervisor, Watcher
 from gateway.supervisor.process import describe_end, wait_ended
 from gateway.supervisor.states import read_lines
@@ -202,11 +203,29 @@ async def run_parent(config: Config, parent: Parent) -> int:
         if config.state.redis is None:
             server = stack.enter_context(embedded())
             parent.environ[STATE_URL] = server.url
+            keeping = beside(_keep_state(server), "the state server is")
+            await stack.enter_async_context(keeping)
         if METRICS_FOLDER not in os.environ:
             parent.environ[METRICS_FOLDER] = stack.enter_context(TemporaryDirectory())
         parent.environ[SIBLINGS] = stack.enter_context(TemporaryDirectory())
         async with Supervisor(replica_commands(config), parent):
             return await parent.run()
+
+
+async def _keep_state(server: Embedded) -> None:
+    """Starts it again; workers know how to go on without, and what to tell one that is empty."""
+    pauses, ended = Pauses(), ""
+    while True:
+        since = time.monotonic()
+        if server.process is not None:
+            ended = describe_end(await asyncio.to_thread(server.process.wait), None)
+        pause = pauses.after(time.monotonic() - since)
+        logger.warning("[state server] %s; starts again in %g s", ended, pause)
+        await asyncio.sleep(pause)
+        try:
+            server.start()  # not in a thread, which would go on with it when we are over
+        except NoServer as error:
+            ended = str(error)
 
 
 def say(word: str, more: str = "") -> None:

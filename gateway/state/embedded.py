@@ -49,25 +49,32 @@ class Embedded:
 
     def start(self) -> None:
         """Returns when it answers. Raises NoServer."""
+        self.stop()
         self.path.unlink(missing_ok=True)
-        self.process = subprocess.Popen(
-            [
-                binary(),
-                *("--port", "0", "--unixsocket", str(self.path), "--unixsocketperm", "700"),
-                *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
-                *("--loglevel", "warning"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
-        )
+        self.process = self._spawn()
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise NoServer("the embedded Valkey server does not start")
             time.sleep(0.01)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                [
+                    binary(),
+                    *("--port", "0", "--unixsocket", str(self.path), "--unixsocketperm", "700"),
+                    *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
+                    *("--loglevel", "warning"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains
+            )
+        except OSError as error:  # no memory, or too many processes
+            raise NoServer(f"the embedded Valkey server does not start: {error}") from None
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:

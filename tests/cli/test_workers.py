@@ -14,6 +14,7 @@ import anyio.to_thread
 import httpx
 import openai
 import pytest
+import redis
 
 from gateway.workers import CannotStart, Parent
 from tests.support.edits import edit
@@ -36,6 +37,10 @@ PATIENT = "state: {deadline: 2s}\n"  # what a worker decides alone is not what i
 
 def workers(pid: int) -> list[int]:
     return [c for c in children(pid) if "--worker" in arguments(c)]
+
+
+def state_servers(pid: int) -> list[int]:
+    return [c for c in children(pid) if any("state.sock" in part for part in arguments(c))]
 
 
 def arguments(pid: int) -> list[str]:
@@ -259,3 +264,30 @@ async def test_a_worker_that_the_config_keeps_from_coming_back_is_tried_until_it
             edit(config, good)
             await until(lambda: len(workers(gateway.process.pid)) == 2)
             await until_two_answer(ready[1])
+
+
+async def test_a_state_server_that_dies_comes_back_and_the_workers_share_again(tmp_path):
+    config = tmp_path / "config.yaml"
+    async with serving(Upstream()) as upstream:
+        config.write_text(CONFIG.format(url=upstream) + PATIENT)
+        with serve_and_leave_nothing(config, "--port", "0", "--workers", "2") as gateway:
+            await anyio.to_thread.run_sync(gateway.wait_for, r'base_url="(\S+)/v1"', 60)
+            pid = gateway.process.pid
+            for pause in (1, 2):
+                (server,) = state_servers(pid)
+                os.kill(server, signal.SIGKILL)
+                says = rf"\[state server\] was killed by SIGKILL; starts again in {pause} s"
+                await anyio.to_thread.run_sync(gateway.wait_for, says, 60)
+                await until(lambda: holds_something(pid))
+            assert await anyio.to_thread.run_sync(gateway.stop, signal.SIGTERM) == 0
+
+
+def holds_something(pid: int) -> bool:
+    """Workers tell their state server of themselves."""
+    for path in Path("/tmp").glob(f"gw-{pid}-*/state.sock"):
+        with (
+            contextlib.suppress(redis.RedisError),
+            redis.Redis(unix_socket_path=str(path)) as state,
+        ):
+            return bool(state.keys())
+    return False
