@@ -9,6 +9,10 @@ from typing import Any
 
 from gateway.emulator.text import plausible
 
+MOST_CHOICES = 128
+MOST_DIMENSIONS = 16_384
+MOST_TOKENS = 2**31 - 1
+
 
 class Refusal(Exception):
     """No answer, and why; the profile puts it in its provider's words.
@@ -62,8 +66,8 @@ def read(raw: bytes, *, chat: bool, continues: bool, prefills: bool = False) -> 
     model = _typed(body, "model", str, "")
     goes_on = prefills or (continues and bool(body.get("continue_final_message")))
     conversation, begun = _conversation(body, goes_on) if chat else (_prompt(body), "")
-    stop = body.get("stop") or ()
-    limit = _typed(body, "max_completion_tokens", int, None)
+    limits = [_number(body, name, 0, None) for name in ("max_completion_tokens", "max_tokens")]
+    _typed(body, "service_tier", str, None)
     return Asked(
         chat=chat,
         model=model,
@@ -71,9 +75,9 @@ def read(raw: bytes, *, chat: bool, continues: bool, prefills: bool = False) -> 
         begun=begun,
         stream=_typed(body, "stream", bool, False),
         include_usage=bool((_typed(body, "stream_options", dict, {})).get("include_usage")),
-        max_tokens=_typed(body, "max_tokens", int, None) if limit is None else limit,
-        stop=(stop,) if isinstance(stop, str) else tuple(map(str, stop)),
-        n=max(1, _typed(body, "n", int, 1)),
+        max_tokens=next((limit for limit in limits if limit is not None), None),
+        stop=_stop(body.get("stop") or []),
+        n=_number(body, "n", 1, 1, most=MOST_CHOICES),
         tool=_tool(body),
         json_text=_json_text(body.get("response_format")),
         body=body,
@@ -86,9 +90,10 @@ def read_inputs(raw: bytes) -> Asked:
     given = body.get("input")
     if isinstance(given, str) or (isinstance(given, list) and given and type(given[0]) is int):
         given = [given]
-    if not isinstance(given, list) or not given or not all(given):
-        message = "'input' must be a text, token ids, or a list of either"
-        raise Refusal(400, message, kind="invalid_request_error", param="input")
+    texts = isinstance(given, list) and all(one and isinstance(one, str | list) for one in given)
+    if not given or not texts:
+        raise _odd("input", "must be a text, token ids, or a list of either")
+    _number(body, "dimensions", 1, None, most=MOST_DIMENSIONS)
     inputs = tuple(one if isinstance(one, str) else " ".join(map(str, one)) for one in given)
     return Asked(
         chat=False,
@@ -110,7 +115,7 @@ def read_inputs(raw: bytes) -> Asked:
 def _object(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refusal(400, "the body is not valid JSON", kind="invalid_request_error") from None
     if not isinstance(body, dict):
         raise Refusal(400, "the body is not a JSON object", kind="invalid_request_error")
@@ -122,16 +127,34 @@ def _typed(body: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     if value is None:
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        message = f"'{name}' must be a {kind.__name__}"
-        raise Refusal(400, message, kind="invalid_request_error", param=name)
+        raise _odd(name, f"must be a {kind.__name__}")
     return value
+
+
+def _number(
+    body: Mapping[str, Any], name: str, least: int, default: Any, most: int = MOST_TOKENS
+) -> Any:
+    value = _typed(body, name, int, default)
+    if value is not None and not least <= value <= most:
+        raise _odd(name, f"must be from {least} to {most}")
+    return value
+
+
+def _odd(name: str, must: str) -> Refusal:
+    return Refusal(400, f"'{name}' {must}", kind="invalid_request_error", param=name)
+
+
+def _stop(given: Any) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise _odd("stop", "must be a text or a list of texts")
+    return tuple(texts)
 
 
 def _conversation(body: Mapping[str, Any], goes_on: bool) -> tuple[str, str]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        message = "'messages' must be a list of messages"
-        raise Refusal(400, message, kind="invalid_request_error", param="messages")
+        raise _odd("messages", "must be a list of messages")
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             text = "each of 'messages' must have a role"
@@ -157,24 +180,31 @@ def _prompt(body: Mapping[str, Any]) -> str:
     if isinstance(prompt, list):
         prompt = " ".join(map(str, prompt))
     if not isinstance(prompt, str) or not prompt:
-        message = "'prompt' must be a text"
-        raise Refusal(400, message, kind="invalid_request_error", param="prompt")
+        raise _odd("prompt", "must be a text")
     return prompt
 
 
 def _tool(body: Mapping[str, Any]) -> tuple[str, str] | None:
-    choice = body.get("tool_choice")
-    if not isinstance(choice, dict) and choice != "required":
-        return None
-    return first_tool(body, choice["function"]["name"] if isinstance(choice, dict) else None)
+    for tool in _typed(body, "tools", list, []):
+        if not isinstance(tool, dict) or not isinstance(tool.get("function", {}), dict):
+            raise _odd("tools", "must be a list of functions")
+    match body.get("tool_choice"):
+        case None | "auto" | "none":
+            return None
+        case "required":
+            return first_tool(body)
+        case {"function": {"name": str(name)}}:
+            return first_tool(body, name)
+    raise _odd("tool_choice", "must be auto, none or required, or name a function")
 
 
 def first_tool(body: Mapping[str, Any], name: str | None = None) -> tuple[str, str] | None:
-    """The first tool offered, or the one of this name, called with plausible arguments."""
+    """The first tool offered, or the one of this name, called with plausible arguments. Raises
+    Refusal."""
     for tool in body.get("tools") or ():
         function = tool.get("function", {})
         if name in (None, function.get("name")):
-            arguments = json.dumps(plausible(function.get("parameters") or {"type": "object"}))
+            arguments = _plausible("tools", function.get("parameters") or {"type": "object"})
             return str(function.get("name")), arguments
     return None
 
@@ -182,5 +212,17 @@ def first_tool(body: Mapping[str, Any], name: str | None = None) -> tuple[str, s
 def _json_text(wanted: object) -> str | None:
     if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
         return None
-    schema = wanted.get("schema") or (wanted.get("json_schema") or {}).get("schema")
-    return json.dumps(plausible(schema or {"type": "object", "properties": {"answer": {}}}))
+    named = wanted.get("json_schema") or {}
+    if not isinstance(named, dict):
+        raise _odd("response_format", "must have an object as its json_schema")
+    schema = wanted.get("schema") or named.get("schema")
+    schema = schema or {"type": "object", "properties": {"answer": {}}}
+    return _plausible("response_format", schema)
+
+
+def _plausible(param: str, schema: object) -> str:
+    """JSON. Raises Refusal."""
+    try:
+        return json.dumps(plausible(schema))
+    except ValueError as error:
+        raise _odd(param, f"has a schema that makes no sense: {error}") from None

@@ -144,7 +144,7 @@ class Endpoint:
             return parse_fault(request.headers[FAULT_HEADER])
         try:
             body = json.loads(request.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         body = body if isinstance(body, dict) else {}
         at_s = self.now() - self._started

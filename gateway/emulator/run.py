@@ -11,6 +11,9 @@ from gateway.emulator.tokens import tokens
 
 REASONING_TOKENS = 6
 
+LONGEST = 100_000
+"""Tokens of an answer that is told to go on until its limit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -93,7 +96,7 @@ def _pieces(asked: Asked, seed: int, conversation: str) -> list[str]:
         return tokens(asked.json_text)
     length = natural_length(seed, conversation)
     if asked.body.get("ignore_eos") and asked.max_tokens:
-        length = asked.max_tokens
+        length = min(asked.max_tokens, LONGEST)
     begun = len(tokens(asked.begun))
     return [word(seed, conversation, i) for i in range(begun, max(begun, length))]
 

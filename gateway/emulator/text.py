@@ -26,22 +26,40 @@ def natural_length(seed: int, conversation: str) -> int:
     return 12 + _draw(seed, conversation, -1) % 20
 
 
-def plausible(schema: object, depth: int = 0) -> Any:
-    """A value that a JSON schema allows, as far as its types, enums and properties say."""
+MOST_ITEMS = 1000
+"""Of arrays, and of arrays in arrays, taken together."""
+
+
+def plausible(schema: object, depth: int = 0, room: int = MOST_ITEMS) -> Any:
+    """A value that a JSON schema allows, as far as its types, enums and properties say. Raises
+    ValueError for what no schema says there."""
     if not isinstance(schema, dict) or depth > 8:
         return WORDS[0]
     if "const" in schema:
         return schema["const"]
-    if enum := schema.get("enum"):
-        return enum[0]
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    if isinstance(kind, list):
-        kind = kind[0]
+    match schema.get("enum"):
+        case None:
+            pass
+        case [first, *_]:
+            return first
+        case _:
+            raise ValueError("an enum must be a list with something in it")
+    match schema.get("type", "object" if "properties" in schema else "string"):
+        case str(kind) | [str(kind), *_]:
+            pass
+        case _:
+            raise ValueError("a type must be a name or a list of names")
     if kind == "object":
         properties = schema.get("properties") or {}
-        return {name: plausible(part, depth + 1) for name, part in properties.items()}
+        if not isinstance(properties, dict):
+            raise ValueError("properties must be an object")
+        return {name: plausible(part, depth + 1, room) for name, part in properties.items()}
     if kind == "array":
-        return [plausible(schema.get("items"), depth + 1)] * max(1, int(schema.get("minItems", 1)))
+        least = schema.get("minItems", 1)
+        if type(least) is not int or not 0 <= least <= room:
+            raise ValueError(f"minItems must be a number up to {room} here")
+        times = max(1, least)
+        return [plausible(schema.get("items"), depth + 1, room // times)] * times
     simple = {"integer": 7, "number": 0.5, "boolean": True, "null": None}
     return simple.get(kind, WORDS[0])
 

@@ -132,6 +132,74 @@ def with_retry_after(refusal: Refusal) -> Refusal:
     return refusal
 
 
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": []}}}
+ODD: tuple[dict[str, Any], ...] = (
+    {"n": 10**30},
+    {"n": 129},
+    {"n": 0},
+    {"max_tokens": 10**30},
+    {"max_tokens": -1},
+    {"stop": 5},
+    {"stop": [5]},
+    {"messages": 5},
+    {"messages": [5]},
+    {"stream_options": 5},
+    {"service_tier": []},
+    {"tools": 5},
+    {"tools": [5]},
+    {"tools": [{"function": 5}]},
+    {"tools": [FUNCTION], "tool_choice": "required"},
+    {"tool_choice": 5},
+    {"tool_choice": {"type": []}},
+    {"tool_choice": {"function": []}},
+    {"tool_choice": {"function": {"name": []}}},
+    {"response_format": {"type": "json_schema", "json_schema": 1}},
+    *(
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
+        for schema in (
+            {"type": []},
+            {"type": {}},
+            {"enum": 5},
+            {"type": "object", "properties": ["x"]},
+            {"type": "array", "minItems": "many"},
+            {"type": "array", "minItems": 10**9},
+            {"type": "array", "minItems": 999, "items": {"type": "array", "minItems": 999}},
+        )
+    ),
+)
+
+
+@EVERY
+async def test_what_makes_no_sense_is_refused_and_breaks_nothing(name: str) -> None:
+    async with asking(name) as caller:
+        for odd in ODD:
+            refused = await caller.ask({**CHAT, **odd})
+            assert (refused.status_code, type(refused.json())) == (400, dict), odd
+        deep = await caller.client.post(
+            caller.endpoint.url + "/chat/completions", content=b'{"x":' * 100_000
+        )
+        assert deep.status_code == 400
+        assert not caller.endpoint.defects
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"input": [1.5]},
+        {"input": {"a": 1}},
+        {"input": "a", "dimensions": "many"},
+        {"input": "a", "dimensions": 10**9},
+        {"input": "a", "dimensions": -1},
+    ],
+)
+async def test_vectors_of_nothing_are_refused(odd: dict[str, Any]) -> None:
+    async with asking("vllm") as caller:
+        url = caller.endpoint.url + "/embeddings"
+        refused = await caller.client.post(url, json={"model": "m", **odd})
+        assert refused.status_code == 400
+        assert not caller.endpoint.defects
+
+
 @EVERY
 async def test_tools_and_json_are_plausible(name: str) -> None:
     tool = {
