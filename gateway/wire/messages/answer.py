@@ -209,7 +209,7 @@ def _is_whole(arguments: str) -> bool:
 
 
 def _input(text: str, cut: bool) -> dict[str, Any]:
-    """Of a call that was cut nothing can be read: in a stream its input stays empty too."""
+    """A call that was cut has none rather than one that is made up."""
     try:
         given = json.loads(text or "{}")
     except (ValueError, RecursionError):
