@@ -25,7 +25,7 @@ def load(file: Path, environ: Environ = os.environ) -> tuple[Config, Rules]:
     """Raises ConfigError."""
     document = Document.read(file)
     config = bind(document, Config, environ)
-    if config.policies and not config.policies.is_dir():
+    if config.policies and not os.path.isdir(config.policies):
         raise document.error(("policies",), f"{config.policies} is not a folder")
     folders = [config.policies] if config.policies else []
     try:

@@ -379,6 +379,7 @@ endpoints:
             "config.yaml:2: policy: no policy is called 'best'; known: balanced, cache_aware, ",
         ),
         (ONE_ENDPOINT + "policies: nowhere", "config.yaml:2: policies: nowhere is not a folder"),
+        (ONE_ENDPOINT + f"policies: {'a' * 5000}", "config.yaml:2: policies: aaaa"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str | bytes, says: str) -> None:
