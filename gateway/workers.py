@@ -73,7 +73,7 @@ class Parent:
     environ: dict[str, str] = field(default_factory=dict)
     _workers: dict[int, Process] = field(default_factory=dict)
     _replicas: dict[str, str] = field(default_factory=dict)  # what a new worker has to hear
-    _started: bool = False  # some worker, once
+    _started: set[int] = field(default_factory=set)  # PIDs, of those that have ended as well
     _ready: bool = False
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _cannot_start: CannotStart | None = None
@@ -97,7 +97,8 @@ class Parent:
         self._stopping.set()
         for process in self._workers.values():
             if process.returncode is None:
-                process.send_signal(number)
+                # One that only starts would print where a Ctrl-C has met it.
+                process.send_signal(number if process.pid in self._started else signal.SIGTERM)
 
     def look(self) -> None:
         """On SIGHUP, which is not passed on as it is: it would end a worker that only starts."""
@@ -138,7 +139,7 @@ class Parent:
         async for line in read_lines(process.stdout):
             match line.partition(" "):
                 case "started", _, _:
-                    self._started = True
+                    self._started.add(process.pid)
                     life.since = time.monotonic()
                 case "ready", _, model if not self._ready:
                     self._ready = True

@@ -170,17 +170,17 @@ def _work(args: argparse.Namespace, source: Source, config: Config, rules: Rules
 
 def _refuse(args: argparse.Namespace, error: str) -> int:
     """Of several workers, the parent says it."""
-    from gateway.workers import say
-
     if args.worker is None:
         print(error, file=sys.stderr)
     else:
+        from gateway.workers import say
+
         say("failed", error)
     return 2
 
 
 def _run(web: uvicorn.Server, listener: socket.socket, source: Source) -> int:
-    # It would end us at once. Operators send it to have a config read, closing terminals to anyone.
+    # It would end us at once. Operators send it to have a config read, terminals when they close.
     signal.signal(signal.SIGHUP, lambda number, frame: source.forget())
     # Modules and the config stay: the collector need not walk through them again and again. And an
     # exchange makes some hundred objects, hardly ever in a circle.
