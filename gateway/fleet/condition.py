@@ -68,7 +68,10 @@ class Changes:
     async def run(self, period_s: float) -> None:
         while True:
             for endpoint in self._endpoints:
-                self.look(endpoint)
+                try:
+                    self.look(endpoint)
+                except Exception:  # a rim: what cannot be told ends nobody's watch
+                    logger.exception("endpoint %s could not be looked at", endpoint.name)
             await asyncio.sleep(period_s)
 
     def look(self, endpoint: Endpoint) -> None:

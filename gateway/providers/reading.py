@@ -224,6 +224,8 @@ BROKE = "the connection to the endpoint broke"
 def _not_connected(exc: httpx.ConnectError) -> str:
     """In plain words. Where a library's text is used, it is one that holds no address."""
     match _root(exc):
+        case socket.gaierror(errno=socket.EAI_AGAIN):
+            return "no names can be found now"
         case socket.gaierror() | UnicodeError():
             return "its name was not found"
         case ssl.SSLCertVerificationError() as bad:
@@ -233,6 +235,8 @@ def _not_connected(exc: httpx.ConnectError) -> str:
             return f"TLS failed: {(bad.reason or 'no handshake').replace('_', ' ').lower()}"
         case OSError(errno=int(number)):
             return os.strerror(number).lower()
+        case ConnectionError():  # while TLS was agreed on
+            return "it was closed before anything was sent"
         case _:  # several addresses, and each for a reason of its own
             return "nobody takes a connection"
 
@@ -241,7 +245,7 @@ def _broke(exc: BaseException) -> str:
     match _root(exc):
         case EventTooLarge():
             return "an event is too large"
-        case httptools.HttpParserError():
+        case httptools.HttpParserError() | httptools.HttpParserUpgrade():
             return "what came is no HTTP"
         case httpx.RemoteProtocolError() | zlib.error():
             return "what came is not what it says to be"

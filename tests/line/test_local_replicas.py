@@ -292,12 +292,13 @@ def test_a_form_that_cannot_be_kept_to_is_refused_with_the_reason(local: Local):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_hanging_up_frees_the_replica(local: Local, stream: bool):
-    """2,000 tokens take half a minute; the blocks must be free long before."""
+    """6,000 tokens take minutes; the blocks must be free long before."""
     with httpx.Client(timeout=httpx.Timeout(0.5 if not stream else 10)) as client:
         body = {
             "model": "smollm2",
             "messages": [{"role": "user", "content": "Write a very long story about a dragon."}],
-            "max_tokens": 2000,
+            "max_tokens": 6000,
+            "ignore_eos": True,
             "temperature": 1.3,
             "stream": stream,
         }
@@ -345,6 +346,7 @@ def test_streams_of_a_replica_that_is_killed_end_as_if_it_had_not_been(local: Lo
         os.kill(local.pids["smollm2-1"], signal.SIGKILL)
         assert [stream.result() for stream in running] == undisturbed
     again = local.serving.wait_for(r"\[smollm2-1\] ready at (\S+) \(pid (\d+)\)", 120)
+    assert any("resumed=smollm2-0" in line for line in local.serving.lines)
     local.replicas["smollm2-1"], local.pids["smollm2-1"] = again[1], int(again[2])
 
 

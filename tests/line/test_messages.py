@@ -240,6 +240,7 @@ async def test_what_the_caches_and_the_seals_of_others_need_is_taken() -> None:
             "content": [
                 {"type": "thinking", "thinking": "Hm", "signature": "sealed"},
                 {"type": "text", "text": "Let me look", "citations": None, **cached},
+                {"type": "text", "text": "it says", "citations": [{"type": "char_location"}]},
                 {
                     "type": "tool_use",
                     "id": "t",
@@ -259,9 +260,11 @@ async def test_what_the_caches_and_the_seals_of_others_need_is_taken() -> None:
         },
     ]
     async with gateway(upstream := Upstream()) as g, asking(g) as client:
-        await client.messages.create(**{**ASKED, "messages": messages}, tools=[WEATHER])
+        tool: Any = {**WEATHER, "eager_input_streaming": True}
+        await client.messages.create(**{**ASKED, "messages": messages}, tools=[tool])
     roles = [message["role"] for message in upstream.received[0].body["messages"]]
     assert roles == ["user", "assistant", "tool", "user"]
+    assert "eager_input_streaming" not in upstream.received[0].body["tools"][0]["function"]
 
 
 async def test_why_it_ended_is_told_in_its_own_words() -> None:
@@ -300,6 +303,8 @@ async def test_a_call_with_what_is_no_json_is_the_endpoints_fault() -> None:
     ("end", "reason"),
     [
         ({"finish_reason": "length"}, "max_tokens"),
+        ({"finish_reason": "content_filter"}, "refusal"),
+        ({"finish_reason": "stop"}, "end_turn"),
         ({"finish_reason": "tool_calls", "stop_reason": "END"}, "stop_sequence"),
     ],
 )
@@ -446,10 +451,6 @@ def saying(kind: str = "text", **block: Any) -> dict[str, Any]:
         ({"messages": [{"role": "user", "content": [{"type": "x"}]}]}, "messages.0.content.0.type"),
         ({"messages": [{"role": "user", "content": "", "name": "me"}]}, "messages.0.name"),
         (saying(text="Hi", bogus=1), "messages.0.content.0.bogus"),
-        (
-            saying(text="Hi", citations=[{"type": "char_location"}]),
-            "messages.0.content.0.citations",
-        ),
         (saying("document", source=LETTER, title=7), "messages.0.content.0.title"),
         (
             saying("document", source=LETTER, citations={"enabled": True}),
@@ -457,7 +458,7 @@ def saying(kind: str = "text", **block: Any) -> dict[str, Any]:
         ),
         (saying("document", source=LETTER | {"pages": 2}), "messages.0.content.0.source.pages"),
         (
-            saying("image", source=PICTURE, transformations={}),
+            saying("image", source=PICTURE, transformations={"crop": 1}),
             "messages.0.content.0.transformations",
         ),
         (saying("tool_result", tool_use_id="t", took_s=3), "messages.0.content.0.took_s"),

@@ -177,7 +177,13 @@ class MessageAnswer:
 
     @property
     def _cut(self) -> bool:
-        return self._reason == "length" or self._sequence is not None
+        """It ended where the model would have gone on. Most endpoints do not tell a sequence of the
+        caller's from the model's own end."""
+        return (
+            self._reason in ("length", "content_filter")
+            or self._sequence is not None
+            or (self._reason == "stop" and bool(self.stops))
+        )
 
     def _ending(self) -> dict[str, Any]:
         reason = STOPS.get(self._reason or "", "end_turn")

@@ -111,7 +111,7 @@ def _placed(blocks: Sequence[Any], where: str) -> Iterator[tuple[Any, str]]:
         _check_fields(block, BLOCKS, at)
         if isinstance(block, dict):
             _check_fields(block.get("source"), SOURCES, f"{at}.source")
-            _check_citations(block.get("citations"), f"{at}.citations")
+            _check_citations(block, f"{at}.citations")
         yield block, at
 
 
@@ -121,10 +121,13 @@ def _check_fields(given: Any, by_type: Mapping[str, tuple[str, ...]], where: str
             check_known(given, by_type[kind], where)
 
 
-def _check_citations(given: Any, where: str) -> None:
-    """Those that a text has, or whether a document wants some."""
-    if given and given != {"enabled": False}:
-        raise UnsupportedRequest(f"{where!r} cannot be used: nothing is cited here", param=where)
+def _check_citations(block: Json, where: str) -> None:
+    """A text's are of what was answered elsewhere; a document may want some."""
+    match block:
+        case {"type": "document", "citations": {"enabled": enabled}} if enabled:
+            raise UnsupportedRequest(
+                f"{where!r} cannot be used: nothing is cited here", param=where
+            )
 
 
 def _plain(parts: list[Message]) -> str | list[Message]:

@@ -37,14 +37,17 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
 }
 """What is read of those that are objects."""
 
-TOOL = ("type", "name", "description", "input_schema", "strict", "cache_control")
+TOOL = (
+    *("type", "name", "description", "input_schema", "strict", "cache_control"),
+    "eager_input_streaming",  # as it comes here in any case
+)
 
 MESSAGE = ("role", "content")
 
 _EVERY = ("type", "cache_control")
 
 BLOCKS: Mapping[str, tuple[str, ...]] = {
-    "text": (*_EVERY, "text", "citations"),
+    "text": (*_EVERY, "text", "citations"),  # the last: an answer's, of documents seen elsewhere
     "image": (*_EVERY, "source"),
     "document": (*_EVERY, "source", "title", "context", "citations"),
     "thinking": (*_EVERY, "thinking", "signature"),  # the last: nobody here can check one
