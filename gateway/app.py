@@ -64,7 +64,7 @@ from gateway.state.connect import connect
 from gateway.state.gossip import Gossip, SharedIndex, shared_secret
 from gateway.state.keys import RedisKeys
 from gateway.state.memory import MemoryMeters, steady_wall
-from gateway.state.responses import Bounds, FileResponses, RedisResponses, prepare
+from gateway.state.responses import Bounds, FileResponses, RedisResponses
 from gateway.state.shared import SharedMeters
 from gateway.supervisor import Supervisor, Watcher
 
@@ -333,18 +333,12 @@ class Gateway:
         return SharedMeters(redis, uuid.uuid4().hex, state.deadline, frozenset(closed))
 
     def _response_store(self) -> ResponseStore:
-        """A file is there for several workers too; without one, they have their server. Raises
-        ConfigError."""
+        """A file is there for several workers too; without one, they have their server."""
         wanted = self.config.responses
         bounds = Bounds(wanted.ttl, wanted.size)
         shared = self.shared and (self.config.state.redis is not None or wanted.file is None)
         if self.shared is not None and shared:
             return RedisResponses(self.shared.redis, bounds)
-        if wanted.file is not None:
-            try:
-                prepare(wanted.file)
-            except OSError as error:
-                raise ConfigError(None, None, ("responses", "file"), str(error)) from None
         return FileResponses(wanted.file, bounds)
 
     def _key_store(self) -> KeyStore | None:

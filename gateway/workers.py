@@ -44,6 +44,10 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 of which those of gauges of the living are `gauge_live`*`_`PID`.db`."""
 
 
+TOLD = (signal.SIGINT, signal.SIGTERM)
+"""What a worker is told to end by, and dies of where it only starts."""
+
+
 class CannotStart(Exception):
     """A worker ended before any had started."""
 
@@ -109,6 +113,8 @@ class Parent:
         pauses = Pauses()
         while True:
             life = await self._live(number)
+            if self._stopping.is_set():
+                return
             if not self._started:  # nor will it, nor another: whoever started us should know
                 self._cannot_start = CannotStart(life.code, life.refusal)
                 self.stop(signal.SIGTERM)
@@ -170,7 +176,8 @@ class Parent:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        return max([0, *(process.returncode or 0 for process in running)])
+        codes = [process.returncode or 0 for process in running]
+        return max([0, *(1 if code < 0 and -code not in TOLD else code for code in codes)])
 
     def _tell(self, *told: str) -> None:
         line = json.dumps(told) + "\n"
@@ -197,7 +204,7 @@ class Parent:
 
 async def run_parent(config: Config, parent: Parent) -> int:
     """Until SIGINT or SIGTERM; the exit code. Raises NoServer, CannotStart."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in TOLD:
         asyncio.get_running_loop().add_signal_handler(number, parent.stop, number)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, parent.look)
     async with AsyncExitStack() as stack:
@@ -224,7 +231,7 @@ async def _keep_state(server: Embedded) -> None:
         logger.warning("[state server] %s; starts again in %g s", ended, pause)
         await asyncio.sleep(pause)
         try:
-            server.start()  # not in a thread, which would go on with it when we are over
+            await server.start_beside()
         except NoServer as error:
             ended = str(error)
 

@@ -66,12 +66,11 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from gateway.app import Gateway
     from gateway.config import ConfigError
-    from gateway.files.store import Folder, StoreError
-    from gateway.ledger.ledger import prepare
-    from gateway.ledger.store import LedgerError
     from gateway.reload import Source
     from gateway.telemetry.log import configure
 
+    # Until it means that the config is to be read, it must not end us.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     source = Source(args.config, functools.partial(_load, args.config, args.host, args.port))
     try:
         config, rules = source.read()
@@ -90,18 +89,10 @@ def run(args: argparse.Namespace) -> int:
         where = f"{config.server.host} port {config.server.port}"
         print(f"gateway serve: cannot listen on {where}: {error.strerror}", file=sys.stderr)
         return 1
-    if config.ledger.file is not None:
-        try:
-            prepare(config.ledger.file)
-        except LedgerError as error:
-            print(f"gateway serve: {error}", file=sys.stderr)
-            return 1
-    if config.files.folder is not None:
-        try:
-            Folder(config.files.folder).close()
-        except StoreError as error:
-            print(f"gateway serve: {error}", file=sys.stderr)
-            return 1
+    if (unusable := _prepare_files(config)) is not None:
+        listener.close()
+        print(f"gateway serve: {unusable}", file=sys.stderr)
+        return 1
     url = _url(listener)
     if not config.keys:
         logger.warning("no keys in the config: everyone on this machine may ask, nobody else can")
@@ -120,6 +111,26 @@ def run(args: argparse.Namespace) -> int:
     web = _server(whole.asgi(), config.server, whole.drain)
     logger.info("listening on %s", url)
     return _run(web, listener, source)
+
+
+def _prepare_files(config: Config) -> str | None:
+    """Makes what gateways write to, once and before there are several: SQLite has nobody wait while
+    a new file's journal is chosen. Returns why that cannot be."""
+    from gateway.files.store import Folder, StoreError
+    from gateway.ledger import ledger
+    from gateway.ledger.store import LedgerError
+    from gateway.state import responses
+
+    try:
+        if config.ledger.file is not None:
+            ledger.prepare(config.ledger.file)
+        if config.files.folder is not None:
+            Folder(config.files.folder).close()
+        if config.responses.file is not None:
+            responses.prepare(config.responses.file)
+    except (LedgerError, StoreError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _lead(

@@ -188,15 +188,15 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._notice_s = notice_s
+        self._loop: asyncio.AbstractEventLoop | None = None  # once it starts
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._drain.noticed or sig != signal.SIGTERM or not self._notice_s:
-            self._drain.noticed = True
+        noticed, self._drain.noticed = self._drain.noticed, True
+        loop = self._loop
+        if noticed or sig != signal.SIGTERM or not self._notice_s or loop is None:
             super().handle_exit(sig, frame)
             return
-        self._drain.noticed = True
         # From a handler of the interpreter's: the loop may sleep, and must be woken.
-        loop = self._loop
         loop.call_soon_threadsafe(loop.call_later, self._notice_s, super().handle_exit, sig, frame)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:

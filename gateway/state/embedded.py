@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START_S = 10.0
+START_S, POLL_S = 10.0, 0.01
 
 
 class NoServer(Exception):
@@ -49,6 +50,17 @@ class Embedded:
 
     def start(self) -> None:
         """Returns when it answers. Raises NoServer."""
+        for _ in self._starting():
+            time.sleep(POLL_S)
+
+    async def start_beside(self) -> None:
+        """The same, without holding up the event loop. Not in a thread: the server dies with the
+        thread that began it."""
+        for _ in self._starting():
+            await asyncio.sleep(POLL_S)
+
+    def _starting(self) -> Iterator[None]:
+        """Yields for as long as it does not answer. Raises NoServer."""
         self.stop()
         self.path.unlink(missing_ok=True)
         self.process = self._spawn()
@@ -57,7 +69,7 @@ class Embedded:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise NoServer("the embedded Valkey server does not start")
-            time.sleep(0.01)
+            yield
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         try:
@@ -78,7 +90,7 @@ class Embedded:
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(1)
+            client.settimeout(0.1)
             try:
                 client.connect(str(self.path))
                 client.sendall(b"PING\r\n")

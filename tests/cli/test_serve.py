@@ -70,5 +70,5 @@ def test_a_file_that_cannot_keep_responses_is_found_out_at_the_start(
 ) -> None:
     (tmp_path / "no-folder").write_text("")
     text = f"server: {{port: 0}}\n{ONE}responses: {{file: ./no-folder/kept}}\n"
-    assert main(["serve", "--config", config(tmp_path, text)]) == 2
-    assert f"responses.file: {tmp_path}/no-folder/kept: [Errno" in capsys.readouterr().err
+    assert main(["serve", "--config", config(tmp_path, text)]) == 1
+    assert f"gateway serve: {tmp_path}/no-folder/kept: [Errno" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -68,7 +69,7 @@ async def until(condition, seconds: float = 30) -> None:
 async def ask(url: str) -> int:
     """On a connection of its own, so that any worker may take it."""
     async with openai.AsyncOpenAI(
-        base_url=f"{url}/v1", api_key="sk-some-application", max_retries=0
+        base_url=f"{url}/v1", api_key="sk-some-application", max_retries=0, timeout=60
     ) as sdk:
         try:
             await sdk.chat.completions.create(
@@ -247,6 +248,33 @@ async def test_a_worker_that_ends_before_any_has_started_is_not_tried_again(prog
     assert (ended.value.code, ready) == (code, [])
 
 
+STANDS = """
+import os, signal
+def end(*_): {}
+signal.signal(signal.SIGTERM, end)
+print("started", flush=True)
+while True: signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "started", "code"),
+    [
+        (STANDS.format("os._exit(0)"), 2, 0),
+        (STANDS.format("os._exit(3)"), 2, 3),
+        (STANDS.format("os.kill(os.getpid(), 9)"), 2, 1),
+        ("import signal; signal.pause()", 0, 0),  # it dies of the signal, as it was told
+    ],
+)
+async def test_the_exit_code_says_what_became_of_the_workers(program, started, code):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        parent = Parent([sys.executable, "-c", program], 2, listener, 10.0, str)
+        task = asyncio.create_task(parent.run())
+        await until(lambda: len(parent._workers) == 2 and len(parent._started) == started)
+        parent.stop(signal.SIGTERM)
+        assert await task == code
+
+
 async def test_a_worker_that_the_config_keeps_from_coming_back_is_tried_until_it_can(tmp_path):
     config = tmp_path / "config.yaml"
     async with serving(Upstream()) as upstream:
@@ -254,6 +282,7 @@ async def test_a_worker_that_the_config_keeps_from_coming_back_is_tried_until_it
         config.write_text(good)
         with serve_and_leave_nothing(config, "--port", "0", "--workers", "2") as gateway:
             ready = await anyio.to_thread.run_sync(gateway.wait_for, r'base_url="(\S+)/v1"', 60)
+            await until_two_answer(ready[1])  # one that still starts would not
             edit(config, good + "sever: {}\n")
             one, _ = workers(gateway.process.pid)
             os.kill(one, signal.SIGKILL)

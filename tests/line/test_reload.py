@@ -151,7 +151,7 @@ async def test_a_reload_survives_whatever_goes_wrong_in_it(files, caplog, monkey
         async def good_again() -> bool:
             return (await config_of(g))["last_reload"] == "ok"
 
-        part.write_text('raise RuntimeError("set FOO first")')
+        edit(part, 'raise RuntimeError("set FOO first")')
         edit(files.policy, MINE % (1, 0))
         await until(failed)
         (line,) = [r.getMessage() for r in caplog.records if "not reloaded" in r.getMessage()]

@@ -57,7 +57,11 @@ class Serving:
             return self.process.wait(60)
         finally:
             self.process.kill()
-            self._reader.join()
+            self.join()
+
+    def join(self) -> None:
+        """All that it said is in `lines` then."""
+        self._reader.join(30)
 
 
 @contextmanager
@@ -68,6 +72,7 @@ def serve(config: Path, *arguments: str, **environ: str) -> Iterator[Serving]:
     finally:
         if serving.process.poll() is None:
             serving.stop()
+        serving.join()
 
 
 @contextmanager
