@@ -100,9 +100,11 @@ class Parent:
         """A signal to the parent is one to each worker: the second says more than the first."""
         self._stopping.set()
         for process in self._workers.values():
-            if process.returncode is None:
-                # One that only starts would print where a Ctrl-C has met it.
-                process.send_signal(number if process.pid in self._started else signal.SIGTERM)
+            if process.returncode is not None:
+                continue
+            if number != signal.SIGTERM and process.pid not in self._started:
+                process.terminate()  # one that only starts dies of it, and prints no Ctrl-C's trace
+            process.send_signal(number)
 
     def look(self) -> None:
         """On SIGHUP, which is not passed on as it is: it would end a worker that only starts."""

@@ -275,6 +275,22 @@ async def test_the_exit_code_says_what_became_of_the_workers(program, started, c
         assert await task == code
 
 
+async def test_ctrl_c_reaches_a_worker_too_that_has_not_been_heard_yet(tmp_path):
+    program = f"""
+import os, pathlib, signal
+signal.signal(signal.SIGTERM, lambda *_: None)  # as one that takes its notice
+signal.signal(signal.SIGINT, lambda *_: os._exit(5))
+pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
+while True: signal.pause()
+"""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        parent = Parent([sys.executable, "-c", program], 2, listener, 60.0, str)
+        task = asyncio.create_task(parent.run())
+        await until(lambda: len([*tmp_path.iterdir()]) == 2)
+        parent.stop(signal.SIGINT)
+        assert await task == 5
+
+
 async def test_a_worker_that_the_config_keeps_from_coming_back_is_tried_until_it_can(tmp_path):
     config = tmp_path / "config.yaml"
     async with serving(Upstream()) as upstream:
