@@ -126,7 +126,7 @@ def _prepare_files(config: Config) -> str | None:
             ledger.prepare(config.ledger.file)
         if config.files.folder is not None:
             Folder(config.files.folder).close()
-        if config.responses.file is not None:
+        if config.responses.file is not None and config.state.redis is None:
             responses.prepare(config.responses.file)
     except (LedgerError, StoreError, OSError) as error:
         return str(error)
